@@ -1,0 +1,49 @@
+.DEFAULT_GOAL := help
+.PHONY: help run test check lock servers clean
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+run: .venv/run ## set up, then segment the example images into results/
+	$(BIN)/spheroseg run examples --out results
+
+test: .venv/dev servers ## set up, servers included, then run every test
+	$(BIN)/python -m pytest
+
+check: .venv/dev ## formatting, lint, types, and the walls between the layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+servers: ## PostgreSQL and RabbitMQ from Debian, which the tests start privately
+	@sh tests/servers.sh
+
+lock: .venv/dev ## pin the newest allowed versions of everything in requirements.lock
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --universal --upgrade \
+	    --no-emit-index-url --no-header --no-annotate --output-file requirements.lock
+
+clean: ## remove the environment and the example results
+	rm -rf .venv results
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo 'spheroseg needs Python 3.11 or newer; name one with: make PYTHON=python3.11'; exit 1; }
+	@$(PYTHON) -m venv .venv 2>/dev/null || { rm -rf .venv; \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv; \
+	    else echo 'Python lacks venv here. Install it, then try again: sudo apt-get install python3-venv'; exit 1; fi; \
+	    $(PYTHON) -m venv .venv; }
+
+.venv/run: .venv/bin/python pyproject.toml requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e .
+	@touch $@
+
+.venv/dev: .venv/run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	@touch $@

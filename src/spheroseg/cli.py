@@ -1,0 +1,341 @@
+"""The command line: processes and questions."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from spheroseg import __version__
+from spheroseg.collect import collect
+from spheroseg.database.engine import create_tables, open_engine
+from spheroseg.errors import SpherosegError
+from spheroseg.inputs import Listing, find_inputs
+from spheroseg.logs import log_to
+from spheroseg.report import Line, write_report
+from spheroseg.run import Progress as RunProgress
+from spheroseg.run import RunOptions, child_command, open_run, prepare, process, run_folder
+from spheroseg.segmentation.model import MODELS, load_model
+from spheroseg.segmentation.pipeline import Parameters
+from spheroseg.settings import Settings, read_settings
+from spheroseg.worker.loop import WorkerOptions, work
+
+app = typer.Typer(
+    help=__doc__,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SUMMARY_LINES = 40
+
+
+def main() -> None:
+    try:
+        app()
+    except SpherosegError as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+@app.command()
+def run(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH...", help="Images, folders of images, zip archives: PNG, JPEG, BMP, TIFF."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results; the same one goes on.")],
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(metavar="UM", help="µm per pixel, for all images; by default what each file says."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help=f"One of: {', '.join(MODELS)}.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=256, help="Images at the same time; by default the cores.")
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(metavar="P", help="Probability at the outline, between 0 and 1.")
+    ] = Parameters.threshold,
+    min_area_px: Annotated[
+        float | None, typer.Option(metavar="PX2", help="Least area of an object in px²; by default by image size.")
+    ] = None,
+) -> None:
+    """Segment images and measure the spheroids in them.
+
+    Writes results.csv (a row an object), overlays/, masks/ and manifest.json into DIR. Stopped at any moment and
+    started again with the same command, it goes on where it was; images that were added meanwhile are done too.
+
+    Exit code: 0 all images completed, 1 some failed, 2 wrong use, 130 stopped by Ctrl-C.
+    """
+    settings = read_settings()
+    if pixel_size is not None and not 0 < pixel_size < float("inf"):
+        raise typer.BadParameter("must be a positive number of µm", param_hint="--pixel-size")
+    options = RunOptions(
+        out=out,
+        model=load_model(model or settings.model or MODELS[0]),
+        parameters=Parameters(threshold=threshold, min_area_px=min_area_px),
+        pixel_size_um=pixel_size,
+        workers=workers or settings.worker_concurrency,
+    )
+    sys.exit(_run(paths, options, settings))
+
+
+def _run(paths: Sequence[Path], options: RunOptions, settings: Settings) -> int:
+    console = Console(soft_wrap=not sys.stdout.isatty())
+    started = time.monotonic()
+    try:
+        with run_folder(options), (options.state_dir / "run.log").open("a") as log:
+            log_to(log)
+            listing = _listed(paths, options, console)
+            if not listing.inputs:
+                console.print("No images here: PNG, JPEG, BMP and TIFF are read, in folders and zip archives.")
+                return 2
+            lines, stopped = asyncio.run(_work(listing, options, settings, console, log))
+    except OSError as error:
+        console.print(f"[bold red]error:[/] {escape(str(error))}. Mend it, then run the same command again.")
+        return 1
+    _print_summary(console, lines, options, listing, time.monotonic() - started)
+    if stopped:
+        console.print("Stopped. The same command goes on from here.")
+        return 130
+    return 0 if all(line.state == "completed" for line in lines) else 1
+
+
+def _listed(paths: Sequence[Path], options: RunOptions, console: Console) -> Listing:
+    with console.status("Looking for images …") as status:
+        return find_inputs(
+            paths,
+            leave_out=options.out,
+            progress=lambda done, found: status.update(f"Reading {done} of {found} files …"),
+        )
+
+
+async def _work(
+    listing: Listing, options: RunOptions, settings: Settings, console: Console, log: Any
+) -> tuple[list[Line], bool]:
+    stopping = asyncio.Event()
+    stopped = _stop_on_signal(stopping, console)
+    engine = open_run(options)
+    try:
+        task_ids = await prepare(engine, options, listing.inputs)
+        with _Bar(console, len(task_ids)) as bar:
+            await process(engine, options, settings, task_ids, stopping, bar.show, log)
+        return await write_report(engine, options, listing, task_ids), bool(stopped)
+    finally:
+        await engine.dispose()
+
+
+def _stop_on_signal(stopping: asyncio.Event, console: Console | None = None) -> list[signal.Signals]:
+    """The first SIGINT or SIGTERM sets `stopping`; the second ends the process. The list tells what came."""
+    came: list[signal.Signals] = []
+
+    def stop(number: signal.Signals) -> None:
+        if came:
+            # Nothing is lost: the children die with us, and what they had is done again.
+            os._exit(130)
+        came.append(number)
+        stopping.set()
+        if console:
+            console.print("Stopping: the running images are finished first. Once more to stop at once.")
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    return came
+
+
+class _Bar:
+    """Progress on a terminal; elsewhere a line now and then."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.console = console
+        self.total = total
+        self.first: int | None = None
+        self.began = time.monotonic()
+        self.printed = -1.0
+        self.bar = Progress(
+            SpinnerColumn(),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[failed]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.row = self.bar.add_task("", total=total, failed="", left="")
+
+    def __enter__(self) -> "_Bar":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def show(self, progress: RunProgress) -> None:
+        done = progress.completed + progress.failed
+        if self.first is None:
+            self.first = done
+            if done:
+                self.console.print(f"Going on: {done} of {progress.total} are finished already.")
+        failed = f"{progress.failed} failed" if progress.failed else ""
+        left = self._left(done)
+        self.bar.update(self.row, completed=done, failed=f"[red]{failed}[/]" if failed else "", left=left)
+        share = done / progress.total
+        if not self.console.is_terminal and (share >= self.printed + 0.1 or done == progress.total != 0):
+            if share > self.printed:
+                self.console.print(", ".join(filter(None, [f"{done} of {progress.total} done", failed, left])))
+            self.printed = share
+
+    def _left(self, done: int) -> str:
+        assert self.first is not None
+        new = done - self.first
+        if not new or done == self.total:
+            return ""
+        seconds = (time.monotonic() - self.began) / new * (self.total - done)
+        return f"about {_duration(seconds)} left"
+
+
+def _print_summary(
+    console: Console, lines: Sequence[Line], options: RunOptions, listing: Listing, seconds: float
+) -> None:
+    completed = [line for line in lines if line.state == "completed"]
+    failed = [line for line in lines if line.state == "failed"]
+    table = Table(show_edge=False, header_style="bold")
+    table.add_column("image", overflow="fold")
+    table.add_column("objects", justify="right")
+    table.add_column("diameter of the largest", justify="right")
+    table.add_column("remarks", overflow="fold")
+    shown = completed[:SUMMARY_LINES]
+    for line in shown:
+        table.add_row(escape(line.label), str(line.objects), line.largest, ", ".join(line.flags).replace("_", " "))
+    if shown:
+        console.print(table)
+    if len(completed) > len(shown):
+        console.print(f"… and {len(completed) - len(shown)} more, all in results.csv")
+    if failed:
+        console.print(f"\n[bold red]{len(failed)} failed:[/]")
+        for line in failed:
+            console.print(
+                f"  {escape(line.label)}: {escape(line.error or '')} [dim]({line.reason})[/]", highlight=False
+            )
+    objects = sum(line.objects for line in completed)
+    console.print(
+        f"\n{len(completed)} of {len(lines)} images completed, {objects} objects, in {_duration(seconds)}; "
+        f"model {options.model.name}",
+        highlight=False,
+    )
+    if listing.skipped:
+        console.print(f"{len(listing.skipped)} files are no images and were left alone (named in manifest.json)")
+    for name, what in (
+        ("results.csv", "a row an object"),
+        ("overlays/", "outlines and numbers, to look at"),
+        ("masks/", "label images"),
+        ("manifest.json", "every input, what became of it, and how"),
+    ):
+        console.print(
+            f"  {escape(str(options.out / name))}{'/' * name.endswith('/')}  [dim]{what}[/]", highlight=False
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@app.command()
+def worker() -> None:
+    """Take tasks from the queue of DATABASE_URL and work on them until stopped."""
+    settings = read_settings()
+    log_to()
+    name = settings.model or MODELS[0]
+    load_model(name)
+
+    async def serve() -> None:
+        from spheroseg.broker.table import TableBroker
+
+        stopping = asyncio.Event()
+        _stop_on_signal(stopping)
+        engine = open_engine(settings.resolved_database_url())
+        await create_tables(engine)
+        options = WorkerOptions(
+            name=f"{os.uname().nodename}-{os.getpid()}",
+            command=child_command(settings.resolved_storage_url(), name),
+            slots=settings.worker_concurrency,
+            deadline=settings.task_timeout_seconds,
+            grace=settings.shutdown_grace_seconds,
+        )
+        await work(TableBroker(engine, lease=settings.lease_seconds), options, stopping)
+        await engine.dispose()
+
+    asyncio.run(serve())
+
+
+@app.command(name="collect")
+def collect_command() -> None:
+    """Apply reports and dead letters from the queue of DATABASE_URL to the tasks until stopped."""
+    settings = read_settings()
+    log_to()
+
+    async def serve() -> None:
+        from spheroseg.broker.table import TableBroker
+
+        stopping = asyncio.Event()
+        _stop_on_signal(stopping)
+        engine = open_engine(settings.resolved_database_url())
+        await create_tables(engine)
+        broker = TableBroker(engine, lease=settings.lease_seconds)
+        collecting = asyncio.create_task(collect(engine, broker, settings.retry_policy))
+        waiting = asyncio.create_task(stopping.wait())
+        await asyncio.wait({collecting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        collecting.cancel()
+        await asyncio.gather(collecting, return_exceptions=True)
+        await engine.dispose()
+
+    asyncio.run(serve())
+
+
+@app.command(name="settings")
+def settings_command() -> None:
+    """Show every setting, its value, where it comes from, and what it means."""
+    settings = read_settings()
+    table = Table(show_edge=False, header_style="bold")
+    for column in ("variable", "value", "from", "meaning"):
+        table.add_column(column, overflow="fold")
+    for name, field in Settings.model_fields.items():
+        source = "set" if name in settings.model_fields_set else "default"
+        value = "" if source == "default" and not getattr(settings, name) else str(getattr(settings, name))
+        table.add_row(name.upper(), escape(_without_password(value)), source, escape(field.description or ""))
+    Console().print(table)
+
+
+def _without_password(value: str) -> str:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(value).render_as_string(hide_password=True) if "://" in value else value
+    except ArgumentError:
+        return value
+
+
+@app.command()
+def version() -> None:
+    """Show the version."""
+    print(__version__)
+
+
+if __name__ == "__main__":
+    main()

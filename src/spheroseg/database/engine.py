@@ -1,0 +1,83 @@
+"""Opening the database, and its clock."""
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.expression import FunctionElement
+
+from spheroseg.database.schema import UTCDateTime, metadata
+
+
+class DatabaseTime(FunctionElement[Any]):
+    """The database's own clock, `seconds` from now.
+
+    Leases and delays are reckoned by this one clock, so that workers whose clocks disagree do not take each
+    other's tasks.
+    """
+
+    type = UTCDateTime()
+    inherit_cache = False
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__()
+        self.seconds = float(seconds)
+
+
+@compiles(DatabaseTime, "postgresql")
+def _postgresql_time(element: DatabaseTime, compiler: SQLCompiler, **_: Any) -> str:
+    if not element.seconds:
+        return "clock_timestamp()"
+    return f"(clock_timestamp() + interval '{element.seconds:.6f} seconds')"
+
+
+@compiles(DatabaseTime, "sqlite")
+def _sqlite_time(element: DatabaseTime, compiler: SQLCompiler, **_: Any) -> str:
+    # The same text as SQLAlchemy writes for a datetime, so that the two compare.
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', '{element.seconds:+.6f} seconds')"
+
+
+def open_engine(url: str, *, pool_size: int = 5) -> AsyncEngine:
+    """An engine for `sqlite:///FILE` or `postgresql://…`; the asynchronous driver is chosen here."""
+    parsed = make_url(url)
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+asyncpg")
+    if not parsed.drivername.startswith("sqlite"):
+        return create_async_engine(parsed, pool_size=pool_size, pool_pre_ping=True)
+    parsed = parsed.set(drivername="sqlite+aiosqlite")
+    if parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_async_engine(parsed, pool_size=pool_size, connect_args={"timeout": 60})
+    event.listen(engine.sync_engine, "connect", _configure_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin_immediate)
+    return engine
+
+
+def reading(engine: AsyncEngine) -> AsyncConnection:
+    """A connection that only reads: on SQLite it does not wait for the writer."""
+    return engine.execution_options(read_only=True).connect()
+
+
+async def create_tables(engine: AsyncEngine) -> None:
+    async with engine.begin() as conn:
+        await conn.run_sync(metadata.create_all)
+
+
+def _configure_sqlite(connection: Any, _record: Any) -> None:
+    # The driver must not open transactions by itself: _begin_immediate does.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=60000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_immediate(connection: Any) -> None:
+    # A deferred transaction that reads first and writes later fails with "database is locked" when another
+    # writer comes between, and no busy timeout helps there. Taking the write lock first waits its turn.
+    read_only = connection.get_execution_options().get("read_only", False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

@@ -1,0 +1,95 @@
+"""Users, their projects, and the images in them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import uuid_utils.compat as uuid
+from sqlalchemy import Table, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from spheroseg.database.engine import DatabaseTime
+from spheroseg.database.schema import images, projects, users
+
+
+@dataclass(frozen=True)
+class NewImage:
+    """An image to be submitted.
+
+    name: what people call it; with `page` and `sha256` it identifies the image within its project.
+    storage_key: where a worker reads it, see `storage.ImageStore.open`.
+    problem: (code, sentence) where the input is already known to be unusable; its task fails at once.
+    """
+
+    name: str
+    storage_key: str
+    sha256: str
+    page: int = 0
+    problem: tuple[str, str] | None = None
+
+
+def insert_new(conn: AsyncConnection, table: Table) -> Any:
+    """An INSERT that leaves alone the rows that are there already."""
+    dialect = postgresql if conn.dialect.name == "postgresql" else sqlite
+    return dialect.insert(table).on_conflict_do_nothing()
+
+
+async def ensure_user(conn: AsyncConnection, name: str, tier: str = "regular") -> UUID:
+    """The id of the user called `name`, who is made if need be; `tier` is for a new one."""
+    await conn.execute(
+        insert_new(conn, users).values(id=uuid.uuid7(), name=name, tier=tier, created_at=DatabaseTime())
+    )
+    found: UUID = (await conn.execute(select(users.c.id).where(users.c.name == name))).scalar_one()
+    return found
+
+
+async def ensure_project(conn: AsyncConnection, owner_id: UUID, name: str) -> UUID:
+    """The id of the owner's project called `name`, which is made if need be."""
+    await conn.execute(
+        insert_new(conn, projects).values(id=uuid.uuid7(), owner_id=owner_id, name=name, created_at=DatabaseTime())
+    )
+    wanted = select(projects.c.id).where(projects.c.owner_id == owner_id, projects.c.name == name)
+    found: UUID = (await conn.execute(wanted)).scalar_one()
+    return found
+
+
+async def read_tier(conn: AsyncConnection, user_id: UUID) -> str:
+    tier: str = (await conn.execute(select(users.c.tier).where(users.c.id == user_id))).scalar_one()
+    return tier
+
+
+async def ensure_images(conn: AsyncConnection, project_id: UUID, new: Sequence[NewImage]) -> list[UUID]:
+    """The ids of `new`, in their order; what the project has already keeps its id."""
+    now = (await conn.execute(select(DatabaseTime()))).scalar_one()
+    await conn.execute(
+        insert_new(conn, images),
+        [
+            {
+                "id": uuid.uuid7(),
+                "project_id": project_id,
+                "name": image.name,
+                "page": image.page,
+                "storage_key": image.storage_key,
+                "sha256": image.sha256,
+                "created_at": now,
+            }
+            for image in new
+        ],
+    )
+    ids: dict[tuple[str, int, str], UUID] = {}
+    for names in _chunks(sorted({image.name for image in new}), 10_000):
+        rows = await conn.execute(
+            select(images.c.id, images.c.name, images.c.page, images.c.sha256).where(
+                images.c.project_id == project_id, images.c.name.in_(names)
+            )
+        )
+        ids.update({(row.name, row.page, row.sha256): row.id for row in rows})
+    return [ids[image.name, image.page, image.sha256] for image in new]
+
+
+def _chunks(items: Sequence[str], size: int) -> Iterable[Sequence[str]]:
+    # A statement may have 32,767 parameters in PostgreSQL, 32,766 in SQLite.
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,183 @@
+"""`segmentation_queue`: the outbox of the relay and the queue of the workers, in one table.
+
+The order of a claim is (priority, turn, id), an index read from its start, so its cost does not grow with the
+backlog. `turn` is what makes it fair: a virtual clock as in start-time fair queueing (Goyal, Vin, Cheng, 1996).
+A user's messages take consecutive turns from the turn now being served, so 5 messages that arrive behind another
+user's 50,000 are served in the next 5 rounds, not after them.
+
+Only `ready` rows are in that index. What is delayed or in somebody's hand is found by `visible_at` when it is due.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, delete, exists, false, func, insert, select, true, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from spheroseg.database.engine import DatabaseTime
+from spheroseg.database.schema import segmentation_queue as q
+from spheroseg.messages import ROUTES, Message, Queue
+
+
+async def enqueue(conn: AsyncConnection, messages: Sequence[Message]) -> None:
+    """Insert `messages` in the caller's transaction."""
+    now = (await conn.execute(select(DatabaseTime()))).scalar_one()
+    groups: dict[tuple[Queue, int, UUID | None, float], list[Message]] = defaultdict(list)
+    for message in messages:
+        groups[ROUTES[message.routing_key], message.priority, message.user_id, message.delay].append(message)
+    for (queue, priority, user_id, delay), group in groups.items():
+        turn = 0 if user_id is None else await _next_turn(conn, queue, priority, user_id)
+        # executemany cannot carry a SQL expression, hence one statement for the group's moment.
+        due = (await conn.execute(select(DatabaseTime(delay)))).scalar_one() if delay else now
+        await conn.execute(
+            insert(q),
+            [
+                {
+                    "queue": queue,
+                    "message_id": message.id,
+                    "routing_key": message.routing_key,
+                    "body": message.body,
+                    "headers": dict(message.headers),
+                    "task_id": message.task_id,
+                    "user_id": user_id,
+                    "priority": priority,
+                    "turn": turn + offset if user_id is not None else 0,
+                    "ready": delay <= 0,
+                    "visible_at": due,
+                    "deliveries": 0,
+                    "enqueued_at": now,
+                }
+                for offset, message in enumerate(group)
+            ],
+        )
+
+
+async def _next_turn(conn: AsyncConnection, queue: Queue, priority: int, user_id: UUID) -> int:
+    served = (
+        select(q.c.turn)
+        .where(q.c.queue == queue, q.c.priority == priority, q.c.ready)
+        .order_by(q.c.turn)
+        .limit(1)
+        .scalar_subquery()
+    )
+    own = (
+        select(func.max(q.c.turn))
+        .where(q.c.user_id == user_id, q.c.priority == priority, q.c.queue == queue)
+        .scalar_subquery()
+    )
+    now_served, last_own = (await conn.execute(select(served, own))).one()
+    return max(now_served or 0, 0 if last_own is None else last_own + 1)
+
+
+async def claim(
+    conn: AsyncConnection, queue: Queue, limit: int, holder: str, lease: float, *, lowest_first: bool = False
+) -> list[Row[Any]]:
+    """Take up to `limit` ready messages for `lease` seconds; rivals skip what is being taken.
+
+    `lowest_first` takes from the lowest waiting priority instead of the highest.
+    """
+    ready = select(q.c.id).where(q.c.queue == queue, q.c.ready)
+    if lowest_first:
+        lowest = (
+            select(q.c.priority)
+            .where(q.c.queue == queue, q.c.ready)
+            .order_by(q.c.priority)
+            .limit(1)
+            .scalar_subquery()
+        )
+        ready = ready.where(q.c.priority == lowest)
+    picked = (
+        ready.order_by(q.c.priority.desc(), q.c.turn, q.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("picked")
+    )
+    rows = await conn.execute(
+        update(q)
+        .where(q.c.id.in_(select(picked.c.id)))
+        .values(ready=false(), visible_at=DatabaseTime(lease), deliveries=q.c.deliveries + 1, holder=holder)
+        .returning(*q.c)
+    )
+    return sorted(rows, key=lambda row: (-row.priority, row.turn, row.id))
+
+
+async def wake_due(conn: AsyncConnection) -> int:
+    """Make ready what was delayed until now and what a silent holder has let expire; how many."""
+    result = await conn.execute(
+        update(q).where(~q.c.ready, q.c.visible_at <= DatabaseTime()).values(ready=true(), holder=None)
+    )
+    return result.rowcount
+
+
+async def renew(conn: AsyncConnection, holder: str, ids: Sequence[int], lease: float) -> set[int]:
+    """Lengthen the lease of what `holder` still has; the ids that it still has."""
+    rows = await conn.execute(
+        update(q)
+        .where(q.c.id.in_(ids), q.c.holder == holder, ~q.c.ready)
+        .values(visible_at=DatabaseTime(lease))
+        .returning(q.c.id)
+    )
+    return set(rows.scalars())
+
+
+async def remove(conn: AsyncConnection, holder: str, ids: Sequence[int]) -> None:
+    await conn.execute(delete(q).where(q.c.id.in_(ids), q.c.holder == holder))
+
+
+async def dead_letter(conn: AsyncConnection, holder: str, headers: Mapping[int, Mapping[str, Any]]) -> None:
+    """Move messages that `holder` rejects to the dead letter queue, each with its new headers."""
+    for id_, its_headers in headers.items():
+        await conn.execute(
+            update(q)
+            .where(q.c.id == id_, q.c.holder == holder)
+            .values(
+                queue=Queue.DEAD_LETTERS,
+                headers=dict(its_headers),
+                ready=true(),
+                holder=None,
+                deliveries=0,
+                user_id=None,
+                turn=0,
+                visible_at=DatabaseTime(),
+            )
+        )
+
+
+async def release(conn: AsyncConnection, holder: str, ids: Sequence[int]) -> None:
+    """Give back what `holder` has, at once; it will be marked as redelivered."""
+    await conn.execute(
+        update(q)
+        .where(q.c.id.in_(ids), q.c.holder == holder)
+        .values(ready=true(), holder=None, visible_at=DatabaseTime())
+    )
+
+
+async def forget_holders(conn: AsyncConnection) -> int:
+    """Give back everything that anybody has, as if never delivered; how many.
+
+    Only for a queue whose every worker is known to be gone.
+    """
+    result = await conn.execute(
+        update(q)
+        .where(~q.c.ready, q.c.holder.is_not(None))
+        .values(ready=true(), holder=None, deliveries=0, visible_at=DatabaseTime())
+    )
+    return result.rowcount
+
+
+async def withdraw(conn: AsyncConnection, task_ids: Sequence[UUID]) -> int:
+    """Remove the tasks' waiting and running messages from `segmentation.tasks`; how many."""
+    result = await conn.execute(delete(q).where(q.c.task_id.in_(task_ids), q.c.queue == Queue.TASKS))
+    return result.rowcount
+
+
+async def depth(conn: AsyncConnection, queue: Queue) -> int:
+    """How many messages are in `queue`: waiting, delayed and in somebody's hand."""
+    return (await conn.execute(select(func.count()).where(q.c.queue == queue))).scalar_one()
+
+
+def holds(task_id: Any) -> Any:
+    """SQL condition: some queue has a message of that task."""
+    return exists().where(q.c.task_id == task_id)

@@ -1,0 +1,179 @@
+"""Batches, tasks, results and failures. The only writer of a task's state."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from spheroseg.database.engine import DatabaseTime
+from spheroseg.database.queue import holds
+from spheroseg.database.schema import (
+    images,
+    segmentation_batches,
+    segmentation_failures,
+    segmentation_results,
+    segmentation_tasks,
+)
+from spheroseg.tasks import STEPS, UNFINISHED, Attempt, Cause, Decision, TaskState
+
+t = segmentation_tasks
+
+
+async def transition(
+    conn: AsyncConnection,
+    task_id: UUID,
+    number: int,
+    cause: Cause,
+    decision: Decision,
+    **values: Any,
+) -> bool:
+    """Take the step, if the task still stands at attempt `number` in a state that `cause` may find.
+
+    False means that it does not, and that nothing was changed.
+    """
+    step = STEPS[cause]
+    if decision.state not in step.targets:
+        raise ValueError(f"{cause} may not lead to {decision.state}")
+    result = await conn.execute(
+        update(t)
+        .where(t.c.id == task_id, t.c.attempt == number, t.c.state.in_(step.sources))
+        .values(
+            state=decision.state,
+            attempt=decision.attempt.number,
+            retry_count=decision.attempt.retries,
+            lost_count=decision.attempt.losses,
+            version=t.c.version + 1,
+            **values,
+        )
+    )
+    return result.rowcount == 1
+
+
+async def read_attempts(conn: AsyncConnection, task_ids: Collection[UUID]) -> dict[UUID, tuple[TaskState, Attempt]]:
+    """Where the tasks stand; those that do not exist are missing."""
+    rows = await conn.execute(
+        select(t.c.id, t.c.state, t.c.attempt, t.c.retry_count, t.c.lost_count).where(t.c.id.in_(task_ids))
+    )
+    return {row.id: (TaskState(row.state), Attempt(row.attempt, row.retry_count, row.lost_count)) for row in rows}
+
+
+async def read_orders(conn: AsyncConnection, task_ids: Collection[UUID]) -> Sequence[Any]:
+    """What the messages of these tasks must say: task, image and batch in one row each."""
+    rows = await conn.execute(
+        select(
+            t.c.id.label("task_id"),
+            t.c.attempt,
+            images.c.storage_key,
+            images.c.sha256,
+            images.c.page,
+            segmentation_batches.c.user_id,
+            segmentation_batches.c.priority,
+            segmentation_batches.c.model,
+            segmentation_batches.c.model_sha256,
+            segmentation_batches.c.parameters,
+            segmentation_batches.c.pixel_size_um,
+        )
+        .join(images, images.c.id == t.c.image_id)
+        .join(segmentation_batches, segmentation_batches.c.id == t.c.batch_id)
+        .where(t.c.id.in_(task_ids))
+    )
+    return rows.all()
+
+
+async def read_orphans(conn: AsyncConnection, limit: int) -> Sequence[Any]:
+    """Unfinished tasks that no queue holds."""
+    rows = await conn.execute(
+        select(t.c.id, t.c.state, t.c.attempt)
+        .where(t.c.state.in_([state.value for state in sorted(UNFINISHED)]), ~holds(t.c.id))
+        .limit(limit)
+    )
+    return rows.all()
+
+
+async def add_result(
+    conn: AsyncConnection,
+    task_id: UUID,
+    attempt: int,
+    worker: str,
+    result: Mapping[str, Any],
+    *,
+    superseded: bool,
+) -> None:
+    await conn.execute(
+        insert(segmentation_results).values(
+            task_id=task_id,
+            attempt=attempt,
+            superseded=superseded,
+            worker=worker,
+            result=dict(result),
+            created_at=DatabaseTime(),
+        )
+    )
+
+
+async def has_record(conn: AsyncConnection, table: Any, task_id: UUID, attempt: int) -> bool:
+    """Whether that attempt already has a row in `segmentation_results` or `segmentation_failures`."""
+    found = await conn.execute(
+        select(table.c.id).where(table.c.task_id == task_id, table.c.attempt == attempt).limit(1)
+    )
+    return found.first() is not None
+
+
+async def add_failure(
+    conn: AsyncConnection,
+    task_id: UUID | None,
+    attempt: int | None,
+    cause: Cause,
+    reason: str,
+    error: str,
+    *,
+    worker: str | None = None,
+    started_at: datetime | None = None,
+    failed_at: datetime | None = None,
+    next_attempt: int | None = None,
+    delay: float = 0.0,
+    superseded: bool = False,
+    body: bytes | None = None,
+    headers: Mapping[str, Any] | None = None,
+) -> None:
+    """Record an attempt that did not finish; `delay` in seconds from now tells when the next one may begin."""
+    await conn.execute(
+        insert(segmentation_failures).values(
+            task_id=task_id,
+            attempt=attempt,
+            cause=cause,
+            reason=reason,
+            error=error,
+            worker=worker,
+            started_at=started_at,
+            failed_at=failed_at or DatabaseTime(),
+            next_attempt=next_attempt,
+            next_attempt_at=DatabaseTime(delay) if next_attempt else None,
+            superseded=superseded,
+            body=body,
+            headers=None if headers is None else dict(headers),
+        )
+    )
+
+
+async def hand_back_processing(conn: AsyncConnection) -> int:
+    """Call `queued` what is `processing`; how many. Only where every worker is known to be gone."""
+    result = await conn.execute(
+        update(t)
+        .where(t.c.state == TaskState.PROCESSING)
+        .values(state=TaskState.QUEUED, version=t.c.version + 1, worker=None, started_at=None)
+    )
+    return result.rowcount
+
+
+async def count_states(conn: AsyncConnection, batch_id: UUID | None = None) -> dict[TaskState, int]:
+    """Number of tasks in each state, zeros included: of one batch, or of all."""
+    query = select(t.c.state, func.count()).group_by(t.c.state)
+    if batch_id is not None:
+        query = query.where(t.c.batch_id == batch_id)
+    counts = dict.fromkeys(TaskState, 0)
+    counts.update({TaskState(state): count for state, count in await conn.execute(query)})
+    return counts

@@ -1,0 +1,73 @@
+"""Every error that a person or a program outside can meet.
+
+The facts about an error are class attributes: `code` names it in the database, the manifest and the metrics,
+`retryable` says whether the same work can succeed at another time, `status` is its HTTP status. The message says
+what to do.
+"""
+
+
+class SpherosegError(Exception):
+    code = "error"
+    retryable = False
+    status = 500
+
+
+class BadImage(SpherosegError):
+    code = "bad_image"
+    status = 422
+
+
+class UnsupportedImage(BadImage):
+    code = "unsupported_image"
+
+
+class ImageTooLarge(BadImage):
+    code = "image_too_large"
+    status = 413
+
+
+class UnreadableInput(SpherosegError):
+    """The file or folder itself could not be read: permissions, a vanished disk."""
+
+    code = "unreadable"
+    retryable = True
+    status = 422
+
+
+class BadParameters(SpherosegError):
+    code = "bad_parameters"
+    status = 422
+
+
+class ModelUnusable(SpherosegError):
+    code = "model_unusable"
+    status = 422
+
+
+class StorageFull(SpherosegError):
+    code = "disk_full"
+    retryable = True
+    status = 507
+
+
+class BadMessage(SpherosegError):
+    """A message that cannot be understood; it is dead-lettered with its body."""
+
+    code = "bad_message"
+
+
+class BrokerAway(SpherosegError):
+    """The queues cannot be reached now; what was asked of them may or may not have happened."""
+
+    code = "broker_away"
+    retryable = True
+    status = 503
+
+
+class BadSettings(SpherosegError):
+    code = "bad_settings"
+
+
+class RunInUse(SpherosegError):
+    code = "run_in_use"
+    status = 409

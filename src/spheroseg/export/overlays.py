@@ -1,0 +1,85 @@
+"""Pictures for the eye: outlines and object numbers drawn on the image, to be looked through in the morning."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from spheroseg.segmentation.contours import Polygon
+from spheroseg.segmentation.pipeline import SegmentedObject
+
+SMALLEST, LARGEST = 600, 2048  # px, longer side: a number must be legible, a contact sheet must load
+STRETCH = (0.2, 99.8)  # percentiles that become black and white
+OUTLINE = (0, 215, 255)  # blue, green, red: amber, which no grey looks like
+INK = 255  # white on a dark halo reads on any grey
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+SUBPIXEL_BITS = 4
+
+Canvas = npt.NDArray[np.uint8]
+
+
+def encode_overlay(pixels: npt.NDArray[np.float32], objects: Sequence[SegmentedObject]) -> bytes:
+    """A PNG of `pixels` (height, width), contrast-stretched, with the outlines and numbers (from 1) of `objects`.
+
+    Small images are enlarged to 600 px on the longer side, very large ones reduced to 2048 px.
+    """
+    longer = max(pixels.shape)
+    scale = max(1.0, SMALLEST / longer) if longer <= LARGEST else LARGEST / longer
+    canvas = cv2.cvtColor(_stretched(_resized(pixels, scale)), cv2.COLOR_GRAY2BGR).astype(np.uint8, copy=False)
+    thickness = 2 if max(canvas.shape) > 1200 else 1
+    for segmented in objects:
+        for polygon in (segmented.outline.outer, *segmented.outline.holes):
+            _draw(canvas, polygon, scale, thickness)
+    for number, segmented in enumerate(objects, start=1):
+        _write(canvas, str(number), segmented, scale)
+    done, png = cv2.imencode(".png", canvas)
+    assert done, "a canvas of 8-bit colour can always be written as PNG"
+    return png.tobytes()
+
+
+def _resized(pixels: npt.NDArray[np.float32], scale: float) -> npt.NDArray[np.float32]:
+    height, width = pixels.shape
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return cv2.resize(pixels, size, interpolation=how).astype(np.float32, copy=False)
+
+
+def _stretched(pixels: npt.NDArray[np.float32]) -> Canvas:
+    low, high = np.percentile(pixels, STRETCH)
+    if high <= low:
+        low, high = float(pixels.min()), float(pixels.max())
+    if high <= low:
+        return np.full(pixels.shape, 128, np.uint8)
+    return np.asarray(np.clip((pixels - low) * (255 / (high - low)) + 0.5, 0, 255), np.uint8)
+
+
+def _draw(canvas: Canvas, polygon: Polygon, scale: float, thickness: int) -> None:
+    # Outlines count from the corner of the first pixel, OpenCV from its centre.
+    points = np.round((polygon * scale - 0.5) * 2**SUBPIXEL_BITS).astype(np.int32)
+    cv2.polylines(canvas, [points], True, OUTLINE, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def _write(canvas: Canvas, text: str, segmented: SegmentedObject, scale: float) -> None:
+    """In the middle of an object that has the room, else just above and to the right of it."""
+    height, width = canvas.shape[:2]
+    size = 0.55 if max(height, width) <= 1200 else 0.8
+    (text_width, text_height), _ = cv2.getTextSize(text, FONT, size, 1)
+    m = segmented.measurements
+    if m.feret_min * scale > 4 * max(text_width, text_height):
+        x, y = m.centroid_x * scale - text_width / 2, m.centroid_y * scale + text_height / 2
+    else:
+        x, y = m.bbox_x1 * scale + 2, m.bbox_y0 * scale - 2
+    at = (
+        round(min(max(x, 3), max(3, width - text_width - 3))),
+        round(min(max(y, text_height + 3), height - 4)),
+    )
+    ink = np.zeros((height, width), np.uint8)
+    box = np.s_[max(0, at[1] - text_height - 8) : at[1] + 12, max(0, at[0] - 8) : at[0] + text_width + 12]
+    cv2.putText(ink, text, at, FONT, size, 255, 1, cv2.LINE_AA)
+    # A halo grown from the letters themselves: a second, thicker text is wider and would not lie behind the first.
+    letters = ink[box].astype(np.float32)[..., None] / 255
+    halo = cv2.GaussianBlur(cv2.dilate(ink[box], np.ones((5, 5), np.uint8)), (0, 0), 1.0)
+    shade = np.asarray(halo, np.float32)[..., None] / 255
+    patch = canvas[box] * (1 - shade) * (1 - letters) + np.float32(INK) * letters
+    canvas[box] = np.round(patch).astype(np.uint8)

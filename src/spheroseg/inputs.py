@@ -1,0 +1,161 @@
+"""From the paths that a person names to the list of images: folders, files, zip archives, pages of stacks.
+
+Nothing is copied and no file is judged here: what looks like an image becomes an image to segment, and the worker
+that reads it says what is wrong with it. Only what cannot be read at all is listed with its problem.
+"""
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+from spheroseg.errors import BadImage, SpherosegError, UnreadableInput
+from spheroseg.segmentation.image import count_pages
+from spheroseg.storage import ImageStore, file_key, member_key
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+# Not read, but a person who hands in a folder of them must hear so.
+FOREIGN_SUFFIXES = frozenset({".czi", ".lif", ".nd2", ".oib", ".oif", ".vsi", ".lsm", ".ims", ".stk"})
+
+
+@dataclass(frozen=True)
+class Input:
+    """One page of one file. `name` is the path as people read it; `page` counts from 0, `pages` is all of them."""
+
+    name: str
+    storage_key: str
+    sha256: str = ""
+    page: int = 0
+    pages: int = 1
+    problem: tuple[str, str] | None = None
+
+    @property
+    def label(self) -> str:
+        return self.name if self.pages == 1 else f"{self.name} page {self.page + 1}"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """`skipped` names the files that were left alone because they are no images."""
+
+    inputs: list[Input]
+    skipped: list[str]
+
+
+@dataclass
+class _Found:
+    files: dict[str, str] = field(default_factory=dict)  # storage key -> name
+    problems: list[Input] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+def find_inputs(
+    paths: Sequence[Path], *, leave_out: Path | None = None, progress: Callable[[int, int], None] | None = None
+) -> Listing:
+    """List the images under `paths`, with checksums, in the order of their names.
+
+    leave_out: a folder that is never looked into, the output of this run. progress: called with (read, found).
+    Raises UnreadableInput where one of `paths` does not exist.
+    """
+    for path in paths:
+        if not path.exists():
+            raise UnreadableInput(f"no such file or folder: {path}")
+    absolute = [path.absolute() for path in paths]
+    base = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in absolute]))
+    found = _Found()
+    for path in absolute:
+        if path.is_dir():
+            for file in _walk(path, base, found, leave_out.absolute() if leave_out else None):
+                _add(file, base, found, is_named=False)
+        else:
+            _add(path, base, found, is_named=True)
+    inputs = list(found.problems)
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for done, pages in enumerate(pool.map(_read, found.files.items()), start=1):
+            inputs.extend(pages)
+            if progress:
+                progress(done, len(found.files))
+    return Listing(sorted(inputs, key=lambda item: (_natural(item.name), item.page)), sorted(found.skipped))
+
+
+def _walk(folder: Path, base: Path, found: _Found, leave_out: Path | None) -> Iterator[Path]:
+    def unreadable(error: OSError) -> None:
+        where = Path(error.filename)
+        sentence = f"cannot look into the folder: {error.strerror}; give yourself the right to read it"
+        found.problems.append(Input(_name(where, base), file_key(where), problem=(UnreadableInput.code, sentence)))
+
+    for parent, folders, files in os.walk(folder, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and Path(parent, name) != leave_out)
+        yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _add(path: Path, base: Path, found: _Found, *, is_named: bool) -> None:
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
+        _add_members(path, base, found)
+    elif is_named or suffix in IMAGE_SUFFIXES | FOREIGN_SUFFIXES:
+        found.files.setdefault(file_key(path), _name(path, base))
+    else:
+        found.skipped.append(_name(path, base))
+
+
+def _add_members(path: Path, base: Path, found: _Found) -> None:
+    name = _name(path, base)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.infolist() if not member.is_dir()]
+    except (OSError, zipfile.BadZipFile) as error:
+        problem = (UnreadableInput.code, f"cannot open the zip archive: {error}")
+        found.problems.append(Input(name, file_key(path), problem=problem))
+        return
+    for member in members:
+        inside = PurePosixPath(member.filename)
+        if any(part.startswith(".") or part == "__MACOSX" for part in inside.parts):
+            continue
+        if inside.suffix.lower() not in IMAGE_SUFFIXES | FOREIGN_SUFFIXES:
+            found.skipped.append(f"{name}/{inside}")
+        elif member.flag_bits & 0x1:
+            problem = (UnreadableInput.code, "encrypted in its zip archive: unpack it first")
+            found.problems.append(Input(f"{name}/{inside}", member_key(path, member.filename), problem=problem))
+        else:
+            found.files.setdefault(member_key(path, member.filename), f"{name}/{inside}")
+
+
+def _read(found: tuple[str, str]) -> Iterable[Input]:
+    key, name = found
+    try:
+        with ImageStore(".").open(key) as file:
+            sha256 = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
+            file.seek(0)
+            try:
+                pages = count_pages(file)
+            except BadImage:
+                # The worker meets the same error and reports it as the task's own.
+                pages = 1
+    except (SpherosegError, OSError, RuntimeError, NotImplementedError) as error:
+        sentence = str(error) or type(error).__name__
+        return [Input(name, key, problem=(UnreadableInput.code, sentence))]
+    return [Input(name, key, sha256, page, pages) for page in range(pages)]
+
+
+def _name(path: Path, base: Path) -> str:
+    return path.relative_to(base).as_posix() if path != base else path.name
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A sort key by which `t2` comes before `t10`."""
+    parts: list[tuple[int, str]] = []
+    digits = ""
+    for character in f"{name} ":
+        if character.isdecimal():
+            digits += character
+            continue
+        if digits:
+            parts.append((int(digits), ""))
+            digits = ""
+        parts.append((-1, character))
+    return parts

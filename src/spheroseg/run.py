@@ -1,0 +1,241 @@
+"""The main job on the embedded default: submit, queue, worker, result and export in one process, in one folder.
+
+Everything that a run knows lies in its output folder, so the same command goes on where it was, whatever ended it.
+"""
+
+import asyncio
+import fcntl
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from spheroseg.broker.table import TableBroker
+from spheroseg.collect import collect
+from spheroseg.database import queue
+from spheroseg.database.engine import create_tables, open_engine, reading
+from spheroseg.database.projects import NewImage, ensure_project, ensure_user
+from spheroseg.database.schema import images, segmentation_batches
+from spheroseg.database.schema import segmentation_tasks as t
+from spheroseg.database.tasks import count_states, hand_back_processing
+from spheroseg.errors import RunInUse
+from spheroseg.inputs import Input
+from spheroseg.messages import Queue
+from spheroseg.segmentation.model import Model
+from spheroseg.segmentation.pipeline import Parameters
+from spheroseg.settings import Settings
+from spheroseg.submit import cancel, retry, submit
+from spheroseg.tasks import UNFINISHED, TaskState
+from spheroseg.worker.loop import WorkerOptions, work
+
+log = structlog.get_logger()
+
+# Once more for what may be better now; a damaged file is not.
+LASTING = frozenset({"bad_image", "unsupported_image", "image_too_large", "bad_parameters", "model_unusable"})
+
+
+OUTPUTS = ("results.csv", "overlays", "masks", "manifest.json")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a person asked for. `pixel_size_um` in µm."""
+
+    out: Path
+    model: Model
+    parameters: Parameters
+    pixel_size_um: float | None = None
+    workers: int = 1
+
+    @property
+    def state_dir(self) -> Path:
+        return self.out / ".spheroseg"
+
+    @property
+    def storage_dir(self) -> Path:
+        return self.state_dir / "storage"
+
+
+@contextmanager
+def run_folder(options: RunOptions) -> Iterator[None]:
+    """Make the output folder and keep it for this process.
+
+    Raises RunInUse where another run has it, or where it holds files of that name that no run has made.
+    """
+    if not options.state_dir.exists():
+        foreign = [name for name in OUTPUTS if (options.out / name).exists()]
+        if foreign:
+            raise RunInUse(
+                f"{options.out} already holds {', '.join(foreign)} that no run has made: "
+                "choose another folder with --out"
+            )
+    options.storage_dir.mkdir(parents=True, exist_ok=True)
+    with (options.state_dir / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunInUse(
+                f"another run is writing to {options.out}: wait for it, or choose another folder with --out"
+            ) from None
+        yield
+
+
+def open_run(options: RunOptions) -> AsyncEngine:
+    return open_engine(f"sqlite:///{options.state_dir / 'spheroseg.db'}")
+
+
+async def prepare(engine: AsyncEngine, options: RunOptions, inputs: Sequence[Input]) -> list[UUID]:
+    """Bring the queue into line with `inputs`; their tasks, in the same order.
+
+    What an earlier run of the same model and parameters has done, or begun, is kept. What failed gets a fresh set
+    of tries, unless the file itself is at fault. What is no longer asked for is cancelled.
+    """
+    await create_tables(engine)
+    async with engine.begin() as conn:
+        user_id = await ensure_user(conn, "local")
+        project_id = await ensure_project(conn, user_id, "run")
+        # The lock says that no other process works here: what is in a hand is in a dead one.
+        await queue.forget_holders(conn)
+        await hand_back_processing(conn)
+        known = await _known_tasks(conn, options)
+        wanted = [known.get((item.storage_key, item.page, item.sha256)) for item in inputs]
+        fresh = [item for item, task in zip(inputs, wanted, strict=True) if task is None]
+        submitted: Iterator[UUID] = iter(())
+        if fresh:
+            batch = await submit(
+                conn,
+                user_id=user_id,
+                project_id=project_id,
+                images=[
+                    NewImage(item.name, item.storage_key, item.sha256, item.page, item.problem) for item in fresh
+                ],
+                model=options.model.name,
+                model_sha256=options.model.sha256,
+                parameters=asdict(options.parameters),
+                pixel_size_um=options.pixel_size_um,
+            )
+            submitted = iter(batch.task_ids)
+        ids = [next(submitted) if task is None else task.id for task in wanted]
+        await retry(conn, [task.id for task in wanted if task and _deserves_another_try(task)])
+        unfinished = await conn.execute(select(t.c.id).where(t.c.state.in_(sorted(UNFINISHED))))
+        await cancel(conn, sorted(set(unfinished.scalars()) - set(ids)))
+    return ids
+
+
+async def _known_tasks(conn: AsyncConnection, options: RunOptions) -> dict[tuple[str, int, str], Any]:
+    b = segmentation_batches
+    rows = await conn.execute(
+        select(t.c.id, t.c.state, t.c.reason, t.c.attempt, images.c.storage_key, images.c.page, images.c.sha256)
+        .join(b, b.c.id == t.c.batch_id)
+        .join(images, images.c.id == t.c.image_id)
+        .where(
+            b.c.model == options.model.name,
+            b.c.model_sha256 == options.model.sha256,
+            b.c.pixel_size_um.is_not_distinct_from(options.pixel_size_um),
+            t.c.state != TaskState.CANCELLED,
+        )
+        .add_columns(b.c.parameters)
+        .order_by(t.c.id)
+    )
+    parameters = asdict(options.parameters)
+    return {
+        (row.storage_key, row.page, row.sha256): row
+        for row in rows
+        # An input that could not be read has no attempt to repeat: it is looked at anew.
+        if row.parameters == parameters and row.attempt > 0
+    }
+
+
+def _deserves_another_try(task: Any) -> bool:
+    return task.state == TaskState.FAILED and task.reason not in LASTING
+
+
+@dataclass(frozen=True)
+class Progress:
+    completed: int
+    failed: int
+    total: int
+
+    @property
+    def finished(self) -> bool:
+        return self.completed + self.failed == self.total
+
+
+async def process(
+    engine: AsyncEngine,
+    options: RunOptions,
+    settings: Settings,
+    task_ids: Sequence[UUID],
+    stopping: asyncio.Event,
+    show: Callable[[Progress], None],
+    child_log: IO[str],
+) -> None:
+    """Work until every task is finished or `stopping` is set, and the running ones are done or handed back."""
+    broker = TableBroker(engine, lease=settings.lease_seconds, low_share=0.0)
+    worker = WorkerOptions(
+        name=f"run-{os.getpid()}",
+        command=child_command(str(options.storage_dir), options.model.name),
+        slots=options.workers,
+        deadline=settings.task_timeout_seconds,
+        grace=settings.shutdown_grace_seconds,
+        child_stderr=child_log,
+    )
+    collecting = asyncio.create_task(collect(engine, broker, settings.retry_policy))
+    working: asyncio.Task[None] | None = None
+    elsewhere = await _finished_elsewhere(engine, task_ids)
+    try:
+        while True:
+            progress = await _progress(engine, elsewhere, len(task_ids))
+            show(progress)
+            if progress.finished or stopping.is_set():
+                break
+            working = working or asyncio.create_task(work(broker, worker, stopping))
+            ended = {task for task in (working, collecting) if task.done()}
+            for task in ended:
+                task.result()
+            if working.done():
+                break
+            await asyncio.sleep(0.2)
+        stopping.set()
+        if working:
+            await working
+        # What the workers reported last is applied before the results are written.
+        while await broker.depth(Queue.RESULTS):
+            if collecting.done():
+                collecting.result()
+            await asyncio.sleep(0.05)
+        show(await _progress(engine, elsewhere, len(task_ids)))
+    finally:
+        running = [task for task in (working, collecting) if task]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _finished_elsewhere(engine: AsyncEngine, task_ids: Sequence[UUID]) -> Counter[str]:
+    """States of the finished tasks of earlier runs, which are none of ours and do not change any more."""
+    ours = set(task_ids)
+    async with reading(engine) as conn:
+        rows = await conn.execute(select(t.c.id, t.c.state).where(t.c.state.not_in(sorted(UNFINISHED))))
+        return Counter(row.state for row in rows if row.id not in ours)
+
+
+async def _progress(engine: AsyncEngine, elsewhere: Counter[str], total: int) -> Progress:
+    async with reading(engine) as conn:
+        counts = await count_states(conn)
+    completed, failed = (counts[state] - elsewhere[state] for state in (TaskState.COMPLETED, TaskState.FAILED))
+    return Progress(completed, failed, total)
+
+
+def child_command(storage_url: str, model: str) -> list[str]:
+    """How a worker slot starts its child process."""
+    return [sys.executable, "-m", "spheroseg.worker.child", "--storage", storage_url, "--model", model]

@@ -1,0 +1,121 @@
+"""Outlines of the objects in a probability map, at sub-pixel precision.
+
+Coordinates are x, y in px. The origin is the outer corner of the top-left pixel, as in ImageJ and QuPath, so the
+centre of that pixel is (0.5, 0.5) and the picture spans 0..width, 0..height.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from skimage import draw
+from skimage.measure import find_contours
+
+from spheroseg.errors import BadParameters
+
+MAX_OBJECTS = 65_535  # what a uint16 label image can number
+MIN_AREA_PX = 1.0  # px²; even where none is asked, what is smaller has no shape to measure
+MIN_HOLE_PX = 4.0  # px²; a smaller gap is noise of the map, and is filled
+
+Polygon = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """One object: polygons of shape (n, 2) whose first point is not repeated.
+
+    `outer` runs clockwise as seen on the screen (y down), which is positive in the shoelace formula; `holes` run
+    the other way. So the shoelace sum over all of them is the net area.
+    """
+
+    outer: Polygon
+    holes: tuple[Polygon, ...] = ()
+
+
+def trace(
+    probability: npt.NDArray[np.float32], threshold: float, min_area_px: float
+) -> tuple[npt.NDArray[np.uint16], list[Outline]]:
+    """Objects where `probability` (height, width) exceeds `threshold`: a label image and their outlines.
+
+    Marching squares (Lorensen and Cline 1987, in two dimensions) on the map itself, linear between pixel centres.
+    Pixels that touch at a corner belong together (8-connected). An object that reaches the border is closed along
+    the edge of the picture. Objects of less than `min_area_px` (net polygon area, px²) and holes of less than 4 px²
+    are left out.
+
+    Pixels of `outlines[i]` have label i + 1. Objects are numbered from top to bottom by their highest point, then
+    from left to right. Raises `BadParameters` when more than 65,535 objects remain.
+    """
+    threshold = float(np.float32(threshold))  # or a pixel could be inside here and outside in the tracer
+    inside = (probability > threshold).astype(np.uint8)
+    _, found_components, found_stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8, ltype=cv2.CV_32S)
+    components, stats = np.asarray(found_components, np.int32), np.asarray(found_stats, np.int32)
+    found: list[tuple[int, Outline]] = []
+    for component, (left, top, width, height, count) in enumerate(stats.tolist()):
+        # A pixel adds at most 4 px² to its polygon, so most specks are dropped without being traced.
+        if component == 0 or 4 * count < min_area_px:
+            continue
+        window = np.s_[max(top - 1, 0) : top + height + 1, max(left - 1, 0) : left + width + 1]
+        polygons = _polygons(probability[window], components[window], component, threshold)
+        polygons = [_placed(p, max(left - 1, 0), max(top - 1, 0), probability.shape) for p in polygons]
+        gaps = [polygon for polygon in polygons[1:] if abs(signed_area(polygon)) < MIN_HOLE_PX]
+        outline = Outline(polygons[0], tuple(polygons[1 : len(polygons) - len(gaps)])) if polygons else None
+        if outline is not None and net_area(outline) >= max(min_area_px, MIN_AREA_PX):
+            found.append((component, outline))
+            if len(found) > MAX_OBJECTS:
+                raise BadParameters(
+                    f"more than {MAX_OBJECTS} objects found, which is all that a label image can number: "
+                    "raise the threshold or the minimum area"
+                )
+            for gap in gaps:
+                components[_pixels_inside(gap, components.shape)] = component
+    found.sort(key=lambda item: (item[1].outer[:, 1].min(), item[1].outer[:, 0].min()))
+    return _label(components, stats, found), [outline for _, outline in found]
+
+
+def signed_area(polygon: Polygon) -> float:
+    """Shoelace formula, px²; positive for a polygon that runs clockwise on the screen."""
+    x, y = (polygon - polygon[0]).T
+    return float(0.5 * (x @ np.roll(y, -1) - y @ np.roll(x, -1)))
+
+
+def net_area(outline: Outline) -> float:
+    """Area inside the outer outline less that of its own holes, px²."""
+    return signed_area(outline.outer) + sum(signed_area(hole) for hole in outline.holes)
+
+
+def _polygons(
+    probability: npt.NDArray[np.float32], components: npt.NDArray[np.int32], component: int, threshold: float
+) -> list[Polygon]:
+    """Trace one component in its window, in coordinates of the window's pixel centres; largest polygon first."""
+    # Other components never share a cell of four pixels with this one, so sinking them does not move its outline.
+    alone = np.where((components == component) | (components == 0), probability, np.float32(-1))
+    # One copy of the edge pixels carries the outline straight to the border, the sunken frame closes it there.
+    alone = np.pad(np.pad(alone.astype(np.float64), 1, mode="edge"), 1, constant_values=-1.0)
+    contours = find_contours(alone, threshold, fully_connected="high")  # type: ignore[no-untyped-call]
+    polygons = [_without_repeats(contour[:-1, ::-1] - 2.0) for contour in contours]
+    polygons = sorted((p for p in polygons if len(p) >= 3), key=lambda p: -abs(signed_area(p)))
+    # The largest is the outer outline; turn it clockwise and the holes the other way.
+    return [p if (signed_area(p) > 0) == (i == 0) else p[::-1] for i, p in enumerate(polygons)]
+
+
+def _placed(polygon: Polygon, left: int, top: int, shape: tuple[int, ...]) -> Polygon:
+    """From the window to the picture: pixel centres become +0.5, and nothing lies outside the picture."""
+    return _without_repeats(np.clip(polygon + np.array([left + 0.5, top + 0.5]), 0.0, (shape[1], shape[0])))
+
+
+def _pixels_inside(polygon: Polygon, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    rows, columns = draw.polygon(polygon[:, 1] - 0.5, polygon[:, 0] - 0.5, shape)  # type: ignore[no-untyped-call]
+    return rows, columns
+
+
+def _without_repeats(polygon: Polygon) -> Polygon:
+    return polygon[np.any(polygon != np.roll(polygon, 1, axis=0), axis=1)]
+
+
+def _label(
+    components: npt.NDArray[np.int32], stats: npt.NDArray[np.int32], found: list[tuple[int, Outline]]
+) -> npt.NDArray[np.uint16]:
+    lookup = np.zeros(len(stats), np.uint16)
+    lookup[[component for component, _ in found]] = np.arange(1, len(found) + 1)
+    return lookup[components]

@@ -1,0 +1,131 @@
+"""A microscope image: decoded to grey values, with its pixel size where the file knows it.
+
+The format is told from the content, never from the name. Sizes are checked in the header, before memory is
+taken for pixels, and a picture that is not whole is refused, so that nothing in it is invented.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from spheroseg.errors import BadImage
+from spheroseg.segmentation.magic import TIFF, kind
+from spheroseg.segmentation.pixel_size import PixelSize as PixelSize
+from spheroseg.segmentation.tiff import Tiff, check_size
+
+MAX_PIXELS = 150_000_000
+MIN_SIDE = 16  # px; below this there is no room for an object and the ground around it
+LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """Grey values as stored (0..255, 0..65535, or the file's floats), float32 (height, width)."""
+
+    pixels: npt.NDArray[np.float32]
+    pixel_size: PixelSize | None
+
+
+def count_pages(file: BinaryIO) -> int:
+    """How many pictures the file holds, from its headers: 1 for everything but a multi-page TIFF.
+
+    Previews and pyramid levels inside a TIFF are not pages. Raises `BadImage` like `decode`.
+    """
+    with _library_errors():
+        return len(Tiff(file).pages) if kind(file) == TIFF else 1
+
+
+def decode(file: BinaryIO, page: int = 0, *, max_pixels: int = MAX_PIXELS) -> Image:
+    """Read one picture of a PNG, JPEG, BMP or TIFF (also OME-TIFF and ImageJ's): 1, 8, 16 bit or float.
+
+    `page` counts from 0 in file order. Colour becomes luminance (BT.601), opacity is ignored. Pixels are taken as
+    stored: an orientation tag (EXIF, TIFF) is not applied, so that coordinates are those of the file.
+
+    Raises `UnsupportedImage` for a format that is not read, `ImageTooLarge` above `max_pixels`, and `BadImage` for
+    a file that is damaged, incomplete, too small (a side under 16 px), holds values that are not finite or has no
+    such page.
+    """
+    with _library_errors():
+        found = kind(file)
+        pixel_size = None
+        if found == TIFF:
+            tiff = Tiff(file)
+            pixels, pixel_size = tiff.read(page, max_pixels), tiff.pixel_size()
+        elif page != 0:
+            raise BadImage(f"there is no page {page}: a {found} holds one picture")
+        else:
+            pixels = _READERS[found](file, max_pixels)
+        return Image(_grey(pixels), pixel_size)
+
+
+@contextmanager
+def _library_errors() -> Iterator[None]:
+    """Whatever a decoder raises (they raise anything) means that the file is at fault; keep its words."""
+    try:
+        yield
+    except (BadImage, MemoryError):
+        raise
+    except OSError as error:
+        if error.errno is not None:  # the disk, not the content
+            raise
+        raise BadImage(f"the image is damaged or incomplete: {error}") from error
+    except Exception as error:
+        raise BadImage(f"the image is damaged or incomplete: {type(error).__name__}: {error}") from error
+
+
+def _read_png(file: BinaryIO, max_pixels: int) -> npt.NDArray[Any]:
+    pixels = _values(PngImageFile(file), max_pixels)
+    file.seek(0)
+    data = file.read()
+    if b"IEND\xaeB`\x82" not in data:
+        raise BadImage("the PNG is truncated: it ends without its end mark")
+    if data[24:26] not in (b"\x10\x02", b"\x10\x04", b"\x10\x06"):  # bit depth 16, with colour or opacity
+        return pixels
+    # Pillow keeps 8 of the 16 bits of such a file; it has just shown that the file is whole.
+    deep: npt.NDArray[Any] = imagecodecs.png_decode(data)
+    return deep
+
+
+def _read_jpeg(file: BinaryIO, max_pixels: int) -> npt.NDArray[Any]:
+    return _values(JpegImageFile(file), max_pixels)
+
+
+def _read_bmp(file: BinaryIO, max_pixels: int) -> npt.NDArray[Any]:
+    return _values(BmpImageFile(file), max_pixels)
+
+
+_READERS = {"PNG": _read_png, "JPEG": _read_jpeg, "BMP": _read_bmp}
+
+
+def _values(picture: ImageFile, max_pixels: int) -> npt.NDArray[Any]:
+    # Made by the plugin itself, not by Image.open, whose own size limits warn on stderr or raise at sizes not ours.
+    check_size(*picture.size, max_pixels)
+    picture.load()
+    if picture.mode in ("1", "L", "LA", "I;16", "I", "F", "RGB", "RGBA"):
+        return np.asarray(picture)
+    return np.asarray(picture.convert("RGB"))
+
+
+def _grey(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    if pixels.ndim == 3:
+        channels = pixels.shape[2]
+        pixels = pixels[..., 0] if channels <= 2 else pixels[..., :3].astype(np.float32) @ LUMINANCE
+    height, width = pixels.shape
+    if min(height, width) < MIN_SIDE:
+        raise BadImage(
+            f"the image is {width} × {height} pixels: too small to hold a spheroid "
+            f"(at least {MIN_SIDE} px on each side)"
+        )
+    grey = np.ascontiguousarray(pixels, np.float32)
+    if not np.isfinite(grey).all():
+        raise BadImage("the image holds values that are not finite numbers (NaN or infinity)")
+    return grey

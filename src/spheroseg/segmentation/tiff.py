@@ -1,0 +1,125 @@
+"""TIFF files: which of their pages are pictures, and the pixels of one."""
+
+from collections.abc import Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from spheroseg.errors import BadImage, ImageTooLarge, UnsupportedImage
+from spheroseg.segmentation.pixel_size import PixelSize, from_imagej, from_ome
+
+GREY = {"MINISBLACK", "MINISWHITE"}
+COLOUR = {"RGB", "YCBCR"}
+
+
+class Tiff:
+    """An open TIFF. Pages are counted in file order; previews and pyramid levels are not pages."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        file.seek(0, 2)
+        self._bytes = file.tell()
+        file.seek(0)
+        self._tiff = tifffile.TiffFile(file)
+        self.pages = _pictures(list(self._tiff.pages))
+
+    def read(self, index: int, max_pixels: int) -> npt.NDArray[Any]:
+        """Pixels as (height, width) or (height, width, 3 or 4), dtype as stored."""
+        if not 0 <= index < len(self.pages):
+            raise BadImage(f"there is no page {index}: the file has {len(self.pages)} (counted from 0)")
+        page = self.pages[index]
+        check_size(page.imagewidth, page.imagelength, max_pixels)
+        self._check_layout(page)
+        self._check_complete(page)
+        pixels: npt.NDArray[Any] = np.asarray(page.asarray())
+        if page.axes == "SYX":
+            pixels = np.moveaxis(pixels, 0, -1)
+        return _grey_scale(page, pixels)
+
+    def pixel_size(self) -> PixelSize | None:
+        page = self.pages[0]
+        if self._tiff.is_ome and (size := from_ome(page.description)) is not None:
+            return size
+        return from_imagej(page.description, *(_per_unit(page, axis) for axis in "XY"))
+
+    def _check_layout(self, page: Any) -> None:
+        if page.axes not in ("YX", "YXS", "SYX") or page.imagedepth > 1:
+            raise UnsupportedImage(
+                f"a page of this TIFF is not a flat picture (axes {page.axes}, shape {page.shape}): "
+                "save one plane per page"
+            )
+        if _photometric(page) not in GREY | COLOUR | {"PALETTE"} or page.samplesperpixel > 4:
+            raise UnsupportedImage(
+                f"this TIFF stores {page.samplesperpixel} samples per pixel as {_photometric(page)}: "
+                "save it as grey or RGB, one channel per page"
+            )
+        if _photometric(page) in GREY and page.samplesperpixel > 2:
+            raise UnsupportedImage(
+                f"a page of this TIFF holds {page.samplesperpixel} channels: save one channel per page"
+            )
+        if page.dtype is None or page.dtype.kind not in "buif":
+            raise UnsupportedImage(f"pixels of type {page.dtype} are not grey values: save as 8 or 16 bit")
+        if len(self._tiff.pages) == 1 and _stacked(page.description) > 1:
+            raise UnsupportedImage(
+                f"this TIFF keeps {_stacked(page.description)} planes behind one page header "
+                "(ImageJ does so above 4 GB): save it as an image sequence"
+            )
+
+    def _check_complete(self, page: Any) -> None:
+        # A reader may fill what is missing with zeros; half a picture must not pass for one.
+        strips = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+        if not strips or any(count <= 0 or offset <= 0 for offset, count in strips):
+            raise BadImage("the TIFF is incomplete: parts of the picture were never written")
+        if max(offset + count for offset, count in strips) > self._bytes:
+            raise BadImage("the TIFF is truncated: the picture continues after the end of the file")
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageTooLarge(
+            f"the image has {width} × {height} pixels; at most {max_pixels:,} are accepted: "
+            "crop it or save it at a lower resolution"
+        )
+
+
+def _pictures(pages: Sequence[Any]) -> list[Any]:
+    """Leave out what is marked as a reduced copy, and unmarked previews less than half as wide and high."""
+    if not pages:
+        raise BadImage("the TIFF holds no page")
+    first = pages[0]
+    return [first] + [
+        page
+        for page in pages[1:]
+        if not page.is_reduced
+        and (2 * page.imagewidth >= first.imagewidth or 2 * page.imagelength >= first.imagelength)
+    ]
+
+
+def _grey_scale(page: Any, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if _photometric(page) == "PALETTE":
+        return np.asarray(np.asarray(page.colormap).T[pixels])
+    if _photometric(page) in GREY and pixels.ndim == 3:
+        pixels = pixels[..., 0]  # the other sample is opacity
+    if _photometric(page) == "MINISWHITE" and pixels.dtype.kind in "bu":
+        return np.asarray(2**page.bitspersample - 1 - pixels.astype(np.float32))
+    return pixels
+
+
+def _photometric(page: Any) -> str:
+    return str(getattr(page.photometric, "name", page.photometric))
+
+
+def _stacked(description: str) -> int:
+    if description.startswith("ImageJ="):
+        for line in description.splitlines():
+            if line.startswith("images=") and line[7:].strip().isdigit():
+                return int(line[7:])
+    return 1
+
+
+def _per_unit(page: Any, axis: str) -> float:
+    tag = page.tags.get(f"{axis}Resolution")
+    if tag is None or not isinstance(tag.value, tuple) or not tag.value[1]:
+        return 0.0
+    return float(tag.value[0] / tag.value[1])

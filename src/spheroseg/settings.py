@@ -1,0 +1,74 @@
+"""Every setting, read once from the environment or a `.env` file; all mistakes are reported together."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from spheroseg.errors import BadSettings
+from spheroseg.tasks import RetryPolicy
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """Variables of the environment, in capitals. Each description gives the unit."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+
+    spheroseg_env: Literal["development", "production"] = Field(
+        "development", description="development or production"
+    )
+    spheroseg_data_dir: Path = Field(
+        Path("~/.local/share/spheroseg"), description="folder of the embedded database and the results"
+    )
+    database_url: str = Field(
+        "", description="sqlite:///FILE or postgresql://…; by default SQLite in the data folder"
+    )
+    storage_url: str = Field("", description="folder or fsspec URL for results; by default in the data folder")
+    worker_concurrency: int = Field(
+        default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
+        ge=1,
+        le=256,
+        description="tasks that one worker does at the same time; by default the number of cores",
+    )
+    task_timeout_seconds: Seconds = Field(300.0, description="s; hard limit for one image")
+    task_max_retries: int = Field(3, ge=0, le=100, description="retries after the first attempt")
+    task_max_losses: int = Field(3, ge=0, le=100, description="times that a task may be lost with its worker")
+    retry_backoff_seconds: Seconds = Field(5.0, description="s; longest wait before the first retry, then doubled")
+    retry_backoff_max_seconds: Seconds = Field(300.0, description="s; longest wait before any retry")
+    lease_seconds: Annotated[float, Field(ge=1.5)] = Field(
+        30.0, description="s; how long a task stays with a worker that has fallen silent"
+    )
+    shutdown_grace_seconds: Annotated[float, Field(ge=0)] = Field(
+        30.0, description="s; how long a stopping worker lets a running task go on"
+    )
+    model: str = Field("", description="name of the model; by default the recommended one")
+
+    def resolved_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.spheroseg_data_dir.expanduser() / 'spheroseg.db'}"
+
+    def resolved_storage_url(self) -> str:
+        return self.storage_url or str(self.spheroseg_data_dir.expanduser() / "storage")
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        return RetryPolicy(
+            max_retries=self.task_max_retries,
+            max_losses=self.task_max_losses,
+            backoff=self.retry_backoff_seconds,
+            backoff_max=self.retry_backoff_max_seconds,
+        )
+
+
+def read_settings() -> Settings:
+    """Raises BadSettings with every mistake in one message."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = "\n".join(
+            f"  {str(fault['loc'][0]).upper()}={fault['input']!r}: {fault['msg']}" for fault in error.errors()
+        )
+        raise BadSettings(f"these settings cannot be used:\n{faults}") from error

@@ -1,0 +1,174 @@
+"""What people ask of tasks: submit, cancel, retry. Each joins the caller's transaction.
+
+A task and its message are written together, so that there is never a task without a message or a message without
+a task.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import uuid_utils.compat as uuid
+from sqlalchemy import Row, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from spheroseg.database import queue
+from spheroseg.database.engine import DatabaseTime
+from spheroseg.database.projects import NewImage, ensure_images, insert_new, read_tier
+from spheroseg.database.schema import segmentation_batches, segmentation_tasks
+from spheroseg.database.tasks import add_failure, read_attempts, read_orders, transition
+from spheroseg.messages import Message, TaskNew
+from spheroseg.tasks import Attempt, Cause, Decision, TaskState
+
+PRIORITIES: Mapping[str, int] = {"regular": 1, "premium": 10}
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """`task_ids` in the order of the images; `is_new` is False where the key was known already."""
+
+    batch_id: UUID
+    task_ids: list[UUID]
+    is_new: bool
+
+
+async def submit(
+    conn: AsyncConnection,
+    *,
+    user_id: UUID,
+    project_id: UUID,
+    images: Sequence[NewImage],
+    model: str,
+    model_sha256: str | None = None,
+    parameters: Mapping[str, Any],
+    pixel_size_um: float | None = None,
+    idempotency_key: str | None = None,
+) -> Submitted:
+    """Write a batch, a task for each image, and the tasks' messages.
+
+    The same user's same key gives the same batch, whatever else is in the call. An image with a `problem` gets a
+    failed task that says so; the others are not concerned.
+    """
+    priority = PRIORITIES[await read_tier(conn, user_id)]
+    batch_id = uuid.uuid7()
+    key = idempotency_key or str(batch_id)
+    batch = {
+        "id": batch_id,
+        "user_id": user_id,
+        "project_id": project_id,
+        "idempotency_key": key,
+        "priority": priority,
+        "model": model,
+        "model_sha256": model_sha256,
+        "parameters": dict(parameters),
+        "pixel_size_um": pixel_size_um,
+        "created_at": DatabaseTime(),
+    }
+    inserted = await conn.execute(insert_new(conn, segmentation_batches).values(batch))
+    if not inserted.rowcount:
+        return await _existing(conn, user_id, key)
+    if not images:
+        return Submitted(batch_id, [], is_new=True)
+    image_ids = await ensure_images(conn, project_id, images)
+    now = (await conn.execute(select(DatabaseTime()))).scalar_one()
+    task_ids = [uuid.uuid7() for _ in images]
+    await conn.execute(
+        insert(segmentation_tasks),
+        [
+            {
+                "id": task_id,
+                "batch_id": batch_id,
+                "image_id": image_id,
+                "state": TaskState.FAILED if image.problem else TaskState.QUEUED,
+                # An input that cannot even be read was never attempted.
+                "attempt": 0 if image.problem else 1,
+                "message_queue_id": None if image.problem else f"{task_id}:1:task.new",
+                "reason": image.problem[0] if image.problem else None,
+                "error": image.problem[1] if image.problem else None,
+                "created_at": now,
+                "finished_at": now if image.problem else None,
+            }
+            for image, image_id, task_id in zip(images, image_ids, task_ids, strict=True)
+        ],
+    )
+    messages = []
+    for image, task_id in zip(images, task_ids, strict=True):
+        if image.problem:
+            await add_failure(conn, task_id, 0, Cause.FAILED, *image.problem)
+        else:
+            order = TaskNew(
+                task_id=task_id,
+                attempt=1,
+                image_key=image.storage_key,
+                image_sha256=image.sha256,
+                page=image.page,
+                model=model,
+                model_sha256=model_sha256,
+                parameters=dict(parameters),
+                pixel_size_um=pixel_size_um,
+            )
+            messages.append(order.message(priority=priority, user_id=user_id))
+    await queue.enqueue(conn, messages)
+    return Submitted(batch_id, task_ids, is_new=True)
+
+
+async def _existing(conn: AsyncConnection, user_id: UUID, key: str) -> Submitted:
+    b, t = segmentation_batches, segmentation_tasks
+    found = select(b.c.id).where(b.c.user_id == user_id, b.c.idempotency_key == key)
+    batch_id = (await conn.execute(found)).scalar_one()
+    # Ids of version 7 made one after the other are in order.
+    task_ids = await conn.execute(select(t.c.id).where(t.c.batch_id == batch_id).order_by(t.c.id))
+    return Submitted(batch_id, list(task_ids.scalars()), is_new=False)
+
+
+async def cancel(conn: AsyncConnection, task_ids: Sequence[UUID]) -> list[UUID]:
+    """Cancel what is not finished; the ids of what was cancelled.
+
+    The messages are withdrawn: a waiting one is never seen, and the worker of a running one is told by its lease.
+    """
+    cancelled = []
+    for task_id, (_, attempt) in sorted((await read_attempts(conn, task_ids)).items()):
+        decision = Decision(TaskState.CANCELLED, attempt)
+        if await transition(conn, task_id, attempt.number, Cause.CANCEL, decision, finished_at=DatabaseTime()):
+            cancelled.append(task_id)
+    await queue.withdraw(conn, cancelled)
+    return cancelled
+
+
+async def retry(conn: AsyncConnection, task_ids: Sequence[UUID]) -> list[UUID]:
+    """Give failed tasks a fresh set of tries; the ids of what is queued again."""
+    again = []
+    for task_id, (_, attempt) in sorted((await read_attempts(conn, task_ids)).items()):
+        decision = Decision(TaskState.QUEUED, Attempt(attempt.number + 1))
+        if await transition(
+            conn,
+            task_id,
+            attempt.number,
+            Cause.RETRY,
+            decision,
+            reason=None,
+            error=None,
+            worker=None,
+            started_at=None,
+            finished_at=None,
+        ):
+            again.append(task_id)
+    await queue.enqueue(conn, [order_message(row) for row in await read_orders(conn, again)])
+    return again
+
+
+def order_message(row: Row[Any], delay: float = 0.0) -> Message:
+    """The message of a task's current attempt, from a row of `database.tasks.read_orders`; `delay` in seconds."""
+    order = TaskNew(
+        task_id=row.task_id,
+        attempt=row.attempt,
+        image_key=row.storage_key,
+        image_sha256=row.sha256,
+        page=row.page,
+        model=row.model,
+        model_sha256=row.model_sha256,
+        parameters=row.parameters,
+        pixel_size_um=row.pixel_size_um,
+    )
+    return order.message(priority=row.priority, delay=delay, user_id=row.user_id)

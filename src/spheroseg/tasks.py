@@ -1,0 +1,137 @@
+"""The rules of a task: which states there are, what may cause a step between them, and what follows an outcome.
+
+Pure: no clock, no chance, no database. The SQL guard (`database/tasks.py`), `docs/states.md` and the tests derive
+from `STEPS`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class TaskState(StrEnum):
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Cause(StrEnum):
+    STARTED = "started"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    LOST = "lost"
+    UNDELIVERED = "undelivered"
+    HANDED_BACK = "handed_back"
+    CANCEL = "cancel"
+    RETRY = "retry"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one cause may do: the states it may find, the states it may leave behind."""
+
+    sources: frozenset[TaskState]
+    targets: frozenset[TaskState]
+    meaning: str
+
+
+def _step(sources: str, targets: str, meaning: str) -> Step:
+    return Step(frozenset(map(TaskState, sources.split())), frozenset(map(TaskState, targets.split())), meaning)
+
+
+# A report may overtake the start of its own attempt, hence `queued` among the sources of every outcome.
+STEPS: Mapping[Cause, Step] = {
+    Cause.STARTED: _step("queued", "processing", "a worker began the attempt"),
+    Cause.SUCCEEDED: _step("queued processing", "completed", "the result of the attempt is stored"),
+    Cause.FAILED: _step("queued processing", "queued failed", "the attempt failed: a retry, or failed for good"),
+    Cause.LOST: _step(
+        "queued processing", "queued failed", "the worker vanished mid-task: again, within its own limit"
+    ),
+    Cause.UNDELIVERED: _step(
+        "queued", "queued", "the queue dropped the message before a worker saw it: again, uses up nothing"
+    ),
+    Cause.HANDED_BACK: _step(
+        "queued processing", "queued", "a stopping worker gave the attempt back: again, uses up nothing"
+    ),
+    Cause.CANCEL: _step("queued processing", "cancelled", "a person cancelled"),
+    Cause.RETRY: _step("failed", "queued", "a person asked for another try"),
+}
+
+FINISHED = frozenset({TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED})
+UNFINISHED = frozenset(TaskState) - FINISHED
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one attempt. `reason` is a code, `error` a sentence for a person."""
+
+    cause: Cause
+    reason: str = ""
+    error: str = ""
+    retryable: bool = True
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Where a task stands.
+
+    number: counts every attempt ever made, from 1; it fences off late reports.
+    retries: retries used since the task was submitted, or since a person last asked for another try.
+    losses: attempts lost with their worker, in the same span.
+    """
+
+    number: int = 1
+    retries: int = 0
+    losses: int = 0
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """max_retries, max_losses: counts. backoff, backoff_max: seconds."""
+
+    max_retries: int = 3
+    max_losses: int = 3
+    backoff: float = 5.0
+    backoff_max: float = 300.0
+
+    def ceiling(self, n: int) -> float:
+        """The longest wait in seconds before retry `n` (1, 2, …): exponential, to be drawn from with full jitter.
+
+        Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+        """
+        # The exponent is capped: 2.0**1024 would overflow before min() could help.
+        return min(self.backoff_max, self.backoff * 2.0 ** min(n - 1, 64))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The step to take. `delay_ceiling` (seconds) bounds the wait of the next message; None means no message."""
+
+    state: TaskState
+    attempt: Attempt
+    delay_ceiling: float | None = None
+
+
+def after(outcome: Outcome, attempt: Attempt, policy: RetryPolicy) -> Decision:
+    """What follows `outcome` of `attempt`. Raises ValueError for what only a person can cause."""
+    number, retries, losses = attempt.number, attempt.retries, attempt.losses
+    match outcome.cause:
+        case Cause.STARTED:
+            return Decision(TaskState.PROCESSING, attempt)
+        case Cause.SUCCEEDED:
+            return Decision(TaskState.COMPLETED, attempt)
+        case Cause.FAILED if outcome.retryable and retries < policy.max_retries:
+            return Decision(TaskState.QUEUED, Attempt(number + 1, retries + 1, losses), policy.ceiling(retries + 1))
+        case Cause.LOST if losses < policy.max_losses:
+            return Decision(TaskState.QUEUED, Attempt(number + 1, retries, losses + 1), 0.0)
+        case Cause.FAILED | Cause.LOST:
+            return Decision(TaskState.FAILED, attempt)
+        case Cause.UNDELIVERED:
+            return Decision(TaskState.QUEUED, attempt, policy.backoff)
+        case Cause.HANDED_BACK:
+            return Decision(TaskState.QUEUED, attempt, 0.0)
+        case Cause.CANCEL | Cause.RETRY:
+            raise ValueError(f"{outcome.cause} is a person's decision, not an outcome")
+    raise AssertionError(outcome.cause)

@@ -1,0 +1,55 @@
+"""A child process for tests of the worker: what it does is in the task's parameters.
+
+do: "succeed" (default), "fail", "hang" (native code that no signal handler can interrupt), "exit", "be killed",
+"eat memory", "print". seconds: how long to work before.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+from spheroseg.errors import BadImage
+from spheroseg.messages import TaskNew
+from spheroseg.worker.child import serve
+
+
+def work(task: TaskNew) -> dict[str, Any]:
+    do = task.parameters.get("do", "succeed")
+    time.sleep(task.parameters.get("seconds", 0.0))
+    if do == "fail":
+        raise BadImage("not an image")
+    if do == "raise":
+        raise RuntimeError("a bug")
+    if do == "hang":
+        import hashlib
+
+        if pid_file := task.parameters.get("pid_file"):
+            # A helper process of its own, as a library may start one.
+            helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+            with open(pid_file, "w") as file:
+                file.write(f"{os.getpid()} {helper.pid}")
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
+    if do == "exit":
+        os._exit(3)
+    if do == "be killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if do == "print":
+        print("a library prints to stdout")
+        os.write(1, b"and native code too")
+    return {"pid": os.getpid(), "done": do, "attempt": task.attempt}
+
+
+if __name__ == "__main__":
+    if "--unusable" in sys.argv:
+        from spheroseg.errors import ModelUnusable
+
+        def load() -> Any:
+            raise ModelUnusable("there is no model 'x'")
+
+        serve(load)
+    else:
+        serve(lambda: work)

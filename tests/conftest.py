@@ -1,0 +1,119 @@
+"""Real servers, started privately on free ports: skipped where they are not installed, a failure where CI is set."""
+
+import asyncio
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from spheroseg.database.engine import create_tables, open_engine
+from spheroseg.database.schema import metadata
+
+
+def missing_server(what: str) -> None:
+    message = f"{what} is not installed: make servers"
+    if os.environ.get("CI"):
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Postgres:
+    """A private PostgreSQL cluster that a test may stop, kill and start again."""
+
+    def __init__(self, folder: Path, binaries: Path) -> None:
+        self.folder = folder
+        self.binaries = binaries
+        self.port = free_port()
+        # The server refuses to run as root.
+        self.user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
+        if os.geteuid() == 0:
+            shutil.chown(folder, self.user)
+        self._run("initdb", "-D", str(folder / "data"), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
+
+    def _run(self, command: str, *arguments: str) -> None:
+        subprocess.run(
+            [self.binaries / command, *arguments],
+            check=True,
+            user=self.user if os.geteuid() == 0 else None,
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def start(self) -> None:
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200"
+        log = str(self.folder / "log")
+        self._run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-l", log, "-o", options, "start")
+
+    def stop(self, mode: str = "immediate") -> None:
+        self._run("pg_ctl", "-D", str(self.folder / "data"), "-w", "-m", mode, "stop")
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if not found:
+        missing_server("postgresql")
+    with tempfile.TemporaryDirectory(prefix="spheroseg-postgres-") as folder:
+        # Readable by the server's own user, which is not the one that made it.
+        Path(folder).chmod(0o755)
+        server = Postgres(Path(folder), found[-1].parent)
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database, once of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'test.db'}"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.url
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    opened = open_engine(database_url)
+    if database_url.startswith("postgresql"):
+        async with opened.begin() as conn:
+            await conn.run_sync(metadata.drop_all)
+    await create_tables(opened)
+    yield opened
+    await opened.dispose()
+
+
+async def eventually(
+    is_true: Callable[[], Awaitable[bool]] | Callable[[], bool], within: float = 10.0, what: str = ""
+) -> None:
+    """Ask again until it is true; fails after `within` seconds."""
+    deadline = asyncio.get_running_loop().time() + within
+    while True:
+        answer = is_true()
+        if answer if isinstance(answer, bool) else await answer:
+            return
+        assert asyncio.get_running_loop().time() < deadline, what or f"not true within {within} s"
+        await asyncio.sleep(0.02)
+
+
+async def execute(engine: AsyncEngine, sql: str) -> None:
+    async with engine.begin() as conn:
+        await conn.execute(text(sql))

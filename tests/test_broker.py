@@ -1,0 +1,277 @@
+"""What every broker does: one suite, which each implementation must pass."""
+
+import asyncio
+import uuid
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from spheroseg.broker import Broker, Delivery
+from spheroseg.broker.table import TableBroker, TableConsumer
+from spheroseg.messages import Message, Queue
+
+from .conftest import eventually
+
+LEASE = 1.5
+
+
+@pytest.fixture
+async def broker(engine: AsyncEngine) -> Broker:
+    return TableBroker(engine, lease=LEASE, poll=0.05, low_share=0.0)
+
+
+def message(name: str = "m", **facts: object) -> Message:
+    return Message(id=name, routing_key="task.new", body=name.encode(), **facts)  # type: ignore[arg-type]
+
+
+def names(deliveries: list[Delivery]) -> list[str]:
+    return [delivery.message.body.decode() for delivery in deliveries]
+
+
+async def drain(broker: Broker, queue: Queue = Queue.TASKS, wait: float = 0.3) -> list[str]:
+    """Everything in the queue, one by one, in the order in which it comes."""
+    came = []
+    async with broker.consume(queue, prefetch=1) as consumer:
+        while deliveries := await consumer.take(1, wait):
+            came += names(deliveries)
+            await consumer.ack(deliveries)
+    return came
+
+
+async def test_a_message_arrives_as_it_was_published(broker: Broker) -> None:
+    sent = Message(
+        id="one",
+        routing_key="task.new",
+        body=b"\x00 body \xff",
+        priority=7,
+        task_id=uuid.uuid4(),
+        user_id=uuid.uuid4(),
+        headers={"x-note": "kept"},
+    )
+    await broker.publish([sent])
+    async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
+        (delivery,) = await consumer.take(1, 5)
+        assert delivery.message == sent
+        assert not delivery.redelivered
+
+
+async def test_what_is_acked_is_gone(broker: Broker) -> None:
+    await broker.publish([message()])
+    assert await drain(broker) == ["m"]
+    assert await broker.depth(Queue.TASKS) == 0
+    assert await drain(broker) == []
+
+
+@pytest.mark.parametrize(
+    ("routing_key", "queue"),
+    [
+        ("task.new", Queue.TASKS),
+        ("task.started", Queue.RESULTS),
+        ("task.completed", Queue.RESULTS),
+        ("task.failed", Queue.RESULTS),
+    ],
+)
+async def test_the_routing_key_chooses_the_queue(broker: Broker, routing_key: str, queue: Queue) -> None:
+    await broker.publish([Message(id="r", routing_key=routing_key, body=b"r")])
+    assert {name: await broker.depth(name) for name in Queue} == {name: int(name == queue) for name in Queue}
+    assert await drain(broker, queue) == ["r"]
+
+
+async def test_no_more_than_the_prefetch_is_in_hand(broker: Broker) -> None:
+    await broker.publish([message(str(n)) for n in range(5)])
+    async with broker.consume(Queue.TASKS, prefetch=2) as consumer:
+        first = await consumer.take(10, 5)
+        assert len(first) == 2
+        assert await consumer.take(10, 0.3) == []
+        await consumer.ack(first[:1])
+        assert len(await consumer.take(10, 5)) == 1
+
+
+async def test_a_higher_priority_overtakes_what_waits(broker: Broker) -> None:
+    await broker.publish([message(f"regular-{n}", priority=1) for n in range(20)])
+    await broker.publish([message("premium", priority=10)])
+    assert (await drain(broker))[0] == "premium"
+
+
+async def test_equal_messages_come_in_the_order_of_publishing(broker: Broker) -> None:
+    sent = [f"m{n}" for n in range(20)]
+    for name in sent:
+        await broker.publish([message(name, priority=1)])
+    assert await drain(broker) == sent
+
+
+async def test_two_consumers_never_have_the_same_message(broker: Broker) -> None:
+    await broker.publish([message(str(n)) for n in range(60)])
+
+    async def consume() -> list[str]:
+        return await drain(broker, wait=0.5)
+
+    came = await asyncio.gather(*(consume() for _ in range(4)))
+    assert sorted(name for names_ in came for name in names_) == sorted(str(n) for n in range(60))
+
+
+async def test_a_waiting_consumer_hears_of_a_new_message(broker: Broker) -> None:
+    async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
+        taking = asyncio.create_task(consumer.take(1, 10))
+        await asyncio.sleep(0.2)
+        await broker.publish([message("late")])
+        async with asyncio.timeout(3):
+            assert names(await taking) == ["late"]
+
+
+async def test_a_take_that_finds_nothing_ends_in_time(broker: Broker) -> None:
+    async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
+        async with asyncio.timeout(3):
+            assert await consumer.take(1, 0.2) == []
+
+
+async def test_what_is_unsettled_at_the_end_comes_again_marked_redelivered(broker: Broker) -> None:
+    await broker.publish([message()])
+    async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
+        assert not (await consumer.take(1, 5))[0].redelivered
+    async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
+        (again,) = await consumer.take(1, 5)
+        assert again.redelivered
+        assert again.message.body == b"m"
+
+
+async def test_what_is_rejected_becomes_a_dead_letter_that_says_why(broker: Broker) -> None:
+    await broker.publish([message("bad", task_id=uuid.uuid4())])
+    async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
+        await consumer.reject(await consumer.take(1, 5))
+    assert await broker.depth(Queue.TASKS) == 0
+    async with broker.consume(Queue.DEAD_LETTERS, prefetch=1) as consumer:
+        (dead,) = await consumer.take(1, 5)
+        assert dead.message.body == b"bad"
+        assert dead.message.id == "bad"
+        death = dead.message.headers["x-death"][0]
+        assert (death["reason"], death["queue"]) == ("rejected", "segmentation.tasks")
+        await consumer.ack([dead])
+    assert await broker.depth(Queue.DEAD_LETTERS) == 0
+
+
+async def test_a_message_in_hand_counts_in_the_depth(broker: Broker) -> None:
+    await broker.publish([message("a"), message("b")])
+    async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
+        await consumer.take(1, 5)
+        assert await broker.depth(Queue.TASKS) == 2
+
+
+async def test_work_longer_than_a_lease_stays_with_its_worker(broker: Broker) -> None:
+    await broker.publish([message("long")])
+    async with broker.consume(Queue.TASKS, prefetch=1) as worker:
+        (delivery,) = await worker.take(1, 5)
+        async with broker.consume(Queue.TASKS, prefetch=1) as rival:
+            assert await rival.take(1, 2.5 * LEASE) == []
+        assert not delivery.revoked.is_set()
+        await worker.ack([delivery])
+    assert await broker.depth(Queue.TASKS) == 0
+
+
+class TestTable:
+    """What only the table does: leases, delays, fairness."""
+
+    @pytest.fixture
+    def table(self, engine: AsyncEngine) -> TableBroker:
+        return TableBroker(engine, lease=LEASE, poll=0.05, low_share=0.0)
+
+    async def test_a_silent_worker_loses_its_message_to_another(self, table: TableBroker) -> None:
+        await table.publish([message("orphan")])
+        # Nothing renews its leases, as in a process that was frozen or killed.
+        silent = TableConsumer(table, Queue.TASKS, prefetch=1)
+        (held,) = await silent.take(1, 5)
+        async with table.consume(Queue.TASKS, prefetch=1) as heir:
+            (again,) = await heir.take(1, 4 * LEASE)
+            assert again.redelivered
+            # The first holder wakes up: its settling must not take the message from the second.
+            await silent.ack([held])
+            assert await table.depth(Queue.TASKS) == 1
+            await heir.ack([again])
+
+    async def test_a_withdrawn_message_is_revoked_in_the_workers_hand(
+        self, table: TableBroker, engine: AsyncEngine
+    ) -> None:
+        from spheroseg.database.queue import withdraw
+
+        task_id = uuid.uuid4()
+        await table.publish([message("cancelled", task_id=task_id)])
+        async with table.consume(Queue.TASKS, prefetch=1) as consumer:
+            (delivery,) = await consumer.take(1, 5)
+            async with engine.begin() as conn:
+                assert await withdraw(conn, [task_id]) == 1
+            await eventually(delivery.revoked.is_set, within=LEASE)
+
+    async def test_a_delayed_message_waits_and_does_not_hold_up_the_others(self, table: TableBroker) -> None:
+        await table.publish([message("later", delay=0.8, priority=10), message("now", priority=1)])
+        async with table.consume(Queue.TASKS, prefetch=2) as consumer:
+            assert names(await consumer.take(1, 0.3)) == ["now"]
+            assert await consumer.take(1, 0.2) == []
+            (later,) = await consumer.take(1, 3)
+            assert names([later]) == ["later"]
+            assert not later.redelivered
+
+    async def test_users_of_one_class_take_turns(self, table: TableBroker) -> None:
+        many, few = uuid.uuid4(), uuid.uuid4()
+        await table.publish([message(f"many-{n}", user_id=many, priority=1) for n in range(50)])
+        await table.publish([message(f"few-{n}", user_id=few, priority=1) for n in range(5)])
+        order = await drain(table)
+        assert [order.index(f"few-{n}") for n in range(5)] == [1, 3, 5, 7, 9]
+
+    async def test_a_user_who_comes_later_joins_the_turn_now_served(self, table: TableBroker) -> None:
+        many, few = uuid.uuid4(), uuid.uuid4()
+        await table.publish([message(f"many-{n}", user_id=many, priority=1) for n in range(50)])
+        async with table.consume(Queue.TASKS, prefetch=1) as consumer:
+            for _ in range(20):
+                await consumer.ack(await consumer.take(1, 5))
+        await table.publish([message(f"few-{n}", user_id=few, priority=1) for n in range(3)])
+        order = await drain(table)
+        assert [order.index(f"few-{n}") for n in range(3)] == [1, 3, 5]
+
+    async def test_submitting_one_by_one_wins_no_more_than_a_share(self, table: TableBroker) -> None:
+        fair, greedy = uuid.uuid4(), uuid.uuid4()
+        await table.publish([message(f"fair-{n}", user_id=fair, priority=1) for n in range(10)])
+        for n in range(10):
+            await table.publish([message(f"greedy-{n}", user_id=greedy, priority=1)])
+        order = await drain(table)
+        assert sum(name.startswith("fair") for name in order[:10]) == 5
+
+    async def test_the_lowest_class_gets_its_share_while_a_higher_one_waits(self, engine: AsyncEngine) -> None:
+        table = TableBroker(engine, low_share=0.1)
+        await table.publish([message(f"premium-{n}", priority=10) for n in range(200)])
+        await table.publish([message(f"regular-{n}", priority=1) for n in range(200)])
+        async with table.consume(Queue.TASKS, prefetch=1) as consumer:
+            came = []
+            for _ in range(200):
+                deliveries = await consumer.take(1, 5)
+                came += names(deliveries)
+                await consumer.ack(deliveries)
+        served = sum(name.startswith("regular") for name in came)
+        # Binomial(200, 0.1): outside 4 … 45 once in 10^6 runs.
+        assert 4 <= served <= 45
+        assert came.index("regular-0") < came.index("regular-1")
+
+    async def test_a_delayed_retry_of_ten_thousand_does_not_slow_a_claim(
+        self, table: TableBroker, engine: AsyncEngine
+    ) -> None:
+        await table.publish([message(f"later-{n}", delay=3600, priority=10) for n in range(10_000)])
+        await table.publish([message("now", priority=1)])
+        assert await plan_of_claim_uses_index(engine)
+        assert await drain(table, wait=0.2) == ["now"]
+
+
+async def plan_of_claim_uses_index(engine: AsyncEngine) -> bool:
+    """Whether the database finds the next message in the index of ready messages, in order, without sorting."""
+    from sqlalchemy import text
+
+    sqlite = engine.dialect.name == "sqlite"
+    ready = "ready = 1" if sqlite else "ready"
+    query = (
+        f"SELECT id FROM segmentation_queue WHERE queue = 'segmentation.tasks' AND {ready} "  # noqa: S608
+        "ORDER BY priority DESC, turn, id LIMIT 1"
+    )
+    async with engine.begin() as conn:
+        if not sqlite:
+            await conn.execute(text("ANALYZE segmentation_queue"))
+        rows = await conn.execute(text(("EXPLAIN QUERY PLAN " if sqlite else "EXPLAIN ") + query))
+        plan = "\n".join(str(row) for row in rows)
+    return "ix_segmentation_queue_next" in plan and "SORT" not in plan.upper().replace("PRESORTED", "")

@@ -1,0 +1,185 @@
+import io
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from spheroseg.errors import BadImage, BadParameters, ModelUnusable
+from spheroseg.segmentation.image import PixelSize
+from spheroseg.segmentation.measure import DIMENSIONS, Measurements, measure
+from spheroseg.segmentation.model import load_model
+from spheroseg.segmentation.pipeline import Parameters, Segmentation, segment
+from tests.synthetic import CAMERAS, FixedModel, Picture, coverage, ellipse, outline, photograph, png
+
+MODEL = load_model("classical-contrast")
+cameras = pytest.mark.parametrize(("height", "width"), CAMERAS, ids=["1024x1024", "1920x1080", "4096x3000"])
+
+
+def segmented(pixels: Picture, **options: Any) -> Segmentation:
+    return segment(png(pixels), MODEL, Parameters(), **options)[0]
+
+
+def only(segmentation: Segmentation) -> Measurements:
+    (one,) = segmentation.objects
+    assert segmentation.flags == ()
+    return one.measurements
+
+
+@cameras
+@pytest.mark.parametrize("share", [0.08, 0.3], ids=["small", "large"])
+def test_a_disk_is_round_for_every_camera(height: int, width: int, share: float) -> None:
+    radius = share * height
+    cover = coverage(height, width, radius, radius, 0, (width / 2 + 3.3, height / 2 - 5.8))
+    m = only(segmented(photograph(cover)))
+    assert m.circularity == pytest.approx(1.000, abs=0.005)
+    assert m.area == pytest.approx(math.pi * radius**2, rel=0.005)
+    assert (m.centroid_x, m.centroid_y) == pytest.approx((width / 2 + 3.3, height / 2 - 5.8), abs=0.05)
+
+
+@cameras
+@pytest.mark.parametrize(("angle", "bright"), [(0, False), (33, True), (120, False)])
+def test_an_ellipse_has_its_values_for_every_camera(height: int, width: int, angle: float, bright: bool) -> None:
+    a, b = 0.3 * height, 0.2 * height
+    cover = coverage(height, width, a, b, angle, (width / 2, height / 2))
+    m = only(segmented(photograph(cover, *((30, 160) if bright else (200, 80)))))
+    truth = measure(outline(ellipse(a, b, angle, (width / 2, height / 2))))
+    names = (
+        "area perimeter circularity roundness equivalent_diameter major_axis minor_axis aspect_ratio "
+        "feret_max feret_min feret_aspect_ratio eccentricity solidity convexity extent"
+    )
+    for name in names.split():
+        assert getattr(m, name) == pytest.approx(getattr(truth, name), rel=0.005), name
+    assert math.sin(math.radians(m.orientation_deg - angle)) == pytest.approx(0, abs=0.005)
+    for name in ("volume_sphere", "volume_lw2", "volume_prolate", "volume_revolution"):
+        assert getattr(m, name) == pytest.approx(getattr(truth, name), rel=0.015), name
+
+
+def test_a_small_probability_map_is_resized_before_the_threshold() -> None:
+    small = coverage(256, 256, 60, 60, 0, (128, 128), softness=4)
+    result, _ = segment(png(np.zeros((3000, 4096))), FixedModel(small), Parameters())
+    m = only(result)
+    # The map is stretched to the picture: 16 times in x, 11.72 times in y.
+    truth = measure(outline(ellipse(60 * 16, 60 * 3000 / 256)))
+    assert m.area == pytest.approx(truth.area, rel=2e-3)
+    assert m.circularity == pytest.approx(truth.circularity, abs=2e-3)
+
+
+def test_two_spheroids_each_keep_their_own_hole() -> None:
+    cover = np.zeros((400, 800), np.float32)
+    for x, outer, inner in ((200, 120, 40), (600, 100, 20)):
+        for radius, sign in ((outer, 1), (inner, -1)):
+            cover += sign * coverage(400, 800, radius, radius, 0, (x, 200), softness=4)
+    result, _ = segment(png(np.zeros((400, 800))), FixedModel(cover), Parameters())
+    assert result.flags == ("several_objects",)
+    areas = [(o.measurements.area, o.measurements.hole_area) for o in result.objects]
+    expected = [(math.pi * (r**2 - h**2), math.pi * h**2) for r, h in ((120, 40), (100, 20))]
+    for found, true in zip(areas, expected, strict=True):
+        assert found == pytest.approx(true, rel=5e-3)
+
+
+def test_an_object_at_the_edge_is_flagged_and_one_inside_is_not() -> None:
+    cover = coverage(600, 800, 80, 80, 0, (20, 300)) + coverage(600, 800, 80, 80, 0, (400, 300))
+    result = segmented(photograph(cover))
+    assert [o.flags for o in sorted(result.objects, key=lambda o: o.measurements.centroid_x)] == [
+        ("touches_edge",),
+        (),
+    ]
+
+
+def test_an_empty_picture_gives_no_object_and_a_flag() -> None:
+    result = segmented(photograph(np.zeros((300, 400), np.float32), noise=5))
+    assert result.objects == ()
+    assert result.flags == ("no_object_found",)
+    assert result.labels.shape == (300, 400)
+    assert not result.labels.any()
+
+
+def test_labels_number_the_objects_in_their_order() -> None:
+    cover = sum((coverage(500, 700, 50, 50, 0, at) for at in ((150, 90), (500, 250), (200, 400))), np.float32(0))
+    result = segmented(photograph(np.asarray(cover, np.float32)))
+    assert result.labels.dtype == np.uint16
+    assert [int(result.labels[y, x]) for x, y in ((150, 90), (500, 250), (200, 400))] == [1, 2, 3]
+    for number, one in enumerate(result.objects, start=1):
+        assert (result.labels == number).sum() == pytest.approx(one.measurements.area, rel=0.02)
+
+
+def test_the_record_says_what_was_used() -> None:
+    picture = photograph(coverage(600, 800, 80, 80, 0, (400, 300)))
+    result = segmented(picture)
+    assert (result.width, result.height) == (800, 600)
+    assert (result.model_name, result.model_version) == (MODEL.name, MODEL.version)
+    assert result.model_sha256 == MODEL.sha256
+    assert result.parameters == {"threshold": 0.5, "min_area_px": pytest.approx(96)}
+    assert set(result.durations_ms) == {"decode", "inference", "outlines"}
+    assert all(duration >= 0 for duration in result.durations_ms.values())
+    wished, _ = segment(png(picture), MODEL, Parameters(threshold=0.3, min_area_px=7))
+    assert wished.parameters == {"threshold": 0.3, "min_area_px": 7.0}
+
+
+def test_the_least_area_is_honoured() -> None:
+    cover = coverage(600, 800, 80, 80, 0, (400, 300))
+    result, _ = segment(png(photograph(cover)), MODEL, Parameters(min_area_px=30_000))
+    assert result.flags == ("no_object_found",)
+
+
+def test_the_same_bytes_give_the_same_numbers() -> None:
+    picture = photograph(coverage(600, 800, 120, 80, 20, (400, 300)), noise=4)
+    assert only(segmented(picture)) == only(segmented(picture))
+
+
+def calibrated(**resolution: Any) -> io.BytesIO:
+    file = io.BytesIO()
+    picture = photograph(coverage(300, 400, 60, 60, 0, (200, 150))).astype(np.uint8)
+    tifffile.imwrite(file, picture, imagej=True, metadata={"unit": "um"}, **resolution)
+    file.seek(0)
+    return file
+
+
+def test_a_given_pixel_size_wins_over_that_of_the_file() -> None:
+    from_file, _ = segment(calibrated(resolution=(2.0, 2.0)), MODEL, Parameters())
+    assert from_file.pixel_size == PixelSize(0.5, "ImageJ")
+    result, image = segment(calibrated(resolution=(2.0, 2.0)), MODEL, Parameters(), pixel_size_um=0.65)
+    assert result.pixel_size == image.pixel_size == PixelSize(0.65, "option")
+    m = only(result)
+    assert m.area * 0.65 ** DIMENSIONS["area"] == pytest.approx(m.area * 0.4225)
+    assert segmented(photograph(coverage(300, 400, 60, 60, 0, (200, 150)))).pixel_size is None
+
+
+@pytest.mark.parametrize("size", [0, -1, math.nan, math.inf, True, "0.65"])
+def test_a_pixel_size_that_is_none_is_refused(size: Any) -> None:
+    with pytest.raises(BadParameters, match="pixel size"):
+        segment(calibrated(), MODEL, Parameters(), pixel_size_um=size)
+
+
+@pytest.mark.parametrize("wrong", [0, 1, -0.1, 1.5, math.nan, math.inf, None, "0.5", True])
+def test_a_threshold_out_of_range_is_refused(wrong: Any) -> None:
+    with pytest.raises(BadParameters, match="threshold"):
+        Parameters(threshold=wrong)
+
+
+@pytest.mark.parametrize("wrong", [-1, math.nan, math.inf, "many", False])
+def test_a_least_area_out_of_range_is_refused(wrong: Any) -> None:
+    with pytest.raises(BadParameters, match="min_area_px"):
+        Parameters(min_area_px=wrong)
+
+
+def test_a_page_of_a_stack_is_segmented_on_its_own() -> None:
+    pages = [photograph(coverage(300, 400, r, r, 0, (200, 150))) for r in (40, 60, 80)]
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.stack(pages).astype(np.uint16) * 200, photometric="minisblack")
+    for page, radius in enumerate((40, 60, 80)):
+        result, _ = segment(file, MODEL, Parameters(), page=page)
+        assert only(result).equivalent_diameter == pytest.approx(2 * radius, rel=5e-3)
+
+
+def test_a_bad_image_passes_its_error_on() -> None:
+    with pytest.raises(BadImage, match="0 bytes"):
+        segment(io.BytesIO(), MODEL, Parameters())
+
+
+@pytest.mark.parametrize("answer", [np.full((30, 40), np.nan), np.zeros((3, 30, 40))], ids=["nan", "three axes"])
+def test_a_model_that_answers_nonsense_is_found_out(answer: Picture) -> None:
+    with pytest.raises(ModelUnusable, match="fixed"):
+        segment(png(np.zeros((30, 40))), FixedModel(answer), Parameters())
