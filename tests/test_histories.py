@@ -283,7 +283,7 @@ class Histories(RuleBasedStateMachine):
 
 
 def run_histories(machine: type[Histories], examples: int) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine,
         settings=settings(
             # For a night: HISTORIES=1000 make test

@@ -169,7 +169,7 @@ async def test_a_stopped_worker_finishes_what_it_is_doing(engine: AsyncEngine) -
     async with system(engine) as stopping:
 
         async def is_running() -> bool:
-            return (await read_task(engine, first)).state == "processing"
+            return bool((await read_task(engine, first)).state == "processing")
 
         await eventually(is_running)
         stopping.set()
@@ -183,7 +183,7 @@ async def test_a_worker_out_of_patience_hands_back_and_uses_up_nothing(engine: A
     async with system(engine, grace=0.2) as stopping:
 
         async def is_running() -> bool:
-            return (await read_task(engine, task_id)).state == "processing"
+            return bool((await read_task(engine, task_id)).state == "processing")
 
         await eventually(is_running)
         began = time.monotonic()

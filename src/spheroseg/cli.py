@@ -94,12 +94,12 @@ def _run(paths: Sequence[Path], options: RunOptions, settings: Settings) -> int:
     console = Console(soft_wrap=not sys.stdout.isatty())
     started = time.monotonic()
     try:
+        listing = _listed(paths, options, console)
+        if not listing.inputs:
+            console.print("No images here: PNG, JPEG, BMP and TIFF are read, in folders and zip archives.")
+            return 2
         with run_folder(options), (options.state_dir / "run.log").open("a") as log:
             log_to(log)
-            listing = _listed(paths, options, console)
-            if not listing.inputs:
-                console.print("No images here: PNG, JPEG, BMP and TIFF are read, in folders and zip archives.")
-                return 2
             lines, stopped = asyncio.run(_work(listing, options, settings, console, log))
     except OSError as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}. Mend it, then run the same command again.")
@@ -186,8 +186,8 @@ class _Bar:
         done = progress.completed + progress.failed
         if self.first is None:
             self.first = done
-            if done:
-                self.console.print(f"Going on: {done} of {progress.total} are finished already.")
+            if progress.completed:
+                self.console.print(f"Going on: {progress.completed} of {progress.total} are completed already.")
         failed = f"{progress.failed} failed" if progress.failed else ""
         left = self._left(done)
         self.bar.update(self.row, completed=done, failed=f"[red]{failed}[/]" if failed else "", left=left)

@@ -71,6 +71,8 @@ def run_folder(options: RunOptions) -> Iterator[None]:
 
     Raises RunInUse where another run has it, or where it holds files of that name that no run has made.
     """
+    if options.out.exists() and not options.out.is_dir():
+        raise RunInUse(f"{options.out} is a file, not a folder: name a folder with --out")
     if not options.state_dir.exists():
         foreign = [name for name in OUTPUTS if (options.out / name).exists()]
         if foreign:

@@ -1,0 +1,412 @@
+"""`spheroseg run`, as a person starts it: real processes, real images, kills at any moment."""
+
+import csv
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sqlite3
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+
+from .synthetic import coverage, photograph
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+SPHEROIDS = ROOT.parent / "shared" / "data" / "spheroids" / "images"
+
+QUICK = {"RETRY_BACKOFF_SECONDS": "0.1", "SPHEROSEG_ENV": "development"}
+
+
+def command(*arguments: Any) -> list[str]:
+    return [sys.executable, "-m", "spheroseg.cli", "run", *map(str, arguments)]
+
+
+def run(*arguments: Any, code: int = 0, env: dict[str, str] | None = None, before: Sequence[str] = ()) -> str:
+    done = subprocess.run(
+        [*before, *command(*arguments)],
+        env={**os.environ, **QUICK, **(env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == code, done.stdout
+    return done.stdout
+
+
+def manifest(out: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((out / "manifest.json").read_text())
+    return content
+
+
+def inputs(out: Path) -> dict[str, dict[str, Any]]:
+    return {f"{item['image']}#{item['page']}": item for item in manifest(out)["inputs"]}
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    with (out / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def query(out: Path, sql: str) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(out / ".spheroseg" / "spheroseg.db") as connection:
+        return connection.execute(sql).fetchall()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The examples, segmented."""
+    out = tmp_path_factory.mktemp("run") / "results"
+    said = run(EXAMPLES, "--out", out)
+    assert "8 of 8 images completed" in said
+    assert str(out / "results.csv") in said
+    return out
+
+
+def test_a_folder_of_images_becomes_tables_masks_and_overlays(finished: Path) -> None:
+    names = sorted(path.stem for path in EXAMPLES.glob("*.png"))
+    assert sorted(path.stem for path in (finished / "overlays").glob("*.png")) == names
+    assert sorted(path.stem for path in (finished / "masks").glob("*.tif")) == names
+    assert sorted(row["image"] for row in rows(finished)) == [f"{name}.png" for name in names]
+    for row in rows(finished):
+        mask = tifffile.imread(finished / "masks" / row["image"].replace(".png", ".tif"))
+        assert mask.dtype == np.uint16
+        assert np.count_nonzero(mask == int(row["object"])) == pytest.approx(float(row["area_px2"]), rel=0.02)
+
+
+def test_without_a_pixel_size_there_is_no_column_in_um(finished: Path) -> None:
+    columns = rows(finished)[0].keys()
+    assert not [name for name in columns if re.search(r"_um\d?$", name) and name != "pixel_size_um"]
+    assert {row["pixel_size_um"] for row in rows(finished)} == {""}
+
+
+def test_the_manifest_tells_all_about_every_input(finished: Path) -> None:
+    content = manifest(finished)
+    assert content["counts"] == {"queued": 0, "processing": 0, "completed": 8, "failed": 0, "cancelled": 0}
+    assert content["skipped"] == ["README.md"]
+    for item in content["inputs"]:
+        assert (item["state"], item["attempts"], item["failures"]) == ("completed", 1, [])
+        assert re.fullmatch("[0-9a-f]{64}", item["sha256"])
+        assert item["model"]["sha256"] == content["asked_for"]["model_sha256"]
+        assert set(item["parameters"]) == {"threshold", "min_area_px"}
+        assert item["parameters"]["min_area_px"] > 0, "the value that was used, not the wish"
+        assert item["versions"]["spheroseg"] == content["spheroseg"]
+        assert (finished / item["overlay"]["path"]).exists()
+
+
+def test_the_same_command_again_does_nothing_twice(finished: Path) -> None:
+    before = query(finished, "SELECT id, task_id, attempt FROM segmentation_results ORDER BY id")
+    assert "8 of 8 are completed already" in run(EXAMPLES, "--out", finished)
+    assert query(finished, "SELECT id, task_id, attempt FROM segmentation_results ORDER BY id") == before
+    assert len(rows(finished)) == 8
+
+
+def test_added_images_are_done_and_removed_ones_leave_no_picture_behind(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    first, second, third = sorted(EXAMPLES.glob("*.png"))[:3]
+    shutil.copy(first, folder)
+    shutil.copy(second, folder)
+    run(folder, "--out", out)
+    (folder / first.name).unlink()
+    shutil.copy(third, folder)
+    run(folder, "--out", out)
+    assert sorted(row["image"] for row in rows(out)) == [second.name, third.name]
+    assert sorted(path.name for path in (out / "overlays").iterdir()) == [second.name, third.name]
+    assert query(out, "SELECT count(*) FROM segmentation_results") == [(3,)]
+
+
+def test_another_pixel_size_is_another_result_and_its_source_is_told(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    image = EXAMPLES / "image_08.png"
+    run(image, "--out", out)
+    run(image, "--out", out, "--pixel-size", "0.65")
+    (row,) = rows(out)
+    assert (row["pixel_size_um"], row["pixel_size_source"]) == ("0.65", "option")
+    assert float(row["area_um2"]) == pytest.approx(float(row["area_px2"]) * 0.4225, rel=1e-4)
+    assert float(row["feret_max_um"]) == pytest.approx(float(row["feret_max_px"]) * 0.65, rel=1e-4)
+    assert query(out, "SELECT count(*) FROM segmentation_results") == [(2,)]
+
+
+def test_a_pixel_size_in_the_file_is_used(tmp_path: Path) -> None:
+    picture = photograph(coverage(200, 240, 50, 50, 0, (120, 100))).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "disk.tif", picture, imagej=True, resolution=(2.0, 2.0), metadata={"unit": "micron"})
+    run(tmp_path / "disk.tif", "--out", tmp_path / "out")
+    (row,) = rows(tmp_path / "out")
+    assert (row["pixel_size_um"], row["pixel_size_source"]) == ("0.5", "ImageJ")
+    assert float(row["equivalent_diameter_um"]) == pytest.approx(50, rel=0.01)
+
+
+def png_bomb() -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer = zlib.compressobj(9)
+    pixels = b"".join(packer.compress(b"\0" * 30_001) for _ in range(30_000)) + packer.flush()
+    head = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def test_each_bad_input_has_its_own_clear_error_and_the_rest_completes(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    good = (EXAMPLES / "image_08.png").read_bytes()
+    bad = {
+        "corrupt.png": (good[: len(good) // 2], "bad_image", "damaged or incomplete"),
+        "text.png": (b"this is not an image", "bad_image", "text file"),
+        "empty.png": (b"", "bad_image", "empty"),
+        "bomb.png": (png_bomb(), "image_too_large", "30000 × 30000"),
+        "one.png": (cv2.imencode(".png", np.zeros((1, 1), np.uint8))[1].tobytes(), "bad_image", "1 × 1"),
+        "film.czi": (b"ZISRAWFILE" + bytes(100), "unsupported_image", "export"),
+        "broken.zip": (b"PK\x03\x04 no archive", "unreadable", "zip"),
+    }
+    for name, (content, _, _) in bad.items():
+        (folder / name).write_bytes(content)
+    (folder / "good.png").write_bytes(good)
+    cv2.imwrite(str(folder / "blank.png"), np.full((200, 200), 128, np.uint8))
+    tifffile.imwrite(folder / "stack.tif", np.zeros((2, 60, 60), np.uint16), photometric="minisblack")
+    with zipfile.ZipFile(folder / "more.zip", "w") as archive:
+        archive.writestr("a/inside.png", good)
+    said = run(folder, "--out", out, code=1)
+    assert "7 failed" in said
+    found = inputs(out)
+    for name, (_, reason, words) in bad.items():
+        item = found[f"{name}#1"]
+        assert (item["state"], item["reason"]) == ("failed", reason), item
+        assert item["attempts"] <= 1, "what cannot get better is not tried again"
+        assert words in item["error"]
+        assert name in said
+        assert item["error"] in said
+    completed = {name for name, item in found.items() if item["state"] == "completed"}
+    assert completed == {"good.png#1", "blank.png#1", "stack.tif#1", "stack.tif#2", "more.zip/a/inside.png#1"}
+    assert sorted(row["image"] for row in rows(out)) == ["good.png", "more.zip/a/inside.png"]
+    blank = found["blank.png#1"]
+    assert (blank["objects"], blank["flags"]) == (0, ["no_object_found"])
+
+
+def test_images_of_the_same_name_keep_their_own_outputs(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    picture = cv2.imread(str(EXAMPLES / "image_08.png"))
+    assert picture is not None
+    for name in ("a/x.png", "b/x.png", "x.bmp", "x.jpg", "x.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / name), picture)
+    run(folder, "--out", tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out" / "overlays").iterdir()}
+    assert names == {"a__x.png", "b__x.png", "x.bmp.png", "x.jpg.png", "x.png.png"}
+
+
+def test_a_folder_that_may_not_be_read_is_named_and_the_rest_completes(tmp_path: Path) -> None:
+    locked, out = tmp_path / "locked", tmp_path / "out"
+    locked.mkdir()
+    locked.chmod(0)
+    shutil.copy(EXAMPLES / "image_08.png", tmp_path)
+    # Root reads everything, unless it gives up that privilege.
+    without = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    said = run(tmp_path, "--out", out, code=1, before=without)
+    item = inputs(out)["locked#1"]
+    assert (item["reason"], item["attempts"]) == ("unreadable", 0)
+    assert "Permission denied" in said
+    assert len(rows(out)) == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root may mount a small disk")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_is_a_clear_error_and_the_same_command_goes_on_afterwards(small_disk: Path) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(12 * 1024**2))
+    said = run(EXAMPLES, "--out", small_disk / "out", code=1)
+    assert "disk" in said
+    assert "free some space" in said
+    assert {item["reason"] for item in inputs(small_disk / "out").values()} == {"disk_full"}
+    ballast.unlink()
+    run(EXAMPLES, "--out", small_disk / "out")
+    assert len(rows(small_disk / "out")) == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere", "--out", "{out}"], "no such file or folder: nowhere"),
+        ([EXAMPLES], "Missing option '--out'"),
+        ([EXAMPLES, "--out", "{out}", "--pixel-size", "-1"], "positive number"),
+        ([EXAMPLES, "--out", "{out}", "--pixel-size", "nan"], "positive number"),
+        ([EXAMPLES, "--out", "{out}", "--threshold", "1.5"], "between 0 and 1"),
+        ([EXAMPLES, "--out", "{out}", "--model", "magic"], "no model 'magic'"),
+        ([EXAMPLES / "README.md", "--out", "{readme}"], "not a folder"),
+    ],
+)
+def test_wrong_use_says_what_is_wrong_and_leaves_nothing(tmp_path: Path, arguments: list[Any], words: str) -> None:
+    (tmp_path / "readme").write_text("a file")
+    places = {"out": tmp_path / "out", "readme": tmp_path / "readme"}
+    said = run(*(str(argument).format(**places) for argument in arguments), code=2, env={"COLUMNS": "200"})
+    assert words in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_settings_are_all_named_together(tmp_path: Path) -> None:
+    wrong = {"TASK_TIMEOUT_SECONDS": "soon", "TASK_MAX_RETRIES": "-1"}
+    said = run(EXAMPLES, "--out", tmp_path / "out", code=2, env=wrong)
+    assert "TASK_TIMEOUT_SECONDS='soon'" in said
+    assert "TASK_MAX_RETRIES='-1'" in said
+
+
+def test_a_folder_without_images_is_wrong_use(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    assert "No images" in run(tmp_path / "in", "--out", tmp_path / "out", code=2)
+
+
+def test_files_that_no_run_has_made_are_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "image_08.tif").write_bytes(b"a student's own work")
+    said = run(EXAMPLES, "--out", tmp_path, code=2)
+    assert "already holds masks" in said
+    assert (tmp_path / "masks" / "image_08.tif").read_bytes() == b"a student's own work"
+
+
+def many_images(folder: Path, count: int) -> None:
+    folder.mkdir()
+    examples = sorted(EXAMPLES.glob("*.png"))
+    for number in range(count):
+        shutil.copy(examples[number % len(examples)], folder / f"image_{number:03}.png")
+
+
+def children_of(pid: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout
+    return [int(child) for child in found.split()]
+
+
+def check_once_each(out: Path, count: int) -> None:
+    counts = manifest(out)["counts"]
+    assert counts["completed"] == count, counts
+    assert len(rows(out)) == len({row["image"] for row in rows(out)}) == count
+    applied = "SELECT task_id, count(*) FROM segmentation_results WHERE NOT superseded GROUP BY task_id"
+    assert [number for _, number in query(out, applied)] == [1] * count
+    assert query(out, "SELECT count(*) FROM segmentation_tasks") == [(count,)]
+    assert query(out, "SELECT count(*) FROM segmentation_queue") == [(0,)]
+    assert len(list((out / "overlays").iterdir())) == len(list((out / "masks").iterdir())) == count
+    assert not list((out / ".spheroseg").rglob(".part-*")), "no half-written file is left"
+
+
+def test_killed_at_any_moment_and_started_again_it_goes_on(tmp_path: Path) -> None:
+    chance = random.Random(20261124)
+    folder, out = tmp_path / "in", tmp_path / "out"
+    many_images(folder, 40)
+    kills = 0
+    for _ in range(60):
+        process = subprocess.Popen(
+            command(folder, "--out", out, "--workers", "2"),
+            env={**os.environ, **QUICK},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        end = time.monotonic() + chance.uniform(0.3, 3.5)
+        while process.poll() is None and time.monotonic() < end:
+            time.sleep(chance.uniform(0.2, 0.6))
+            if chance.random() < 0.5 and (children := children_of(process.pid)):
+                os.kill(chance.choice(children), signal.SIGKILL)
+        if process.poll() is None:
+            process.kill()
+            kills += 1
+        _, complaint = process.communicate()
+        if process.returncode == 0:
+            break
+        assert process.returncode in (-signal.SIGKILL, 1), complaint
+    assert process.returncode == 0, "it never came to its end"
+    assert kills >= 2, "the test killed nothing"
+    check_once_each(out, 40)
+
+
+def test_interrupted_from_the_keyboard_it_stops_in_order_and_goes_on_later(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    many_images(folder, 60)
+    process = subprocess.Popen(
+        command(folder, "--out", out, "--workers", "1"),
+        env={**os.environ, **QUICK},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 30
+    while not list((out / ".spheroseg" / "storage").rglob("mask.tif")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    # As a terminal does: the whole foreground group is told.
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 130, said
+    assert "goes on from here" in said
+    counts = manifest(out)["counts"]
+    assert 0 < counts["completed"] < 60
+    assert counts["completed"] + counts["queued"] == 60
+    assert len(rows(out)) == counts["completed"]
+    run(folder, "--out", out)
+    check_once_each(out, 60)
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    many_images(folder, 60)
+    process = subprocess.Popen(
+        command(folder, "--out", out, "--workers", "1"), stdout=subprocess.DEVNULL, env={**os.environ, **QUICK}
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while not (out / ".spheroseg" / "spheroseg.db").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert "another run is writing" in run(folder, "--out", out, code=2)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_file_changed_after_it_was_listed_does_not_lend_its_name_to_other_pixels(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    many_images(folder, 40)
+    process = subprocess.Popen(
+        command(folder, "--out", out, "--workers", "1"),
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **QUICK},
+    )
+    deadline = time.monotonic() + 30
+    while not list((out / ".spheroseg" / "storage").rglob("mask.tif")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    shutil.copy(folder / "image_000.png", folder / "image_039.png")
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "changed after it was listed" in said
+    run(folder, "--out", out)
+    assert manifest(out)["counts"]["completed"] == 40
+
+
+def test_all_real_spheroids_complete(tmp_path: Path) -> None:
+    if not SPHEROIDS.is_dir():
+        pytest.skip(f"no labelled images at {SPHEROIDS}")
+    said = run(SPHEROIDS, "--out", tmp_path / "out")
+    assert "36 of 36 images completed" in said
+    assert {row["n_objects"] for row in rows(tmp_path / "out")} == {"1"}
