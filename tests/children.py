@@ -40,6 +40,8 @@ def work(task: TaskNew) -> dict[str, Any]:
     if do == "print":
         print("a library prints to stdout")
         os.write(1, b"and native code too")
+    if do == "large":
+        return {"outline": [[n / 7, n / 3] for n in range(50_000)]}
     return {"pid": os.getpid(), "done": do, "attempt": task.attempt}
 
 

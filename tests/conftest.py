@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.database.engine import create_tables, open_engine
 from spheroseg.database.schema import metadata
+from tests.rabbitmq import RABBITMQ_3, RABBITMQ_4, RabbitNode
 
 
 def missing_server(what: str) -> None:
@@ -90,15 +92,66 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.url
 
 
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    opened = open_engine(database_url)
-    if database_url.startswith("postgresql"):
+@asynccontextmanager
+async def empty_database(url: str) -> AsyncIterator[AsyncEngine]:
+    opened = open_engine(url)
+    if url.startswith("postgresql"):
         async with opened.begin() as conn:
             await conn.run_sync(metadata.drop_all)
     await create_tables(opened)
     yield opened
     await opened.dispose()
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    async with empty_database(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def rabbit_3() -> Iterator[RabbitNode]:
+    if not RABBITMQ_3.installed:
+        missing_server("RabbitMQ 3.10")
+    with RabbitNode(RABBITMQ_3) as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def rabbit_4() -> Iterator[RabbitNode]:
+    # Not every machine can get it, so that it may be missing under CI too.
+    if not RABBITMQ_4.installed:
+        pytest.skip("RabbitMQ 4.0 could not be prepared on this machine: make servers says why")
+    with RabbitNode(RABBITMQ_4) as node:
+        yield node
+
+
+@pytest.fixture(scope="session", params=["rabbitmq-3.10", "rabbitmq-4.0"])
+def rabbit(request: pytest.FixtureRequest) -> RabbitNode:
+    """A node that all tests share, of each release: leave it running; what is in it, `rabbit_vhost` tidies."""
+    node: RabbitNode = request.getfixturevalue("rabbit_3" if request.param == "rabbitmq-3.10" else "rabbit_4")
+    return node
+
+
+@pytest.fixture
+def rabbit_vhost(rabbit: RabbitNode) -> Iterator[str]:
+    with rabbit.fresh_vhost() as vhost:
+        yield vhost
+
+
+@pytest.fixture
+def rabbit_url(rabbit: RabbitNode, rabbit_vhost: str) -> str:
+    """An empty broker, of each release."""
+    return rabbit.vhost_url(rabbit_vhost)
+
+
+@pytest.fixture
+def own_rabbit() -> Iterator[RabbitNode]:
+    """A running 3.10 of the test's own, to kill, pause and wipe."""
+    if not RABBITMQ_3.installed:
+        missing_server("RabbitMQ 3.10")
+    with RabbitNode(RABBITMQ_3) as node:
+        yield node
 
 
 async def eventually(

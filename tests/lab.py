@@ -53,10 +53,10 @@ async def read_task(engine: AsyncEngine, task_id: UUID) -> Any:
         return (await conn.execute(select(segmentation_tasks).where(segmentation_tasks.c.id == task_id))).one()
 
 
-async def read_failures(engine: AsyncEngine, task_id: UUID) -> list[Any]:
+async def read_failures(engine: AsyncEngine, task_id: UUID | None) -> list[Any]:
     f = segmentation_failures
     async with reading(engine) as conn:
-        return list(await conn.execute(select(f).where(f.c.task_id == task_id).order_by(f.c.id)))
+        return list(await conn.execute(select(f).where(f.c.task_id.is_not_distinct_from(task_id)).order_by(f.c.id)))
 
 
 async def read_results(engine: AsyncEngine, task_id: UUID) -> list[Any]:
@@ -66,4 +66,4 @@ async def read_results(engine: AsyncEngine, task_id: UUID) -> list[Any]:
 
 
 def order(message: Message) -> TaskNew:
-    return decode_task(message.body)
+    return decode_task(message)

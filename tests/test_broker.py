@@ -2,22 +2,41 @@
 
 import asyncio
 import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker import Broker, Delivery
+from spheroseg.broker.rabbit import RabbitBroker
 from spheroseg.broker.table import TableBroker, TableConsumer
-from spheroseg.messages import Message, Queue
+from spheroseg.database import queue
+from spheroseg.database.engine import reading
+from spheroseg.messages import Message, Queue, QueueType
 
-from .conftest import eventually
+from .conftest import Postgres, empty_database, eventually
+from .rabbitmq import RabbitNode
 
 LEASE = 1.5
 
 
-@pytest.fixture
-async def broker(engine: AsyncEngine) -> Broker:
-    return TableBroker(engine, lease=LEASE, poll=0.05, low_share=0.0)
+@pytest.fixture(
+    params=["table-sqlite", "table-postgres", "rabbitmq-3.10", "rabbitmq-4.0", "rabbitmq-4.0-quorum"],
+)
+async def broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Broker]:
+    kind, _, variant = request.param.partition("-")
+    if kind == "rabbitmq":
+        node: RabbitNode = request.getfixturevalue("rabbit_3" if variant == "3.10" else "rabbit_4")
+        with node.fresh_vhost() as vhost:
+            queue_type = QueueType.QUORUM if variant.endswith("quorum") else QueueType.CLASSIC
+            rabbit = RabbitBroker(node.vhost_url(vhost), queue_type=queue_type)
+            yield rabbit
+            await rabbit.close()
+        return
+    postgres: Postgres | None = request.getfixturevalue("postgres") if variant == "postgres" else None
+    async with empty_database(postgres.url if postgres else f"sqlite:///{tmp_path / 'test.db'}") as engine:
+        yield TableBroker(engine, lease=LEASE, poll=0.05, low_share=0.0)
 
 
 def message(name: str = "m", **facts: object) -> Message:
@@ -28,10 +47,10 @@ def names(deliveries: list[Delivery]) -> list[str]:
     return [delivery.message.body.decode() for delivery in deliveries]
 
 
-async def drain(broker: Broker, queue: Queue = Queue.TASKS, wait: float = 0.3) -> list[str]:
+async def drain(broker: Broker, name: Queue = Queue.TASKS, wait: float = 0.3) -> list[str]:
     """Everything in the queue, one by one, in the order in which it comes."""
     came = []
-    async with broker.consume(queue, prefetch=1) as consumer:
+    async with broker.consume(name, prefetch=1) as consumer:
         while deliveries := await consumer.take(1, wait):
             came += names(deliveries)
             await consumer.ack(deliveries)
@@ -63,7 +82,7 @@ async def test_what_is_acked_is_gone(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize(
-    ("routing_key", "queue"),
+    ("routing_key", "wanted"),
     [
         ("task.new", Queue.TASKS),
         ("task.started", Queue.RESULTS),
@@ -71,10 +90,10 @@ async def test_what_is_acked_is_gone(broker: Broker) -> None:
         ("task.failed", Queue.RESULTS),
     ],
 )
-async def test_the_routing_key_chooses_the_queue(broker: Broker, routing_key: str, queue: Queue) -> None:
+async def test_the_routing_key_chooses_the_queue(broker: Broker, routing_key: str, wanted: Queue) -> None:
     await broker.publish([Message(id="r", routing_key=routing_key, body=b"r")])
-    assert {name: await broker.depth(name) for name in Queue} == {name: int(name == queue) for name in Queue}
-    assert await drain(broker, queue) == ["r"]
+    assert {name: await broker.depth(name) for name in Queue} == {name: int(name == wanted) for name in Queue}
+    assert await drain(broker, wanted) == ["r"]
 
 
 async def test_no_more_than_the_prefetch_is_in_hand(broker: Broker) -> None:
@@ -150,11 +169,12 @@ async def test_what_is_rejected_becomes_a_dead_letter_that_says_why(broker: Brok
     assert await broker.depth(Queue.DEAD_LETTERS) == 0
 
 
-async def test_a_message_in_hand_counts_in_the_depth(broker: Broker) -> None:
+async def test_a_message_in_hand_does_not_count_as_waiting(broker: Broker) -> None:
     await broker.publish([message("a"), message("b")])
+    assert await broker.depth(Queue.TASKS) == 2
     async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
         await consumer.take(1, 5)
-        assert await broker.depth(Queue.TASKS) == 2
+        assert await broker.depth(Queue.TASKS) == 1
 
 
 async def test_work_longer_than_a_lease_stays_with_its_worker(broker: Broker) -> None:
@@ -175,7 +195,9 @@ class TestTable:
     def table(self, engine: AsyncEngine) -> TableBroker:
         return TableBroker(engine, lease=LEASE, poll=0.05, low_share=0.0)
 
-    async def test_a_silent_worker_loses_its_message_to_another(self, table: TableBroker) -> None:
+    async def test_a_silent_worker_loses_its_message_to_another(
+        self, table: TableBroker, engine: AsyncEngine
+    ) -> None:
         await table.publish([message("orphan")])
         # Nothing renews its leases, as in a process that was frozen or killed.
         silent = TableConsumer(table, Queue.TASKS, prefetch=1)
@@ -185,20 +207,19 @@ class TestTable:
             assert again.redelivered
             # The first holder wakes up: its settling must not take the message from the second.
             await silent.ack([held])
-            assert await table.depth(Queue.TASKS) == 1
+            async with reading(engine) as conn:
+                assert await queue.depth(conn, Queue.TASKS, in_hand=True) == 1
             await heir.ack([again])
 
     async def test_a_withdrawn_message_is_revoked_in_the_workers_hand(
         self, table: TableBroker, engine: AsyncEngine
     ) -> None:
-        from spheroseg.database.queue import withdraw
-
         task_id = uuid.uuid4()
         await table.publish([message("cancelled", task_id=task_id)])
         async with table.consume(Queue.TASKS, prefetch=1) as consumer:
             (delivery,) = await consumer.take(1, 5)
             async with engine.begin() as conn:
-                assert await withdraw(conn, [task_id]) == 1
+                assert await queue.withdraw(conn, [task_id]) == 1
             await eventually(delivery.revoked.is_set, within=LEASE)
 
     async def test_a_delayed_message_waits_and_does_not_hold_up_the_others(self, table: TableBroker) -> None:

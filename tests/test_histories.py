@@ -175,7 +175,7 @@ class Histories(RuleBasedStateMachine):
             deliveries = await consumer.take(100, 0.0)
             async with self.engine.begin() as conn:
                 if queue == Queue.RESULTS:
-                    reports = [decode_report(delivery.message.body) for delivery in deliveries]
+                    reports = [decode_report(delivery.message) for delivery in deliveries]
                     await apply_reports(conn, reports, POLICY)
                 else:
                     for delivery in deliveries:

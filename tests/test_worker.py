@@ -37,7 +37,7 @@ async def system(
     broker = TableBroker(engine, lease=lease, poll=0.05)
     stopping = asyncio.Event()
     options = WorkerOptions("test", COMMAND, slots=slots, deadline=deadline, grace=grace)
-    collecting = asyncio.create_task(collect(engine, broker, POLICY, sweep_seconds=0.5))
+    collecting = asyncio.create_task(collect(engine, [broker], POLICY, sweep_seconds=0.5))
     working = asyncio.create_task(work(broker, options, stopping))
     try:
         yield stopping

@@ -21,6 +21,7 @@ from spheroseg.database.tasks import (
     add_failure,
     add_result,
     has_record,
+    lease_task,
     read_attempts,
     read_orders,
     read_orphans,
@@ -53,12 +54,13 @@ Draw = Callable[[float, float], float]
 
 
 async def collect(
-    engine: AsyncEngine, broker: Broker, policy: RetryPolicy, *, sweep_seconds: float = SWEEP_SECONDS
+    engine: AsyncEngine, brokers: Sequence[Broker], policy: RetryPolicy, *, sweep_seconds: float = SWEEP_SECONDS
 ) -> None:
-    """Run until cancelled: reports, dead letters and the sweep side by side."""
+    """Run until cancelled: reports and dead letters from all `brokers`, and the sweep, side by side."""
     async with asyncio.TaskGroup() as group:
-        group.create_task(_consume(engine, broker, Queue.RESULTS, policy, _apply_reports))
-        group.create_task(_consume(engine, broker, Queue.DEAD_LETTERS, policy, _apply_dead_letters))
+        for broker in brokers:
+            group.create_task(_consume(engine, broker, Queue.RESULTS, policy, _apply_reports))
+            group.create_task(_consume(engine, broker, Queue.DEAD_LETTERS, policy, _apply_dead_letters))
         group.create_task(_sweep_forever(engine, policy, sweep_seconds))
 
 
@@ -70,7 +72,7 @@ async def _consume(
             try:
                 await collect_once(engine, consumer, policy, apply)
             except AWAY as error:
-                log.warning("collect waits for the database", queue=name, error=str(error))
+                log.warning("collect waits", queue=name, error=str(error))
                 await asyncio.sleep(PAUSE_SECONDS)
 
 
@@ -95,7 +97,7 @@ async def _apply_reports(conn: AsyncConnection, deliveries: Sequence[Delivery], 
     reports: list[Report] = []
     for delivery in deliveries:
         try:
-            reports.append(decode_report(delivery.message.body))
+            reports.append(decode_report(delivery.message))
         except BadMessage as error:
             await _keep_unreadable(conn, delivery.message, str(error))
     await apply_reports(conn, reports, policy)
@@ -155,7 +157,7 @@ async def apply_reports(
 
 async def _started(conn: AsyncConnection, report: TaskStarted, attempt: Attempt, policy: RetryPolicy) -> None:
     decision = after(Outcome(Cause.STARTED), attempt, policy)
-    await transition(
+    if await transition(
         conn,
         report.task_id,
         report.attempt,
@@ -163,7 +165,9 @@ async def _started(conn: AsyncConnection, report: TaskStarted, attempt: Attempt,
         decision,
         worker=report.worker,
         started_at=report.at,
-    )
+    ) and await queue.withdraw_relayed(conn, [report.task_id]):
+        # RabbitMQ does not tell us whether the worker still has it.
+        await lease_task(conn, report.task_id, policy.silence)
 
 
 async def _completed(
@@ -182,7 +186,9 @@ async def _completed(
         reason=None,
         error=None,
     )
-    if not applied:
+    if applied:
+        await queue.remove_attempt(conn, report.task_id, report.attempt)
+    else:
         if await has_record(conn, segmentation_results, report.task_id, report.attempt):
             return
         bound.info("late result kept as superseded")
@@ -213,6 +219,7 @@ async def _unfinished(
         values |= {"finished_at": seen.get("failed_at") or DatabaseTime(), "worker": seen.get("worker")}
     if not await transition(conn, task_id, number, outcome.cause, decision, **values):
         return False
+    await queue.remove_attempt(conn, task_id, number)
     delay = draw(0.0, decision.delay_ceiling) if decision.delay_ceiling else 0.0
     await add_failure(
         conn,
@@ -250,7 +257,7 @@ async def apply_dead_letter(conn: AsyncConnection, message: Message, policy: Ret
     deaths = message.headers.get("x-death") or [{}]
     death = deaths[0].get("reason", "unknown")
     try:
-        order = decode_task(message.body)
+        order = decode_task(message)
     except BadMessage as error:
         await _keep_unreadable(conn, message, str(error))
         return
@@ -274,6 +281,11 @@ async def _keep_unreadable(conn: AsyncConnection, message: Message, error: str) 
     standing = await read_attempts(conn, [message.task_id]) if message.task_id else {}
     task_id = message.task_id if message.task_id in standing else None
     number = None
+    kept: dict[str, Any] = {
+        "body": message.body,
+        "content_encoding": message.content_encoding,
+        "headers": message.headers,
+    }
     if task_id:
         state, attempt = standing[task_id]
         number = attempt.number
@@ -298,8 +310,7 @@ async def _keep_unreadable(conn: AsyncConnection, message: Message, error: str) 
         BadMessage.code,
         error,
         superseded=task_id is not None,
-        body=message.body,
-        headers=message.headers,
+        **kept,
     )
 
 

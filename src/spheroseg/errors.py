@@ -63,6 +63,11 @@ class BrokerAway(SpherosegError):
     retryable = True
     status = 503
 
+    def __init__(self, message: str, *, is_silence: bool = False) -> None:
+        super().__init__(message)
+        # No answer came in time, over a connection that looks alive.
+        self.is_silence = is_silence
+
 
 class BadSettings(SpherosegError):
     code = "bad_settings"

@@ -9,6 +9,9 @@ import structlog
 
 def log_to(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
     """Write every event of this process to `stream`, one JSON object a line."""
+    # What the library tells of a lost connection, with a traceback each time, is told in words by RabbitBroker.
+    for name in ("aiormq", "aio_pika"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -7,9 +7,14 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import zstandard
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from spheroseg.errors import BadMessage
+
+ZSTD = "zstd"
+COMPRESS_ABOVE_BYTES = 16 * 1024
+MAX_BODY_BYTES = 64 * 1024**2
 
 
 class Queue(StrEnum):
@@ -18,12 +23,26 @@ class Queue(StrEnum):
     DEAD_LETTERS = "segmentation.dlq"
 
 
-ROUTES: Mapping[str, Queue] = {
+# A cancel, for the workers that hear it; its body is the task's id.
+CANCELLED_KEY = "task.cancelled"
+
+# Only in the database: RabbitMQ hands cancels out to every worker, and keeps none.
+CANCELS = "segmentation.cancels"
+
+ROUTES: Mapping[str, str] = {
+    CANCELLED_KEY: CANCELS,
     "task.new": Queue.TASKS,
     "task.started": Queue.RESULTS,
     "task.completed": Queue.RESULTS,
     "task.failed": Queue.RESULTS,
 }
+
+
+class QueueType(StrEnum):
+    """Kinds of queues at RabbitMQ."""
+
+    CLASSIC = "classic"
+    QUORUM = "quorum"
 
 
 @dataclass(frozen=True)
@@ -41,6 +60,7 @@ class Message:
     task_id: UUID | None = None
     user_id: UUID | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
+    content_encoding: str | None = None
 
 
 class _Body(BaseModel):
@@ -57,10 +77,15 @@ class _Body(BaseModel):
         return f"{self.task_id}:{self.attempt}:{self.kind}"  # type: ignore[attr-defined]
 
     def message(self, *, priority: int = 0, delay: float = 0.0, user_id: UUID | None = None) -> Message:
+        body = self.model_dump_json().encode()
+        encoding = None
+        if len(body) > COMPRESS_ABOVE_BYTES:
+            body, encoding = zstandard.ZstdCompressor().compress(body), ZSTD
         return Message(
             id=self.message_id,
             routing_key=self.kind,  # type: ignore[attr-defined]
-            body=self.model_dump_json().encode(),
+            body=body,
+            content_encoding=encoding,
             priority=priority,
             delay=delay,
             task_id=self.task_id,
@@ -123,20 +148,38 @@ Report = TaskStarted | TaskCompleted | TaskFailed
 _REPORT: TypeAdapter[Report] = TypeAdapter(Annotated[Report, Field(discriminator="kind")])
 
 
-def decode_task(body: bytes) -> TaskNew:
+def decode_task(message: Message) -> TaskNew:
     """Raises BadMessage with the reason in words."""
+    body = _plain_body(message)
     try:
         return TaskNew.model_validate_json(body)
     except ValidationError as error:
         raise BadMessage(_words("task.new", error)) from error
 
 
-def decode_report(body: bytes) -> Report:
+def decode_report(message: Message) -> Report:
     """Raises BadMessage with the reason in words."""
+    body = _plain_body(message)
     try:
         return _REPORT.validate_json(body)
     except ValidationError as error:
         raise BadMessage(_words("report", error)) from error
+
+
+def _plain_body(message: Message) -> bytes:
+    if message.content_encoding in (None, "", "utf-8"):
+        return message.body
+    if message.content_encoding != ZSTD:
+        raise BadMessage(f"the content encoding {message.content_encoding!r} is not known; {ZSTD!r} is")
+    try:
+        # The size that a frame declares may be a lie, or missing: what counts is what comes out.
+        with zstandard.ZstdDecompressor().stream_reader(message.body) as reader:
+            body = reader.read(MAX_BODY_BYTES + 1)
+    except zstandard.ZstdError as error:
+        raise BadMessage(f"the compressed body is damaged: {error}") from error
+    if len(body) > MAX_BODY_BYTES:
+        raise BadMessage(f"the body is larger than {MAX_BODY_BYTES // 1024**2} MB unpacked")
+    return body
 
 
 def _words(kind: str, error: ValidationError) -> str:

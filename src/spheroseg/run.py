@@ -191,7 +191,7 @@ async def process(
         grace=settings.shutdown_grace_seconds,
         child_stderr=child_log,
     )
-    collecting = asyncio.create_task(collect(engine, broker, settings.retry_policy))
+    collecting = asyncio.create_task(collect(engine, [broker], settings.retry_policy))
     working: asyncio.Task[None] | None = None
     elsewhere = await _finished_elsewhere(engine, task_ids)
     try:
@@ -211,7 +211,7 @@ async def process(
         if working:
             await working
         # What the workers reported last is applied before the results are written.
-        while await broker.depth(Queue.RESULTS):
+        while await _reports_left(engine):
             if collecting.done():
                 collecting.result()
             await asyncio.sleep(0.05)
@@ -221,6 +221,11 @@ async def process(
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _reports_left(engine: AsyncEngine) -> int:
+    async with reading(engine) as conn:
+        return await queue.depth(conn, Queue.RESULTS, in_hand=True)
 
 
 async def _finished_elsewhere(engine: AsyncEngine, task_ids: Sequence[UUID]) -> Counter[str]:

@@ -1,6 +1,7 @@
 """Every setting, read once from the environment or a `.env` file; all mistakes are reported together."""
 
 import os
+import ssl
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,7 +9,11 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from spheroseg.errors import BadSettings
+from spheroseg.messages import QueueType
 from spheroseg.tasks import RetryPolicy
+
+# Between the deadline of an attempt and giving up its worker: time for killing, reporting, a reconnect.
+SILENCE_MARGIN_SECONDS = 60.0
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -28,6 +33,17 @@ class Settings(BaseSettings):
         "", description="sqlite:///FILE or postgresql://…; by default SQLite in the data folder"
     )
     storage_url: str = Field("", description="folder or fsspec URL for results; by default in the data folder")
+    enable_message_queue: bool = Field(False, description="true: tasks go through RabbitMQ while it answers")
+    rabbitmq_url: str = Field(
+        "amqp://spheroseg:spheroseg_secret@localhost:5672/spheroseg", description="amqp:// or amqps://"
+    )
+    rabbitmq_management_url: str = Field("", description="http://USER:PASSWORD@HOST:15672, for counts and policies")
+    rabbitmq_queue_type: QueueType = Field(QueueType.CLASSIC, description="classic, or quorum on RabbitMQ 4")
+    rabbitmq_ca_file: Path | None = Field(None, description="certificate authority for amqps://, a PEM file")
+    relay_window: int = Field(64, ge=1, le=100_000, description="tasks that may wait at RabbitMQ; the rest wait here")
+    broker_away_seconds: Annotated[float, Field(ge=0)] = Field(
+        60.0, description="s; then what a silent RabbitMQ had is queued again"
+    )
     worker_concurrency: int = Field(
         default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
         ge=1,
@@ -47,6 +63,12 @@ class Settings(BaseSettings):
     )
     model: str = Field("", description="name of the model; by default the recommended one")
 
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """For amqps://, with the given certificate authority or the system's."""
+        if not self.rabbitmq_url.startswith("amqps:"):
+            return None
+        return ssl.create_default_context(cafile=self.rabbitmq_ca_file)
+
     def resolved_database_url(self) -> str:
         return self.database_url or f"sqlite:///{self.spheroseg_data_dir.expanduser() / 'spheroseg.db'}"
 
@@ -60,6 +82,7 @@ class Settings(BaseSettings):
             max_losses=self.task_max_losses,
             backoff=self.retry_backoff_seconds,
             backoff_max=self.retry_backoff_max_seconds,
+            silence=self.task_timeout_seconds + SILENCE_MARGIN_SECONDS,
         )
 
 

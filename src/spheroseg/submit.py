@@ -17,8 +17,8 @@ from spheroseg.database import queue
 from spheroseg.database.engine import DatabaseTime
 from spheroseg.database.projects import NewImage, ensure_images, insert_new, read_tier
 from spheroseg.database.schema import segmentation_batches, segmentation_tasks
-from spheroseg.database.tasks import add_failure, read_attempts, read_orders, transition
-from spheroseg.messages import Message, TaskNew
+from spheroseg.database.tasks import add_failure, read_attempts, read_leased, read_orders, transition
+from spheroseg.messages import CANCELLED_KEY, Message, TaskNew
 from spheroseg.tasks import Attempt, Cause, Decision, TaskState
 
 PRIORITIES: Mapping[str, int] = {"regular": 1, "premium": 10}
@@ -125,14 +125,18 @@ async def _existing(conn: AsyncConnection, user_id: UUID, key: str) -> Submitted
 async def cancel(conn: AsyncConnection, task_ids: Sequence[UUID]) -> list[UUID]:
     """Cancel what is not finished; the ids of what was cancelled.
 
-    The messages are withdrawn: a waiting one is never seen, and the worker of a running one is told by its lease.
+    The messages are withdrawn: a waiting one is never seen, and the worker of a running one is told by its lease. Of
+    what RabbitMQ has, or has given out, the relay tells the workers.
     """
+    elsewhere = await read_leased(conn, task_ids)
     cancelled = []
     for task_id, (_, attempt) in sorted((await read_attempts(conn, task_ids)).items()):
         decision = Decision(TaskState.CANCELLED, attempt)
         if await transition(conn, task_id, attempt.number, Cause.CANCEL, decision, finished_at=DatabaseTime()):
             cancelled.append(task_id)
+    elsewhere |= await queue.withdraw_relayed(conn, cancelled)
     await queue.withdraw(conn, cancelled)
+    await queue.enqueue(conn, [cancel_message(task_id) for task_id in cancelled if task_id in elsewhere])
     return cancelled
 
 
@@ -156,6 +160,10 @@ async def retry(conn: AsyncConnection, task_ids: Sequence[UUID]) -> list[UUID]:
             again.append(task_id)
     await queue.enqueue(conn, [order_message(row) for row in await read_orders(conn, again)])
     return again
+
+
+def cancel_message(task_id: UUID) -> Message:
+    return Message(id=f"{task_id}:cancelled", routing_key=CANCELLED_KEY, body=str(task_id).encode())
 
 
 def order_message(row: Row[Any], delay: float = 0.0) -> Message:

@@ -89,12 +89,17 @@ class Attempt:
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """max_retries, max_losses: counts. backoff, backoff_max: seconds."""
+    """max_retries, max_losses: counts. backoff, backoff_max: seconds.
+
+    silence: seconds after the start of an attempt by which its worker has reported, or is lost. Needed where no queue
+    in the database tells that the worker still has it.
+    """
 
     max_retries: int = 3
     max_losses: int = 3
     backoff: float = 5.0
     backoff_max: float = 300.0
+    silence: float = 360.0
 
     def ceiling(self, n: int) -> float:
         """The longest wait in seconds before retry `n` (1, 2, …): exponential, to be drawn from with full jitter.

@@ -48,5 +48,5 @@ class Broker(Protocol):
         ...
 
     async def depth(self, queue: Queue) -> int:
-        """How many messages are in the queue, in hand or not."""
+        """How many messages wait in the queue, not counting those in somebody's hand."""
         ...

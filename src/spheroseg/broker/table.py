@@ -38,7 +38,7 @@ class TableBroker:
         self.lease = lease
         self.poll = poll
         self.low_share = low_share
-        self._wakeups: dict[Queue, asyncio.Event] = defaultdict(asyncio.Event)
+        self._wakeups: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._looked_for_due = -float("inf")
 
     async def publish(self, messages: Sequence[Message]) -> None:
@@ -47,7 +47,7 @@ class TableBroker:
                 await table.enqueue(conn, messages)
         self.wake(*{ROUTES[message.routing_key] for message in messages})
 
-    def wake(self, *queues: Queue) -> None:
+    def wake(self, *queues: str) -> None:
         """Somebody has put messages into these queues: do not wait for the next poll."""
         for queue in queues:
             self._wakeups[queue].set()
@@ -55,7 +55,13 @@ class TableBroker:
     async def depth(self, queue: Queue) -> int:
         with _broker_errors():
             async with reading(self.engine) as conn:
-                return await table.depth(conn, queue)
+                return await table.depth(conn, queue, in_hand=False)
+
+    async def seconds_at_head(self, queue: Queue) -> float | None:
+        """How long the next message of `queue` has been ready; None without one."""
+        with _broker_errors():
+            async with reading(self.engine) as conn:
+                return await table.seconds_at_head(conn, queue)
 
     @asynccontextmanager
     async def consume(self, queue: Queue, prefetch: int) -> AsyncIterator["TableConsumer"]:
@@ -114,7 +120,7 @@ class TableConsumer:
             rows = await table.claim(
                 conn, self.queue, room, self.holder, self.broker.lease, lowest_first=lowest_first
             )
-        deliveries = [_delivery(row) for row in rows]
+        deliveries = [Delivery(to_message(row), redelivered=row.deliveries > 1, tag=row.id) for row in rows]
         for delivery in deliveries:
             self.held[delivery.tag] = delivery
             self._held_until[delivery.tag] = until
@@ -185,17 +191,18 @@ def _broker_errors() -> Iterator[None]:
         raise BrokerAway(f"the database queue does not answer: {error}") from error
 
 
-def _delivery(row: Row[Any]) -> Delivery:
-    message = Message(
+def to_message(row: Row[Any]) -> Message:
+    """The message that a row of `segmentation_queue` holds."""
+    return Message(
         id=row.message_id,
         routing_key=row.routing_key,
         body=bytes(row.body),
+        content_encoding=row.content_encoding,
         priority=row.priority,
         task_id=row.task_id,
         user_id=row.user_id,
         headers=row.headers,
     )
-    return Delivery(message, redelivered=row.deliveries > 1, tag=row.id)
 
 
 def _with_death(message: Message, queue: Queue) -> dict[str, Any]:

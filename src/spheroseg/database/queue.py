@@ -18,13 +18,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database.engine import DatabaseTime
 from spheroseg.database.schema import segmentation_queue as q
+from spheroseg.database.schema import segmentation_tasks
 from spheroseg.messages import ROUTES, Message, Queue
+from spheroseg.tasks import TaskState
+
+# Holder of the rows whose messages RabbitMQ has confirmed.
+AT_RABBITMQ = "rabbitmq"
+# A message lives at most an hour in segmentation.tasks; after that its row alone would wait for ever.
+RELAY_LEASE = 3900.0
 
 
 async def enqueue(conn: AsyncConnection, messages: Sequence[Message]) -> None:
     """Insert `messages` in the caller's transaction."""
     now = (await conn.execute(select(DatabaseTime()))).scalar_one()
-    groups: dict[tuple[Queue, int, UUID | None, float], list[Message]] = defaultdict(list)
+    groups: dict[tuple[str, int, UUID | None, float], list[Message]] = defaultdict(list)
     for message in messages:
         groups[ROUTES[message.routing_key], message.priority, message.user_id, message.delay].append(message)
     for (queue, priority, user_id, delay), group in groups.items():
@@ -39,6 +46,7 @@ async def enqueue(conn: AsyncConnection, messages: Sequence[Message]) -> None:
                     "message_id": message.id,
                     "routing_key": message.routing_key,
                     "body": message.body,
+                    "content_encoding": message.content_encoding,
                     "headers": dict(message.headers),
                     "task_id": message.task_id,
                     "user_id": user_id,
@@ -54,7 +62,7 @@ async def enqueue(conn: AsyncConnection, messages: Sequence[Message]) -> None:
         )
 
 
-async def _next_turn(conn: AsyncConnection, queue: Queue, priority: int, user_id: UUID) -> int:
+async def _next_turn(conn: AsyncConnection, queue: str, priority: int, user_id: UUID) -> int:
     served = (
         select(q.c.turn)
         .where(q.c.queue == queue, q.c.priority == priority, q.c.ready)
@@ -72,13 +80,24 @@ async def _next_turn(conn: AsyncConnection, queue: Queue, priority: int, user_id
 
 
 async def claim(
-    conn: AsyncConnection, queue: Queue, limit: int, holder: str, lease: float, *, lowest_first: bool = False
+    conn: AsyncConnection,
+    queue: str,
+    limit: int,
+    holder: str,
+    lease: float,
+    *,
+    lowest_first: bool = False,
+    above: int = -1,
+    is_delivery: bool = True,
 ) -> list[Row[Any]]:
     """Take up to `limit` ready messages for `lease` seconds; rivals skip what is being taken.
 
-    `lowest_first` takes from the lowest waiting priority instead of the highest.
+    lowest_first: take from the lowest waiting priority instead of the highest. above: only what has a priority above
+    that. is_delivery: False where the messages are only being moved, which does not make them redelivered later.
     """
     ready = select(q.c.id).where(q.c.queue == queue, q.c.ready)
+    if above >= 0:
+        ready = ready.where(q.c.priority > above)
     if lowest_first:
         lowest = (
             select(q.c.priority)
@@ -97,7 +116,12 @@ async def claim(
     rows = await conn.execute(
         update(q)
         .where(q.c.id.in_(select(picked.c.id)))
-        .values(ready=false(), visible_at=DatabaseTime(lease), deliveries=q.c.deliveries + 1, holder=holder)
+        .values(
+            ready=false(),
+            visible_at=DatabaseTime(lease),
+            deliveries=q.c.deliveries + int(is_delivery),
+            holder=holder,
+        )
         .returning(*q.c)
     )
     return sorted(rows, key=lambda row: (-row.priority, row.turn, row.id))
@@ -154,6 +178,64 @@ async def release(conn: AsyncConnection, holder: str, ids: Sequence[int]) -> Non
     )
 
 
+async def confirm_relayed(conn: AsyncConnection, holder: str, ids: Sequence[int], lease: float) -> None:
+    """RabbitMQ has confirmed them: the rows stay as the record of what is there, for `lease` seconds at most."""
+    await conn.execute(
+        update(q)
+        .where(q.c.id.in_(ids), q.c.holder == holder)
+        .values(holder=AT_RABBITMQ, visible_at=DatabaseTime(lease))
+    )
+
+
+async def postpone(conn: AsyncConnection, holder: str, ids: Sequence[int], delay: float) -> None:
+    """RabbitMQ did not take them: ready again after `delay` seconds.
+
+    Without a delay they are as old as they were, so that a worker sees that they have been waiting.
+    """
+    await conn.execute(
+        update(q)
+        .where(q.c.id.in_(ids), q.c.holder == holder)
+        .values(holder=None, ready=delay <= 0, visible_at=DatabaseTime(delay) if delay > 0 else q.c.enqueued_at)
+    )
+
+
+async def take_back(conn: AsyncConnection, older_than: float) -> int:
+    """Make ready what RabbitMQ confirmed more than `older_than` seconds ago and no worker has started; how many."""
+    result = await conn.execute(
+        update(q)
+        .where(
+            ~q.c.ready,
+            q.c.holder == AT_RABBITMQ,
+            # visible_at is the moment of the confirm plus RELAY_LEASE.
+            q.c.visible_at <= DatabaseTime(RELAY_LEASE - older_than),
+            q.c.task_id.in_(select(segmentation_tasks.c.id).where(segmentation_tasks.c.state == TaskState.QUEUED)),
+        )
+        .values(holder=None, ready=true(), visible_at=DatabaseTime())
+    )
+    return result.rowcount
+
+
+async def withdraw_relayed(conn: AsyncConnection, task_ids: Sequence[UUID]) -> set[UUID]:
+    """Remove the rows whose messages RabbitMQ has; the tasks that had one."""
+    rows = await conn.execute(
+        delete(q).where(q.c.task_id.in_(task_ids), q.c.holder == AT_RABBITMQ).returning(q.c.task_id)
+    )
+    return set(rows.scalars())
+
+
+async def seconds_at_head(conn: AsyncConnection, queue: Queue) -> float | None:
+    """How long the next message has been ready; None without one."""
+    row = (
+        await conn.execute(
+            select(q.c.visible_at, DatabaseTime().label("now"))
+            .where(q.c.queue == queue, q.c.ready)
+            .order_by(q.c.priority.desc(), q.c.turn, q.c.id)
+            .limit(1)
+        )
+    ).first()
+    return None if row is None else (row.now - row.visible_at).total_seconds()
+
+
 async def forget_holders(conn: AsyncConnection) -> int:
     """Give back everything that anybody has, as if never delivered; how many.
 
@@ -173,9 +255,21 @@ async def withdraw(conn: AsyncConnection, task_ids: Sequence[UUID]) -> int:
     return result.rowcount
 
 
-async def depth(conn: AsyncConnection, queue: Queue) -> int:
-    """How many messages are in `queue`: waiting, delayed and in somebody's hand."""
-    return (await conn.execute(select(func.count()).where(q.c.queue == queue))).scalar_one()
+async def remove_attempt(conn: AsyncConnection, task_id: UUID, attempt: int) -> None:
+    """Remove the message of an attempt that has come to its end, wherever it is said to be."""
+    await conn.execute(
+        delete(q).where(
+            q.c.task_id == task_id, q.c.queue == Queue.TASKS, q.c.message_id == f"{task_id}:{attempt}:task.new"
+        )
+    )
+
+
+async def depth(conn: AsyncConnection, queue: Queue, *, in_hand: bool) -> int:
+    """How many messages are in `queue`, waiting and delayed; with those in somebody's hand, or without."""
+    query = select(func.count()).where(q.c.queue == queue)
+    if not in_hand:
+        query = query.where(q.c.holder.is_(None))
+    return (await conn.execute(query)).scalar_one()
 
 
 def holds(task_id: Any) -> Any:

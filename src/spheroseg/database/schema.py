@@ -138,6 +138,8 @@ segmentation_tasks = Table(
     Column("processing_time_ms", Integer),
     Column("created_at", UTCDateTime, nullable=False),
     Column("started_at", UTCDateTime),
+    # Until when a worker that is known only through RabbitMQ may still report.
+    Column("lease_until", UTCDateTime),
     Column("finished_at", UTCDateTime),
     CheckConstraint("state IN ({})".format(", ".join(f"'{state}'" for state in TaskState)), name="state"),
     Index("ix_segmentation_tasks_batch_id_state", "batch_id", "state"),
@@ -158,6 +160,7 @@ segmentation_queue = Table(
     Column("message_id", String(100), nullable=False),
     Column("routing_key", String(50), nullable=False),
     Column("body", LargeBinary, nullable=False),
+    Column("content_encoding", String(20)),
     Column("headers", _json(), nullable=False),
     Column("task_id", Uuid),
     Column("user_id", Uuid),
@@ -235,8 +238,11 @@ segmentation_failures = Table(
     Column("next_attempt", Integer),
     Column("next_attempt_at", UTCDateTime),
     Column("superseded", Boolean, nullable=False, default=False),
+    # A person has dealt with it: it is no dead letter any more, and stays on record.
+    Column("settled_at", UTCDateTime),
     # The message itself, where it could not be understood.
     Column("body", LargeBinary),
+    Column("content_encoding", String(20)),
     Column("headers", _json()),
     Index("ix_segmentation_failures_task_id", "task_id"),
 )

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database.engine import DatabaseTime
@@ -46,10 +46,22 @@ async def transition(
             retry_count=decision.attempt.retries,
             lost_count=decision.attempt.losses,
             version=t.c.version + 1,
+            lease_until=None,
             **values,
         )
     )
     return result.rowcount == 1
+
+
+async def lease_task(conn: AsyncConnection, task_id: UUID, seconds: float) -> None:
+    """For `seconds` from now the task's worker may report without any queue holding the task."""
+    await conn.execute(update(t).where(t.c.id == task_id).values(lease_until=DatabaseTime(seconds)))
+
+
+async def read_leased(conn: AsyncConnection, task_ids: Collection[UUID]) -> set[UUID]:
+    """Those of `task_ids` whose worker is known only through RabbitMQ."""
+    rows = await conn.execute(select(t.c.id).where(t.c.id.in_(task_ids), t.c.lease_until.is_not(None)))
+    return set(rows.scalars())
 
 
 async def read_attempts(conn: AsyncConnection, task_ids: Collection[UUID]) -> dict[UUID, tuple[TaskState, Attempt]]:
@@ -84,10 +96,14 @@ async def read_orders(conn: AsyncConnection, task_ids: Collection[UUID]) -> Sequ
 
 
 async def read_orphans(conn: AsyncConnection, limit: int) -> Sequence[Any]:
-    """Unfinished tasks that no queue holds."""
+    """Unfinished tasks that no queue holds, and no worker who may still report."""
     rows = await conn.execute(
         select(t.c.id, t.c.state, t.c.attempt)
-        .where(t.c.state.in_([state.value for state in sorted(UNFINISHED)]), ~holds(t.c.id))
+        .where(
+            t.c.state.in_([state.value for state in sorted(UNFINISHED)]),
+            or_(t.c.lease_until.is_(None), t.c.lease_until < DatabaseTime()),
+            ~holds(t.c.id),
+        )
         .limit(limit)
     )
     return rows.all()
@@ -137,6 +153,7 @@ async def add_failure(
     delay: float = 0.0,
     superseded: bool = False,
     body: bytes | None = None,
+    content_encoding: str | None = None,
     headers: Mapping[str, Any] | None = None,
 ) -> None:
     """Record an attempt that did not finish; `delay` in seconds from now tells when the next one may begin."""
@@ -154,6 +171,7 @@ async def add_failure(
             next_attempt_at=DatabaseTime(delay) if next_attempt else None,
             superseded=superseded,
             body=body,
+            content_encoding=content_encoding,
             headers=None if headers is None else dict(headers),
         )
     )

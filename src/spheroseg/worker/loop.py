@@ -161,8 +161,12 @@ class Slot:
             return []
 
     async def _handle(self, consumer: Consumer, delivery: Delivery) -> None:
+        if delivery.revoked.is_set():
+            # Cancelled while it waited.
+            await self._settle(consumer.ack, delivery)
+            return
         try:
-            task = decode_task(delivery.message.body)
+            task = decode_task(delivery.message)
         except BadMessage as error:
             log.error("unreadable task rejected", worker=self.name, message_id=delivery.message.id, error=str(error))
             await self._settle(consumer.reject, delivery)

@@ -1,11 +1,12 @@
 """The command line: processes and questions."""
 
 import asyncio
+import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,18 +17,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from spheroseg import __version__
-from spheroseg.collect import collect
-from spheroseg.database.engine import create_tables, open_engine
+from spheroseg.cli.queues import broker_app, dlq_app, queue_app, task_app
 from spheroseg.errors import SpherosegError
 from spheroseg.inputs import Listing, find_inputs
 from spheroseg.logs import log_to
 from spheroseg.report import Line, write_report
 from spheroseg.run import Progress as RunProgress
-from spheroseg.run import RunOptions, child_command, open_run, prepare, process, run_folder
+from spheroseg.run import RunOptions, open_run, prepare, process, run_folder
 from spheroseg.segmentation.model import MODELS, load_model
 from spheroseg.segmentation.pipeline import Parameters
+from spheroseg.services import serve_collect, serve_relay, serve_worker
 from spheroseg.settings import Settings, read_settings
-from spheroseg.worker.loop import WorkerOptions, work
 
 app = typer.Typer(
     help=__doc__,
@@ -37,10 +37,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(queue_app, name="queue")
+app.add_typer(dlq_app, name="dlq")
+app.add_typer(task_app, name="task")
+app.add_typer(broker_app, name="broker")
+
 SUMMARY_LINES = 40
 
 
 def main() -> None:
+    # Answers go to stdout, and only they.
+    log_to(sys.stderr, logging.WARNING)
     try:
         app()
     except SpherosegError as error:
@@ -257,54 +264,35 @@ def _duration(seconds: float) -> str:
 
 @app.command()
 def worker() -> None:
-    """Take tasks from the queue of DATABASE_URL and work on them until stopped."""
-    settings = read_settings()
-    log_to()
-    name = settings.model or MODELS[0]
-    load_model(name)
+    """Take tasks from the queue and work on them until stopped."""
+    _serve(serve_worker)
 
-    async def serve() -> None:
-        from spheroseg.broker.table import TableBroker
 
-        stopping = asyncio.Event()
-        _stop_on_signal(stopping)
-        engine = open_engine(settings.resolved_database_url())
-        await create_tables(engine)
-        options = WorkerOptions(
-            name=f"{os.uname().nodename}-{os.getpid()}",
-            command=child_command(settings.resolved_storage_url(), name),
-            slots=settings.worker_concurrency,
-            deadline=settings.task_timeout_seconds,
-            grace=settings.shutdown_grace_seconds,
-        )
-        await work(TableBroker(engine, lease=settings.lease_seconds), options, stopping)
-        await engine.dispose()
-
-    asyncio.run(serve())
+@app.command()
+def relay() -> None:
+    """Move tasks from the database to RabbitMQ until stopped."""
+    _serve(serve_relay)
 
 
 @app.command(name="collect")
 def collect_command() -> None:
-    """Apply reports and dead letters from the queue of DATABASE_URL to the tasks until stopped."""
+    """Turn what workers report into the state of tasks until stopped."""
+    _serve(serve_collect)
+
+
+def _serve(service: Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]]) -> None:
     settings = read_settings()
     log_to()
 
     async def serve() -> None:
-        from spheroseg.broker.table import TableBroker
-
         stopping = asyncio.Event()
         _stop_on_signal(stopping)
-        engine = open_engine(settings.resolved_database_url())
-        await create_tables(engine)
-        broker = TableBroker(engine, lease=settings.lease_seconds)
-        collecting = asyncio.create_task(collect(engine, broker, settings.retry_policy))
-        waiting = asyncio.create_task(stopping.wait())
-        await asyncio.wait({collecting, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        collecting.cancel()
-        await asyncio.gather(collecting, return_exceptions=True)
-        await engine.dispose()
+        await service(settings, stopping)
 
-    asyncio.run(serve())
+    try:
+        asyncio.run(serve())
+    except* SpherosegError as group:
+        raise group.exceptions[0] from None
 
 
 @app.command(name="settings")

@@ -1,0 +1,27 @@
+"""The child of a worker slot with a model that does nothing: what is left is the cost of the task system.
+
+Started by path and with `python -P`, so that `queue.py` beside it does not hide the standard library's `queue`.
+"""
+
+from collections.abc import Callable
+
+from spheroseg.messages import TaskNew
+from spheroseg.worker.child import Answer, serve
+
+# The size of a real record of one small spheroid: about a kilobyte.
+RECORD: Answer = {
+    "width": 1024,
+    "height": 1024,
+    "pixel_size": {"value_um": 0.65, "source": "user"},
+    "flags": [],
+    "objects": [{"outer": [[float(n), n + 0.5] for n in range(48)], "holes": [], "flags": [], "measurements": {}}],
+    "model": {"name": "noop", "version": "1", "sha256": None},
+}
+
+
+def load() -> Callable[[TaskNew], Answer]:
+    return lambda task: RECORD
+
+
+if __name__ == "__main__":
+    serve(load)

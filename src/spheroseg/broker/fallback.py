@@ -1,0 +1,84 @@
+"""FallbackBroker: RabbitMQ while it answers, the database queue while it does not."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import structlog
+
+from spheroseg.broker import Delivery
+from spheroseg.broker.rabbit import RabbitBroker, RabbitConsumer
+from spheroseg.broker.table import TableBroker, TableConsumer
+from spheroseg.errors import BrokerAway
+from spheroseg.messages import Message, Queue
+
+log = structlog.get_logger()
+
+
+class FallbackBroker:
+    """For a worker that reaches both.
+
+    It needs no signal and no switch. An idle worker looks into the table too: at once while RabbitMQ does not answer
+    it, and otherwise when the next message there has been waiting for `patience` seconds, which means that nobody is
+    moving it to RabbitMQ, for whatever reason.
+    """
+
+    def __init__(self, rabbit: RabbitBroker, table: TableBroker, *, patience: float = 3.0) -> None:
+        self.rabbit = rabbit
+        self.table = table
+        self.patience = patience
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        try:
+            await self.rabbit.publish(messages)
+        except BrokerAway as error:
+            log.warning("published to the database queue instead", messages=len(messages), error=str(error))
+            await self.table.publish(messages)
+
+    async def depth(self, queue: Queue) -> int:
+        return await self.rabbit.depth(queue) + await self.table.depth(queue)
+
+    @asynccontextmanager
+    async def consume(self, queue: Queue, prefetch: int) -> AsyncIterator["FallbackConsumer"]:
+        async with self.rabbit.consume(queue, prefetch) as first, self.table.consume(queue, prefetch) as second:
+            yield FallbackConsumer(self, queue, first, second)
+
+
+class FallbackConsumer:
+    def __init__(self, broker: FallbackBroker, queue: Queue, rabbit: RabbitConsumer, table: TableConsumer) -> None:
+        self.broker = broker
+        self.queue = queue
+        self.rabbit = rabbit
+        self.table = table
+
+    async def take(self, limit: int, wait: float) -> list[Delivery]:
+        is_away = False
+        try:
+            if deliveries := await self.rabbit.take(limit, wait):
+                return deliveries
+        except BrokerAway:
+            is_away = True
+        if is_away:
+            return await self.table.take(limit, wait)
+        waiting = await self.broker.table.seconds_at_head(self.queue)
+        if waiting is not None and waiting > self.broker.patience:
+            return await self.table.take(limit, 0.0)
+        return []
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        for consumer, its_own in self._by_origin(deliveries):
+            await consumer.ack(its_own)
+
+    async def reject(self, deliveries: Sequence[Delivery]) -> None:
+        for consumer, its_own in self._by_origin(deliveries):
+            await consumer.reject(its_own)
+
+    def _by_origin(
+        self, deliveries: Sequence[Delivery]
+    ) -> list[tuple[RabbitConsumer | TableConsumer, list[Delivery]]]:
+        from_table = [delivery for delivery in deliveries if delivery.tag in self.table.held]
+        from_rabbit = [delivery for delivery in deliveries if delivery not in from_table]
+        origins: list[tuple[RabbitConsumer | TableConsumer, list[Delivery]]] = [
+            (self.table, from_table),
+            (self.rabbit, from_rabbit),
+        ]
+        return [(consumer, its_own) for consumer, its_own in origins if its_own]

@@ -1,0 +1,102 @@
+"""RabbitMQ's management API: what AMQP cannot tell, and policies."""
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+import httpx
+
+from spheroseg.broker.topology import DEAD_LETTER_EXCHANGE, EXCHANGES, QUEUES, arguments, definitions, policy
+from spheroseg.errors import BrokerAway
+from spheroseg.messages import Queue, QueueType
+
+DECLARE = "run `spheroseg broker declare`"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something at the broker that is not as declared, and the step that mends it."""
+
+    what: str
+    step: str
+
+
+class Management:
+    """The API at `url` (http://USER:PASSWORD@HOST:PORT), for the virtual host of the AMQP URL."""
+
+    def __init__(self, url: str, rabbitmq_url: str, patience: float = 5.0) -> None:
+        self._client = httpx.AsyncClient(base_url=url, timeout=patience)
+        self.vhost = unquote(urlsplit(rabbitmq_url).path[1:]) or "/"
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def _ask(self, method: str, *path: str, body: Any = None) -> Any:
+        where = "/api/" + "/".join(quote(part, safe="") for part in path)
+        try:
+            answer = await self._client.request(method, where, json=body)
+        except httpx.HTTPError as error:
+            raise BrokerAway(f"the management API does not answer: {error or type(error).__name__}") from error
+        if answer.status_code == 404:
+            return None
+        if answer.status_code == 401:
+            raise BrokerAway("the management API refuses this user: check RABBITMQ_MANAGEMENT_URL")
+        if answer.is_error:
+            raise BrokerAway(f"the management API answers {answer.status_code}: {answer.text[:200]}")
+        return answer.json() if answer.content else None
+
+    async def queue(self, queue: Queue) -> dict[str, Any] | None:
+        """All that the server says of `queue`; None where it does not exist."""
+        found: dict[str, Any] | None = await self._ask("GET", "queues", self.vhost, queue)
+        return found
+
+    async def set_policies(self, queue_type: QueueType) -> None:
+        for wanted in definitions(queue_type, self.vhost)["policies"]:
+            body = {key: wanted[key] for key in ("pattern", "definition", "priority", "apply-to")}
+            await self._ask("PUT", "policies", self.vhost, wanted["name"], body=body)
+
+    async def check(self, queue_type: QueueType) -> list[Finding]:
+        """Compare what is there with the topology; nothing is changed."""
+        findings = []
+        for exchange in EXCHANGES:
+            found = await self._ask("GET", "exchanges", self.vhost, exchange)
+            if found is None:
+                findings.append(Finding(f"the exchange {exchange} does not exist", DECLARE))
+            elif found["type"] != "topic" or not found["durable"]:
+                what = f"the exchange {exchange} is {found['type']}, durable={found['durable']}, not a durable topic"
+                findings.append(Finding(what, f"delete it while nothing runs, then {DECLARE}"))
+        for queue in QUEUES:
+            findings += await self._check_queue(queue, queue_type)
+        return findings
+
+    async def _check_queue(self, queue: Queue, queue_type: QueueType) -> list[Finding]:
+        found = await self.queue(queue)
+        if found is None:
+            return [Finding(f"the queue {queue} does not exist", DECLARE)]
+        findings = []
+        wanted = arguments(queue, queue_type)
+        # Newer servers name the type of every queue among its arguments.
+        actual = {k: v for k, v in found["arguments"].items() if (k, v) != ("x-queue-type", "classic")}
+        for key in sorted(wanted.keys() | actual.keys()):
+            if wanted.get(key) != actual.get(key):
+                what = f"the queue {queue} has {key} = {actual.get(key, 'nothing')}, not {wanted.get(key, 'nothing')}"
+                step = (
+                    f"stop relay and workers, `spheroseg queue purge {queue}` once it is drained, delete the queue, "
+                    f"then {DECLARE}; tasks that were in it are queued again by themselves"
+                )
+                findings.append(Finding(what, step))
+        bound = {
+            (binding["source"], binding["routing_key"])
+            for binding in await self._ask("GET", "queues", self.vhost, queue, "bindings") or []
+        }
+        for source, key in QUEUES[queue].bindings:
+            if (source, key) not in bound:
+                findings.append(Finding(f"{queue} is not bound to {source} with {key}", DECLARE))
+        in_force = found.get("effective_policy_definition") or {}
+        for key, value in policy(queue, queue_type).items():
+            if in_force.get(key) != value:
+                what = f"the policy of {queue} has {key} = {in_force.get(key, 'nothing')}, not {value}"
+                findings.append(Finding(what, f"{DECLARE}, or keep it if an operator set it on purpose"))
+        if queue != Queue.DEAD_LETTERS and wanted.get("x-dead-letter-exchange") != DEAD_LETTER_EXCHANGE:
+            raise AssertionError("every queue of work has a dead letter exchange")
+        return findings

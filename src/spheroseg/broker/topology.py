@@ -1,0 +1,108 @@
+"""What must be at the broker: one table, from which it is declared, checked and exported.
+
+Arguments of a queue are only what a policy cannot set or what correctness needs; everything that an operator may tune
+is a policy, because a queue cannot be declared again with other arguments.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from spheroseg.messages import Queue, QueueType
+
+EXCHANGE = "segmentation"
+DEAD_LETTER_EXCHANGE = "segmentation.dlx"
+EXCHANGES: tuple[str, ...] = (EXCHANGE, DEAD_LETTER_EXCHANGE)
+
+HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True)
+class QueueSpec:
+    """`bindings`: (exchange, routing key); `arguments`: of a classic queue; `policy`: what an operator may change."""
+
+    bindings: tuple[tuple[str, str], ...]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    policy: Mapping[str, Any] = field(default_factory=dict)
+
+
+QUEUES: Mapping[Queue, QueueSpec] = {
+    Queue.TASKS: QueueSpec(
+        bindings=((EXCHANGE, "task.new"),),
+        arguments={"x-dead-letter-exchange": DEAD_LETTER_EXCHANGE, "x-max-priority": 10},
+        # What does not fit is refused to the publisher, and dead-lettered to be seen.
+        policy={"message-ttl": HOUR_MS, "max-length": 100_000, "overflow": "reject-publish-dlx"},
+    ),
+    Queue.RESULTS: QueueSpec(
+        bindings=((EXCHANGE, "task.completed"), (EXCHANGE, "task.failed"), (EXCHANGE, "task.started")),
+        arguments={"x-dead-letter-exchange": DEAD_LETTER_EXCHANGE},
+        policy={"max-length": 1_000_000, "overflow": "reject-publish"},
+    ),
+    Queue.DEAD_LETTERS: QueueSpec(
+        bindings=((DEAD_LETTER_EXCHANGE, "#"),),
+        policy={"message-ttl": 24 * HOUR_MS, "max-length": 1_000_000},
+    ),
+}
+
+
+def arguments(queue: Queue, queue_type: QueueType) -> dict[str, Any]:
+    """The arguments with which `queue` is declared."""
+    wanted = dict(QUEUES[queue].arguments)
+    if queue_type == QueueType.QUORUM:
+        # A quorum queue refuses x-max-priority; from RabbitMQ 4.0 on it has two levels by itself.
+        wanted.pop("x-max-priority", None)
+        wanted["x-queue-type"] = "quorum"
+    return wanted
+
+
+def policy(queue: Queue, queue_type: QueueType) -> dict[str, Any]:
+    """The policy of `queue`."""
+    wanted = dict(QUEUES[queue].policy)
+    if queue_type == QueueType.QUORUM and wanted.get("overflow") == "reject-publish-dlx":
+        # A quorum queue accepts that word and then drops from the head.
+        wanted["overflow"] = "reject-publish"
+    return wanted
+
+
+def definitions(queue_type: QueueType, vhost: str = "spheroseg") -> dict[str, Any]:
+    """The topology as a RabbitMQ definitions file, without users."""
+    return {
+        "vhosts": [{"name": vhost}],
+        "exchanges": [
+            {"name": name, "vhost": vhost, "type": "topic", "durable": True, "auto_delete": False, "arguments": {}}
+            for name in EXCHANGES
+        ],
+        "queues": [
+            {
+                "name": str(queue),
+                "vhost": vhost,
+                "durable": True,
+                "auto_delete": False,
+                "arguments": arguments(queue, queue_type),
+            }
+            for queue in QUEUES
+        ],
+        "bindings": [
+            {
+                "source": exchange,
+                "vhost": vhost,
+                "destination": str(queue),
+                "destination_type": "queue",
+                "routing_key": key,
+                "arguments": {},
+            }
+            for queue, spec in QUEUES.items()
+            for exchange, key in spec.bindings
+        ],
+        "policies": [
+            {
+                "name": str(queue),
+                "vhost": vhost,
+                "pattern": f"^{str(queue).replace('.', chr(92) + '.')}$",
+                "apply-to": "queues",
+                "priority": 0,
+                "definition": policy(queue, queue_type),
+            }
+            for queue in QUEUES
+        ],
+    }

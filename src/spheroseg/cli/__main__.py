@@ -1,0 +1,3 @@
+from spheroseg.cli import main
+
+main()

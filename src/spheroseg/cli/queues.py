@@ -1,0 +1,359 @@
+"""`spheroseg queue`, `dlq`, `task`, `broker`: questions to the queues, and the few things to do about them."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from spheroseg.broker.management import Management
+from spheroseg.broker.rabbit import RabbitBroker
+from spheroseg.broker.topology import definitions
+from spheroseg.cli.output import DryRun, Json, Yes, confirm, print_json, print_rows
+from spheroseg.database.engine import reading
+from spheroseg.database.schema import images, segmentation_failures, segmentation_queue, segmentation_tasks
+from spheroseg.deadletters import Filter, discard_dead_letters, list_dead_letters, retry_dead_letters
+from spheroseg.errors import BrokerAway, SpherosegError
+from spheroseg.messages import Message, Queue
+from spheroseg.metrics import queue_metrics
+from spheroseg.services import open_database, rabbit_broker
+from spheroseg.settings import Settings, read_settings
+from spheroseg.submit import cancel, retry
+
+queue_app = typer.Typer(help="The queues: what is in them, and emptying them.", no_args_is_help=True)
+dlq_app = typer.Typer(help="Dead letters: what failed for good, and what nobody could read.", no_args_is_help=True)
+task_app = typer.Typer(help="One task: its story, another try, the end of it.", no_args_is_help=True)
+broker_app = typer.Typer(help="What must be at RabbitMQ: declare it, check it, export it.", no_args_is_help=True)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a question may need; without RabbitMQ where the message queue is switched off."""
+
+    settings: Settings
+    engine: AsyncEngine
+    rabbit: RabbitBroker | None
+    management: Management | None
+
+
+@asynccontextmanager
+async def _place(settings: Settings) -> AsyncIterator[Place]:
+    rabbit = rabbit_broker(settings) if settings.enable_message_queue else None
+    management = None
+    if rabbit and settings.rabbitmq_management_url:
+        management = Management(settings.rabbitmq_management_url, settings.rabbitmq_url)
+    try:
+        async with open_database(settings) as engine:
+            yield Place(settings, engine, rabbit, management)
+    finally:
+        if rabbit:
+            await rabbit.close()
+        if management:
+            await management.close()
+
+
+def _ask(question: Callable[[Place], Awaitable[Any]]) -> Any:
+    settings = read_settings()
+
+    async def asking() -> Any:
+        async with _place(settings) as place:
+            return await question(place)
+
+    return asyncio.run(asking())
+
+
+@queue_app.command("list")
+def queue_list(as_json: Json = False) -> None:
+    """Every queue: what waits and what is in hand, in the database and at RabbitMQ."""
+    figures = _ask(lambda place: queue_metrics(place.engine, place.rabbit, place.management))
+    rows = []
+    for queue in Queue:
+        here = figures["database_queue"].get(queue, {})
+        there = figures["queues"].get(queue, {})
+        rows.append(
+            {
+                "queue": str(queue),
+                "waiting": here.get("waiting", 0),
+                "in_hand": here.get("in_hand", 0),
+                "oldest_s": here.get("oldest_seconds"),
+                "rabbitmq_ready": there.get("ready"),
+                "rabbitmq_unacked": there.get("unacked"),
+                "rabbitmq_consumers": there.get("consumers"),
+            }
+        )
+    print_rows(rows, list(rows[0]), as_json=as_json, nothing="")
+    if not as_json:
+        state = figures["queue"]
+        Console().print(f"\nRabbitMQ: {state['status']}" + (f" ({state['reason']})" if "reason" in state else ""))
+
+
+@queue_app.command("show")
+def queue_show() -> None:
+    """All figures of the queues, tasks and failures, as JSON."""
+    print_json(_ask(lambda place: queue_metrics(place.engine, place.rabbit, place.management)))
+
+
+@queue_app.command("peek")
+def queue_peek(
+    queue: Annotated[Queue, typer.Argument(help="Name of the queue.")],
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="How many.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Look at the next messages without taking them: those in the database, then those at RabbitMQ."""
+
+    async def peek(place: Place) -> list[dict[str, Any]]:
+        q = segmentation_queue
+        async with reading(place.engine) as conn:
+            found = await conn.execute(
+                select(q)
+                .where(q.c.queue == queue)
+                .order_by(q.c.ready.desc(), q.c.priority.desc(), q.c.turn, q.c.id)
+                .limit(count)
+            )
+            rows = [_peeked(row.message_id, row.priority, row.body, "database", row.holder or "") for row in found]
+        if place.rabbit and len(rows) < count:
+            async with place.rabbit.consume(queue, prefetch=count - len(rows)) as consumer:
+                # Leaving gives them back; RabbitMQ then marks them as redelivered, so tasks are not looked at there.
+                if queue != Queue.TASKS:
+                    deliveries = await consumer.take(count - len(rows), 1.0)
+                    rows += [_of_message(delivery.message) for delivery in deliveries]
+        return rows
+
+    rows = _ask(peek)
+    columns = ["message", "priority", "where", "held_by", "body"]
+    print_rows(rows, columns, as_json=as_json, nothing="Nothing waits there.")
+
+
+def _of_message(message: Message) -> dict[str, Any]:
+    return _peeked(message.id, message.priority, message.body, "rabbitmq", "")
+
+
+def _peeked(id_: str, priority: int, body: bytes, where: str, holder: str) -> dict[str, Any]:
+    text = bytes(body)[:200].decode(errors="replace")
+    return {"message": id_, "priority": priority, "where": where, "held_by": holder, "body": text}
+
+
+@queue_app.command("purge")
+def queue_purge(queue: Annotated[Queue, typer.Argument(help="Name of the queue.")], yes: Yes = False) -> None:
+    """Empty a queue, in the database and at RabbitMQ. Tasks whose messages were in it are queued again by collect."""
+    confirm(f"Delete all messages in {queue}?", yes=yes)
+
+    async def purge(place: Place) -> int:
+        async with place.engine.begin() as conn:
+            here = await conn.execute(delete(segmentation_queue).where(segmentation_queue.c.queue == queue))
+        return here.rowcount + (await place.rabbit.purge(queue) if place.rabbit else 0)
+
+    print(f"{_ask(purge)} messages deleted from {queue}")
+
+
+Reason = Annotated[str | None, typer.Option("--reason", help="Only with this reason, such as timeout.")]
+Worker = Annotated[str | None, typer.Option("--worker", help="Only from this worker.")]
+ImageName = Annotated[str | None, typer.Option("--image", help="Only images whose name contains this.")]
+Since = Annotated[datetime | None, typer.Option("--since", help="Only from this time on.")]
+Everything = Annotated[bool, typer.Option("--all", help="All of them.")]
+
+
+def _filter(
+    number: int | None, reason: str | None, worker: str | None, image: str | None, since: datetime | None
+) -> Filter:
+    return Filter(id=number, reason=reason, worker=worker, image=image, since=since.astimezone() if since else None)
+
+
+@dlq_app.command("list")
+def dlq_list(
+    reason: Reason = None,
+    worker: Worker = None,
+    image: ImageName = None,
+    since: Since = None,
+    as_json: Json = False,
+) -> None:
+    """What failed for good and what nobody could read, the newest first."""
+    letters = _ask(_listing(_filter(None, reason, worker, image, since)))
+    columns = ["id", "image", "attempt", "reason", "error", "worker", "failed_at"]
+    rows = [{name: getattr(letter, name) for name in [*columns, "task_id"]} for letter in letters]
+    print_rows(rows, columns, as_json=as_json, nothing="No dead letters.")
+
+
+def _listing(wanted: Filter) -> Callable[[Place], Awaitable[Any]]:
+    async def listing(place: Place) -> Any:
+        async with reading(place.engine) as conn:
+            return await list_dead_letters(conn, wanted)
+
+    return listing
+
+
+@dlq_app.command("show")
+def dlq_show(number: Annotated[int, typer.Argument(metavar="ID", help="As `dlq list` gives it.")]) -> None:
+    """One dead letter with everything that is known of it, as JSON."""
+    letters = _ask(_listing(Filter(id=number)))
+    if not letters:
+        raise SpherosegError(f"there is no dead letter {number}: `spheroseg dlq list` shows those there are")
+    print_json(dict(letters[0]._mapping))
+
+
+@dlq_app.command("retry")
+def dlq_retry(
+    number: Annotated[int | None, typer.Argument(metavar="ID", help="One, or choose by the options.")] = None,
+    reason: Reason = None,
+    worker: Worker = None,
+    image: ImageName = None,
+    since: Since = None,
+    everything: Everything = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Give them another set of tries."""
+    wanted = _filter(number, reason, worker, image, since)
+    _change(wanted, everything, dry_run, retry_dead_letters, "queued again")
+
+
+@dlq_app.command("discard")
+def dlq_discard(
+    number: Annotated[int | None, typer.Argument(metavar="ID", help="One, or choose by the options.")] = None,
+    reason: Reason = None,
+    worker: Worker = None,
+    image: ImageName = None,
+    since: Since = None,
+    everything: Everything = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Take them off the list. Their tasks stay failed, and everything stays on record."""
+    if not dry_run:
+        confirm("Discard these dead letters?", yes=yes)
+    wanted = _filter(number, reason, worker, image, since)
+    _change(wanted, everything, dry_run, discard_dead_letters, "discarded")
+
+
+def _change(
+    wanted: Filter, everything: bool, dry_run: bool, change: Callable[..., Awaitable[int]], done: str
+) -> None:
+    if wanted == Filter() and not everything:
+        raise typer.BadParameter("name one by its id, choose with --reason, --worker, --image, --since, or say --all")
+
+    async def changing(place: Place) -> tuple[int, bool]:
+        async with place.engine.begin() as conn:
+            letters = await list_dead_letters(conn, wanted, limit=1_000_000)
+            return (len(letters), False) if dry_run else (await change(conn, letters), bool(letters))
+
+    count, _ = _ask(changing)
+    print(f"{count} would be {done}" if dry_run else f"{count} {done}")
+
+
+TaskId = Annotated[UUID, typer.Argument(metavar="TASK", help="Id of the task.")]
+
+
+@task_app.command("show")
+def task_show(task_id: TaskId, as_json: Json = False) -> None:
+    """The story of a task: its state, its attempts, why they ended."""
+
+    async def show(place: Place) -> dict[str, Any]:
+        t, f = segmentation_tasks, segmentation_failures
+        async with reading(place.engine) as conn:
+            task = (
+                await conn.execute(
+                    select(t, images.c.name.label("image"), images.c.page)
+                    .join(images, images.c.id == t.c.image_id)
+                    .where(t.c.id == task_id)
+                )
+            ).first()
+            if task is None:
+                raise SpherosegError(f"there is no task {task_id}")
+            failures = await conn.execute(select(f).where(f.c.task_id == task_id).order_by(f.c.id))
+            return {**task._mapping, "failures": [dict(row._mapping) for row in failures]}
+
+    story = _ask(show)
+    if as_json:
+        print_json(story)
+        return
+    console = Console()
+    for name in ("image", "state", "attempt", "retry_count", "lost_count", "worker", "reason", "error", "started_at"):
+        if story[name] is not None:
+            console.print(f"{name.replace('_', ' '):12} {escape(str(story[name]))}", highlight=False)
+    columns = ["attempt", "cause", "reason", "error", "worker", "failed_at", "next_attempt_at", "superseded"]
+    print_rows(story["failures"], columns, as_json=False, nothing="No attempt has failed.")
+
+
+@task_app.command("retry")
+def task_retry(task_id: TaskId) -> None:
+    """Give a failed task another set of tries."""
+    _act(task_id, retry, "queued again", "only a failed task can be tried again")
+
+
+@task_app.command("cancel")
+def task_cancel(task_id: TaskId) -> None:
+    """Cancel a task that is not finished; a worker that is at it stops."""
+    _act(task_id, cancel, "cancelled", "only a task that is not finished can be cancelled")
+
+
+def _act(task_id: UUID, action: Callable[..., Awaitable[list[UUID]]], done: str, otherwise: str) -> None:
+    async def acting(place: Place) -> list[UUID]:
+        async with place.engine.begin() as conn:
+            return await action(conn, [task_id])
+
+    if not _ask(acting):
+        raise SpherosegError(f"not changed: {otherwise}; `spheroseg task show {task_id}` tells its state")
+    print(f"{task_id} {done}")
+
+
+@broker_app.command("declare")
+def broker_declare() -> None:
+    """Declare exchanges, queues and bindings, and the policies where RABBITMQ_MANAGEMENT_URL is set."""
+    settings = read_settings()
+
+    async def declare() -> None:
+        rabbit = rabbit_broker(settings)
+        try:
+            for queue in Queue:
+                await rabbit.depth(queue)
+            print(f"exchanges, queues and bindings are there ({settings.rabbitmq_queue_type})")
+            if not settings.rabbitmq_management_url:
+                print("policies were left alone: set RABBITMQ_MANAGEMENT_URL to declare them too")
+                return
+            management = Management(settings.rabbitmq_management_url, settings.rabbitmq_url)
+            try:
+                await management.set_policies(settings.rabbitmq_queue_type)
+                print("policies are set")
+            finally:
+                await management.close()
+        finally:
+            await rabbit.close()
+
+    asyncio.run(declare())
+
+
+@broker_app.command("check")
+def broker_check(as_json: Json = False) -> None:
+    """Compare what is at RabbitMQ with what should be. Exit code 1 where they differ."""
+    settings = read_settings()
+    if not settings.rabbitmq_management_url:
+        raise BrokerAway("the check asks the management API: set RABBITMQ_MANAGEMENT_URL")
+
+    async def check() -> list[dict[str, Any]]:
+        management = Management(settings.rabbitmq_management_url, settings.rabbitmq_url)
+        try:
+            findings = await management.check(settings.rabbitmq_queue_type)
+        finally:
+            await management.close()
+        return [{"what": finding.what, "what_to_do": finding.step} for finding in findings]
+
+    findings = asyncio.run(check())
+    print_rows(findings, ["what", "what_to_do"], as_json=as_json, nothing="RabbitMQ is as it should be.")
+    if findings:
+        raise typer.Exit(1)
+
+
+@broker_app.command("definitions")
+def broker_definitions(
+    vhost: Annotated[str, typer.Option(help="Virtual host that the definitions are for.")] = "spheroseg",
+) -> None:
+    """Print the topology as a RabbitMQ definitions file, without users."""
+    print(json.dumps(definitions(read_settings().rabbitmq_queue_type, vhost), indent=2))

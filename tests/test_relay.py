@@ -1,0 +1,463 @@
+"""The path through RabbitMQ, with a real node: relay, worker and collect, and what can go wrong between them."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import aio_pika
+import pytest
+import zstandard
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from spheroseg.broker import Broker
+from spheroseg.broker.fallback import FallbackBroker
+from spheroseg.broker.rabbit import RabbitBroker
+from spheroseg.broker.table import TableBroker
+from spheroseg.collect import collect
+from spheroseg.database.engine import reading
+from spheroseg.database.queue import AT_RABBITMQ
+from spheroseg.database.schema import segmentation_queue, segmentation_tasks
+from spheroseg.messages import Message, Queue, TaskFailed
+from spheroseg.relay import Relay, RelayOptions
+from spheroseg.submit import cancel
+from spheroseg.tasks import RetryPolicy
+from spheroseg.worker.loop import WorkerOptions, work
+
+from .conftest import empty_database, eventually
+from .lab import order, read_failures, read_results, read_task, submit_images
+from .rabbitmq import RabbitNode
+
+COMMAND = [sys.executable, "-m", "tests.children"]
+POLICY = RetryPolicy(max_retries=1, max_losses=3, backoff=0.05, silence=20.0)
+QUICK = RelayOptions(poll=0.05, away=2.0, missing=1.0, backoff_max=0.5)
+
+
+@dataclass
+class Lab:
+    """A database, a virtual host, and what a test starts on them."""
+
+    engine: AsyncEngine
+    node: RabbitNode
+    vhost: str
+
+    def rabbit(self) -> RabbitBroker:
+        return RabbitBroker(self.node.vhost_url(self.vhost), patience=1.0, heartbeat=5)
+
+    @asynccontextmanager
+    async def relay(self, options: RelayOptions = QUICK) -> AsyncIterator[Relay]:
+        rabbit = self.rabbit()
+        relay = Relay(self.engine, rabbit, options)
+        async with running(relay.run()):
+            yield relay
+        await rabbit.close()
+
+    @asynccontextmanager
+    async def collecting(self) -> AsyncIterator[None]:
+        rabbit = self.rabbit()
+        brokers: list[Broker] = [TableBroker(self.engine, poll=0.05), rabbit]
+        async with running(collect(self.engine, brokers, POLICY, sweep_seconds=0.5)):
+            yield
+        await rabbit.close()
+
+    @asynccontextmanager
+    async def working(
+        self, *, with_database: bool = True, slots: int = 1, deadline: float = 30.0
+    ) -> AsyncIterator[asyncio.Event]:
+        rabbit = self.rabbit()
+        table = TableBroker(self.engine, poll=0.05, lease=5.0)
+        broker: Broker = FallbackBroker(rabbit, table, patience=1.0) if with_database else rabbit
+        stopping = asyncio.Event()
+        options = WorkerOptions("test", COMMAND, slots=slots, deadline=deadline)
+        async with running(work(broker, options, stopping)):
+            yield stopping
+        await rabbit.close()
+
+    @asynccontextmanager
+    async def everything(self, **worker: Any) -> AsyncIterator[Relay]:
+        async with self.collecting(), self.working(**worker), self.relay() as relay:
+            yield relay
+
+    async def states(self) -> dict[UUID, str]:
+        async with reading(self.engine) as conn:
+            rows = await conn.execute(select(segmentation_tasks.c.id, segmentation_tasks.c.state))
+            return {row.id: row.state for row in rows}
+
+    async def all_completed(self, task_ids: Sequence[UUID], within: float = 30.0) -> None:
+        async def done() -> bool:
+            states = await self.states()
+            return all(states[task_id] == "completed" for task_id in task_ids)
+
+        await eventually(done, within, "the tasks did not complete")
+        for task_id in task_ids:
+            applied = [result for result in await read_results(self.engine, task_id) if not result.superseded]
+            assert len(applied) == 1
+
+    async def at_rabbitmq(self) -> int:
+        async with reading(self.engine) as conn:
+            rows = await conn.execute(select(segmentation_queue).where(segmentation_queue.c.holder == AT_RABBITMQ))
+            return len(rows.all())
+
+    async def row_count(self) -> int:
+        async with reading(self.engine) as conn:
+            return len((await conn.execute(select(segmentation_queue.c.id))).all())
+
+    def policy(self, queue: Queue, **definition: Any) -> None:
+        body = {"pattern": f"^{queue}$", "definition": definition, "apply-to": "queues"}
+        self.node.api("PUT", f"/api/policies/{self.vhost}/{queue}", body)
+
+    async def declared(self) -> None:
+        """The topology is there."""
+        rabbit = self.rabbit()
+        await rabbit.depth(Queue.TASKS)
+        await rabbit.close()
+
+
+@asynccontextmanager
+async def running(service: Any) -> AsyncIterator[None]:
+    task = asyncio.create_task(service)
+    try:
+        yield
+        if task.done():
+            task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+async def lab(rabbit_3: RabbitNode, postgres: Any) -> AsyncIterator[Lab]:
+    async with empty_database(postgres.url) as engine:
+        with rabbit_3.fresh_vhost() as vhost:
+            yield Lab(engine, rabbit_3, vhost)
+
+
+@pytest.fixture
+async def own(own_rabbit: RabbitNode, postgres: Any) -> AsyncIterator[Lab]:
+    """With a node that the test may break."""
+    async with empty_database(postgres.url) as engine:
+        yield Lab(engine, own_rabbit, "spheroseg")
+
+
+async def test_tasks_go_through_rabbitmq_and_come_back_as_results(lab: Lab) -> None:
+    submitted = await submit_images(lab.engine, 20)
+    async with lab.everything(with_database=False, slots=2):
+        await lab.all_completed(submitted.task_ids)
+
+        async def is_tidy() -> bool:
+            return await lab.row_count() == 0
+
+        await eventually(is_tidy, what="no row is left in the table")
+
+
+async def test_a_confirmed_message_stays_on_record_until_a_worker_begins(lab: Lab) -> None:
+    (task_id,) = (await submit_images(lab.engine, 1, seconds=3.0)).task_ids
+    async with lab.relay():
+
+        async def is_there() -> bool:
+            return await lab.at_rabbitmq() == 1
+
+        await eventually(is_there)
+        async with lab.collecting(), lab.working(with_database=False):
+
+            async def has_begun() -> bool:
+                task = await read_task(lab.engine, task_id)
+                return task.state == "processing" and task.lease_until is not None and await lab.at_rabbitmq() == 0
+
+            await eventually(has_begun, within=20)
+            await lab.all_completed([task_id])
+    assert (await read_task(lab.engine, task_id)).message_queue_id == f"{task_id}:1:task.new"
+
+
+async def test_no_more_than_the_window_waits_at_rabbitmq_and_premium_is_let_in(lab: Lab) -> None:
+    await submit_images(lab.engine, 1000)
+    options = RelayOptions(window=10, poll=0.05)
+    async with lab.relay(options):
+
+        async def is_full() -> bool:
+            return await lab.at_rabbitmq() == 10
+
+        await eventually(is_full)
+        await asyncio.sleep(0.5)
+        assert await lab.at_rabbitmq() == 10
+        premium = (await submit_images(lab.engine, 1, user="grace", tier="premium")).task_ids[0]
+
+        async def is_let_in() -> bool:
+            return await lab.at_rabbitmq() == 11
+
+        await eventually(is_let_in, within=3)
+        rabbit = lab.rabbit()
+        async with rabbit.consume(Queue.TASKS, prefetch=1) as consumer:
+            (first,) = await consumer.take(1, 5)
+            assert order(first.message).task_id == premium, "it overtakes all but what is in a worker's hand"
+        await rabbit.close()
+
+
+async def test_regular_tasks_get_their_share_of_the_window(lab: Lab) -> None:
+    await submit_images(lab.engine, 500, user="grace", tier="premium")
+    await submit_images(lab.engine, 500, user="ada")
+    rabbit = lab.rabbit()
+    options = RelayOptions(window=20, poll=0.02, low_share=0.1)
+    async with lab.relay(options), rabbit.consume(Queue.TASKS, prefetch=1) as consumer:
+        came = []
+        for _ in range(200):
+            deliveries = await consumer.take(1, 5)
+            came += [delivery.message.priority for delivery in deliveries]
+            await consumer.ack(deliveries)
+    await rabbit.close()
+    assert 4 <= came.count(1) <= 60
+    assert came.count(10) >= 120
+
+
+async def test_a_cancel_reaches_the_worker_through_rabbitmq(lab: Lab, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pids"
+    running_task = (await submit_images(lab.engine, 1, do="hang", pid_file=str(pid_file))).task_ids[0]
+    waiting_task = (await submit_images(lab.engine, 1, do="hang")).task_ids[0]
+    innocent = (await submit_images(lab.engine, 1)).task_ids[0]
+    async with lab.everything(with_database=False):
+        await eventually(lambda: pid_file.exists() and len(pid_file.read_text().split()) == 2)
+
+        async def has_begun() -> bool:
+            return (await lab.states())[running_task] == "processing" and await lab.at_rabbitmq() == 2
+
+        await eventually(has_begun)
+        async with lab.engine.begin() as conn:
+            await cancel(conn, [running_task, waiting_task])
+        await lab.all_completed([innocent], within=10)
+    states = await lab.states()
+    assert (states[running_task], states[waiting_task]) == ("cancelled", "cancelled")
+
+
+async def test_a_poison_message_is_kept_and_the_consumer_lives(lab: Lab) -> None:
+    submitted = await submit_images(lab.engine, 1)
+    rabbit = lab.rabbit()
+    bomb = zstandard.ZstdCompressor().compress(bytes(100 * 1024**2))
+    async with lab.everything(with_database=False):
+        await rabbit.publish(
+            [
+                Message("no-json", "task.new", b"\xff{not json", priority=10),
+                Message("wrong-schema", "task.new", b'{"kind": "task.new", "attempt": 0}', priority=10),
+                Message("future", "task.new", b'{"kind": "task.new", "schema_version": 99}', priority=10),
+                Message("bomb", "task.new", bomb, content_encoding="zstd", priority=10),
+                Message("no-report", "task.completed", b"[]"),
+            ]
+        )
+        await lab.all_completed(submitted.task_ids)
+
+        async def are_kept() -> bool:
+            return len(await read_failures(lab.engine, None)) == 5
+
+        await eventually(are_kept)
+    kept = await read_failures(lab.engine, None)
+    assert {failure.reason for failure in kept} == {"bad_message"}
+    assert any(bytes(failure.body) == b"\xff{not json" for failure in kept)
+    assert any("64 MB" in failure.error for failure in kept)
+    await rabbit.close()
+
+
+async def test_a_large_result_travels_compressed(lab: Lab) -> None:
+    submitted = await submit_images(lab.engine, 1, do="large")
+    async with lab.everything(with_database=False):
+        await lab.all_completed(submitted.task_ids)
+    (result,) = await read_results(lab.engine, submitted.task_ids[0])
+    assert len(result.result["outline"]) == 50_000
+
+
+async def test_expired_messages_go_back_and_use_up_nothing(lab: Lab) -> None:
+    await lab.declared()
+    lab.policy(Queue.TASKS, **{"message-ttl": 300})
+    submitted = await submit_images(lab.engine, 5)
+    async with lab.relay(), lab.collecting():
+
+        async def have_expired() -> bool:
+            failures = [await read_failures(lab.engine, task_id) for task_id in submitted.task_ids]
+            return all(failures)
+
+        await eventually(have_expired)
+        async with lab.working(with_database=False):
+            await lab.all_completed(submitted.task_ids)
+    for task_id in submitted.task_ids:
+        task = await read_task(lab.engine, task_id)
+        assert (task.attempt, task.retry_count, task.lost_count) == (1, 0, 0)
+        assert {failure.reason for failure in await read_failures(lab.engine, task_id)} == {"expired"}
+
+
+async def test_a_full_queue_refuses_and_nothing_is_lost(lab: Lab) -> None:
+    await lab.declared()
+    lab.policy(Queue.TASKS, **{"max-length": 5, "overflow": "reject-publish-dlx"})
+    submitted = await submit_images(lab.engine, 60)
+    async with lab.everything(with_database=False) as relay:
+        await lab.all_completed(submitted.task_ids)
+        assert relay.rabbit.counts.nacked > 0
+    assert {(await read_task(lab.engine, task_id)).attempt for task_id in submitted.task_ids} == {1}
+
+
+async def test_a_purged_queue_is_noticed_and_filled_again(lab: Lab) -> None:
+    submitted = await submit_images(lab.engine, 10)
+    async with lab.relay(), lab.collecting():
+
+        async def are_there() -> bool:
+            return await lab.at_rabbitmq() == 10
+
+        await eventually(are_there)
+        lab.node.purge(Queue.TASKS, lab.vhost)
+        async with lab.working(with_database=False):
+            await lab.all_completed(submitted.task_ids)
+    assert {(await read_task(lab.engine, task_id)).attempt for task_id in submitted.task_ids} == {1}
+
+
+async def test_a_deleted_queue_is_declared_and_consumed_again(lab: Lab) -> None:
+    async with lab.everything(with_database=False):
+        first = await submit_images(lab.engine, 5)
+        await lab.all_completed(first.task_ids)
+        for queue in Queue:
+            lab.node.delete_queue(queue, lab.vhost)
+        second = await submit_images(lab.engine, 5)
+        await lab.all_completed(second.task_ids)
+
+
+async def test_closed_connections_are_opened_again(lab: Lab) -> None:
+    submitted = await submit_images(lab.engine, 100)
+    async with lab.everything(with_database=False, slots=2):
+        for _ in range(3):
+            await asyncio.sleep(0.4)
+            lab.node.close_connections()
+        await lab.all_completed(submitted.task_ids, within=60)
+
+
+async def test_a_redelivered_message_is_reported_lost(lab: Lab) -> None:
+    (task_id,) = (await submit_images(lab.engine, 1)).task_ids
+    rabbit = lab.rabbit()
+    async with lab.relay(), lab.collecting():
+        async with rabbit.consume(Queue.TASKS, prefetch=1) as vanished:
+            assert len(await vanished.take(1, 5)) == 1
+        async with lab.working(with_database=False):
+            await lab.all_completed([task_id])
+    task = await read_task(lab.engine, task_id)
+    assert (task.attempt, task.retry_count, task.lost_count) == (2, 0, 1)
+    await rabbit.close()
+
+
+async def test_a_report_and_its_dead_letter_may_come_in_either_order(lab: Lab) -> None:
+    (task_id,) = (await submit_images(lab.engine, 1)).task_ids
+    rabbit = lab.rabbit()
+    async with lab.relay(), rabbit.consume(Queue.TASKS, prefetch=1) as consumer:
+        deliveries = await consumer.take(1, 5)
+        await consumer.reject(deliveries)
+
+        async def is_dead() -> bool:
+            return await rabbit.depth(Queue.DEAD_LETTERS) == 1
+
+        await eventually(is_dead)
+        async with lab.collecting():
+
+            async def is_read() -> bool:
+                return await rabbit.depth(Queue.DEAD_LETTERS) == 0
+
+            await eventually(is_read)
+            assert (await read_task(lab.engine, task_id)).state == "queued"
+            report = TaskFailed(
+                task_id=task_id,
+                attempt=1,
+                worker="w",
+                at=datetime.now(UTC),
+                reason="bad_image",
+                error="no image",
+                retryable=False,
+            )
+            await rabbit.publish([report.message()])
+
+            async def has_failed() -> bool:
+                return bool((await read_task(lab.engine, task_id)).reason == "bad_image")
+
+            await eventually(has_failed)
+    await rabbit.close()
+
+
+async def test_without_rabbitmq_tasks_are_worked_from_the_database(own: Lab) -> None:
+    async with own.everything():
+        first = await submit_images(own.engine, 5)
+        await own.all_completed(first.task_ids)
+        await asyncio.to_thread(own.node.kill)
+        second = await submit_images(own.engine, 20)
+        await own.all_completed(second.task_ids, within=10)
+        await asyncio.to_thread(own.node.start)
+        third = await submit_images(own.engine, 5)
+        await own.all_completed(third.task_ids)
+
+        async def is_back() -> bool:
+            return bool(own.node.api("GET", "/api/queues/spheroseg")[0].get("consumers", 0))
+
+        await eventually(is_back, within=30)
+
+
+async def test_what_a_broker_had_that_stays_away_is_queued_again(own: Lab) -> None:
+    submitted = await submit_images(own.engine, 10)
+    async with own.relay(), own.collecting():
+
+        async def are_there() -> bool:
+            return await own.at_rabbitmq() == 10
+
+        await eventually(are_there)
+        await asyncio.to_thread(own.node.wipe)
+        async with own.working():
+            await own.all_completed(submitted.task_ids, within=20)
+    assert {(await read_task(own.engine, task_id)).attempt for task_id in submitted.task_ids} == {1}
+
+
+@pytest.mark.parametrize("alarm", ["memory", "disk"])
+async def test_an_alarm_sends_the_work_to_the_database_and_ends_by_itself(own: Lab, alarm: str) -> None:
+    switch = own.node.memory_alarm if alarm == "memory" else own.node.disk_alarm
+    async with own.everything():
+        first = await submit_images(own.engine, 3)
+        await own.all_completed(first.task_ids)
+        await asyncio.to_thread(switch, True)
+        second = await submit_images(own.engine, 10)
+        await own.all_completed(second.task_ids, within=20)
+        await asyncio.to_thread(switch, False)
+        third = await submit_images(own.engine, 10)
+        await own.all_completed(third.task_ids)
+    for task_id in [*second.task_ids, *third.task_ids]:
+        assert (await read_task(own.engine, task_id)).retry_count == 0
+
+
+async def test_a_paused_broker_holds_nobody_up(own: Lab) -> None:
+    async with own.everything():
+        first = await submit_images(own.engine, 3)
+        await own.all_completed(first.task_ids)
+        own.node.pause()
+        try:
+            second = await submit_images(own.engine, 10)
+            await own.all_completed(second.task_ids, within=20)
+        finally:
+            own.node.resume()
+        third = await submit_images(own.engine, 10)
+        await own.all_completed(third.task_ids)
+
+
+async def test_a_worker_that_knows_only_rabbitmq_waits_for_it(own: Lab) -> None:
+    async with own.everything(with_database=False):
+        first = await submit_images(own.engine, 3)
+        await own.all_completed(first.task_ids)
+        await asyncio.to_thread(own.node.kill)
+        second = await submit_images(own.engine, 5)
+        await asyncio.sleep(1.0)
+        await asyncio.to_thread(own.node.start)
+        await own.all_completed(second.task_ids, within=60)
+
+
+async def test_a_drifted_queue_is_told_in_words(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    connection = await aio_pika.connect(lab.node.vhost_url(lab.vhost))
+    async with connection.channel() as channel:
+        await channel.declare_queue(Queue.TASKS, durable=True, arguments={"x-max-priority": 3})
+    await connection.close()
+    submitted = await submit_images(lab.engine, 2)
+    async with lab.everything(with_database=False):
+        await lab.all_completed(submitted.task_ids)
+    assert "spheroseg broker check" in capsys.readouterr().out
