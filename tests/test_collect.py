@@ -169,7 +169,8 @@ async def test_a_lost_worker_burns_no_retry_but_has_its_own_limit(engine: AsyncE
 
 async def test_a_handed_back_task_is_queued_as_the_same_attempt(engine: AsyncEngine, task_id: UUID) -> None:
     await execute(engine, "DELETE FROM segmentation_queue")
-    await apply(engine, started(task_id), failed(task_id, cause="handed_back", reason="handed_back"))
+    given_back = failed(task_id, cause="handed_back", reason="handed_back")
+    await apply(engine, started(task_id), given_back, given_back)
     task = await read_task(engine, task_id)
     assert (task.state, task.attempt, task.retry_count, task.lost_count) == ("queued", 1, 0, 0)
     assert await TableBroker(engine).depth(Queue.TASKS) == 1
@@ -198,6 +199,7 @@ async def test_an_undelivered_message_goes_back_and_uses_up_nothing(
     assert (task.state, task.attempt, task.retry_count, task.lost_count) == ("queued", 1, 0, 0)
     failures = await read_failures(engine, task_id)
     assert {(failure.cause, failure.reason) for failure in failures} == {("undelivered", reason)}
+    assert await TableBroker(engine).depth(Queue.TASKS) == 1, "ten dead letters, one message"
 
 
 async def test_a_rejected_message_and_its_report_end_the_same_in_either_order(engine: AsyncEngine) -> None:

@@ -79,10 +79,10 @@ def test_a_path_that_does_not_exist_is_wrong_use(tmp_path: Path) -> None:
         find_inputs([tmp_path / "nowhere"])
 
 
-def test_the_output_folder_is_never_an_input(tmp_path: Path) -> None:
-    write(tmp_path / "a.png")
-    write(tmp_path / "results" / "overlays" / "a.png")
-    assert [item.name for item in find_inputs([tmp_path], leave_out=tmp_path / "results").inputs] == ["a.png"]
+def test_what_a_run_has_written_is_never_an_input(tmp_path: Path) -> None:
+    for name in ("a.png", "overlays/b.png", "results/overlays/a.png", "results/.spheroseg/x.png", "results/c.png"):
+        write(tmp_path / name)
+    assert [item.name for item in find_inputs([tmp_path]).inputs] == ["a.png", "overlays/b.png", "results/c.png"]
 
 
 def test_what_changes_in_a_file_changes_its_checksum(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker.table import TableBroker
 from spheroseg.collect import collect
+from spheroseg.database.engine import reading
+from spheroseg.database.queue import depth
 from spheroseg.errors import ModelUnusable
 from spheroseg.messages import Message, Queue
 from spheroseg.submit import cancel
 from spheroseg.tasks import RetryPolicy
-from spheroseg.worker.loop import Child, WorkerOptions, work
+from spheroseg.worker.loop import WorkerOptions, work
 
 from .conftest import eventually
 from .lab import read_failures, read_results, read_task, submit_images
@@ -31,27 +33,34 @@ POLICY = RetryPolicy(max_retries=1, max_losses=2, backoff=0.05)
 
 @asynccontextmanager
 async def system(
-    engine: AsyncEngine, *, deadline: float = 30.0, grace: float = 30.0, slots: int = 1, lease: float = 3.0
+    engine: AsyncEngine,
+    *,
+    deadline: float = 30.0,
+    grace: float = 30.0,
+    slots: int = 1,
+    lease: float = 3.0,
+    command: Sequence[str] = COMMAND,
 ) -> AsyncIterator[asyncio.Event]:
     """A worker and a collect at work; set the event to stop the worker."""
     broker = TableBroker(engine, lease=lease, poll=0.05)
     stopping = asyncio.Event()
-    options = WorkerOptions("test", COMMAND, slots=slots, deadline=deadline, grace=grace)
+    options = WorkerOptions("test", command, slots=slots, deadline=deadline, grace=grace)
     collecting = asyncio.create_task(collect(engine, [broker], POLICY, sweep_seconds=0.5))
     working = asyncio.create_task(work(broker, options, stopping))
     try:
         yield stopping
         stopping.set()
         await working
-        await eventually(lambda: _is_empty(broker, Queue.RESULTS))
+        await eventually(lambda: _all_is_applied(engine))
     finally:
         for running in (working, collecting):
             running.cancel()
         await asyncio.gather(working, collecting, return_exceptions=True)
 
 
-async def _is_empty(broker: TableBroker, queue: Queue) -> bool:
-    return await broker.depth(queue) == 0
+async def _all_is_applied(engine: AsyncEngine) -> bool:
+    async with reading(engine) as conn:
+        return not any([await depth(conn, queue, in_hand=True) for queue in (Queue.RESULTS, Queue.DEAD_LETTERS)])
 
 
 async def finished(engine: AsyncEngine, task_id: UUID, within: float = 20.0) -> Any:
@@ -245,6 +254,55 @@ asyncio.run(main())
     await eventually(lambda: not is_alive(pid), within=5)
 
 
-async def test_a_command_that_is_no_child_is_a_clear_error() -> None:
-    with pytest.raises(ModelUnusable, match="did not start"):
-        await Child(["false"]).start()
+async def test_a_command_that_is_no_child_is_a_clear_error(engine: AsyncEngine) -> None:
+    options = WorkerOptions("test", ["false"])
+    with pytest.raises(ExceptionGroup) as caught:
+        await work(TableBroker(engine), options, asyncio.Event())
+    assert "does not start" in str(caught.value.exceptions[0])
+
+
+async def test_a_child_killed_while_it_starts_is_a_failure_and_the_worker_goes_on(
+    engine: AsyncEngine, tmp_path: Path
+) -> None:
+    dying = (await submit_images(engine, 1, do="exit")).task_ids[0]
+    innocent = (await submit_images(engine, 1)).task_ids[0]
+    marker = tmp_path / "started"
+    # The first child starts, the second is killed while it does, the others start.
+    program = (
+        "import os, pathlib, signal\n"
+        f"marker = pathlib.Path({str(marker)!r})\n"
+        "starts = len(marker.read_text()) if marker.exists() else 0\n"
+        "marker.write_text('x' * (starts + 1))\n"
+        "if starts == 1: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from spheroseg.worker.child import serve\n"
+        "import tests.children\n"
+        "serve(lambda: tests.children.work)\n"
+    )
+    async with system(engine, command=[sys.executable, "-c", program]):
+        assert (await finished(engine, dying)).reason == "crashed"
+        assert (await finished(engine, innocent)).state == "completed"
+
+
+async def test_a_stop_does_not_wait_for_a_child_that_starts_slowly(engine: AsyncEngine, tmp_path: Path) -> None:
+    await submit_images(engine, 2, do="exit")
+    marker = tmp_path / "started"
+    program = (
+        "import pathlib, time\n"
+        f"marker = pathlib.Path({str(marker)!r})\n"
+        "if marker.exists(): time.sleep(60)\n"
+        "marker.touch()\n"
+        "from spheroseg.worker.child import serve\n"
+        "import tests.children\n"
+        "serve(lambda: tests.children.work)\n"
+    )
+    async with system(engine, command=[sys.executable, "-c", program], grace=0.3) as stopping:
+
+        async def has_failed() -> bool:
+            broker = TableBroker(engine)
+            return await broker.depth(Queue.TASKS) == 0 or await broker.depth(Queue.TASKS) == 1
+
+        await eventually(has_failed)
+        await asyncio.sleep(1.0)
+        began = time.monotonic()
+        stopping.set()
+    assert time.monotonic() - began < 8

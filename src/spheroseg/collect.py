@@ -5,17 +5,17 @@ The rules are in `tasks.py`; here they meet the database. Also the sweep, the la
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from spheroseg.broker import Broker, Consumer, Delivery
+from spheroseg.broker import Broker, Consumer
 from spheroseg.database import queue
-from spheroseg.database.engine import DatabaseTime
+from spheroseg.database.engine import DatabaseTime, reading
 from spheroseg.database.schema import segmentation_failures, segmentation_results
 from spheroseg.database.tasks import (
     add_failure,
@@ -23,7 +23,7 @@ from spheroseg.database.tasks import (
     has_record,
     lease_task,
     read_attempts,
-    read_orders,
+    read_message_facts,
     read_orphans,
     transition,
 )
@@ -38,7 +38,7 @@ from spheroseg.messages import (
     decode_report,
     decode_task,
 )
-from spheroseg.submit import order_message
+from spheroseg.submit import task_message
 from spheroseg.tasks import UNFINISHED, Attempt, Cause, Outcome, RetryPolicy, TaskState, after
 
 log = structlog.get_logger()
@@ -51,6 +51,7 @@ PAUSE_SECONDS = 1.0
 AWAY = (BrokerAway, SQLAlchemyError, OSError)
 
 Draw = Callable[[float, float], float]
+Apply = Callable[[AsyncConnection, Sequence[Message], RetryPolicy], Awaitable[None]]
 
 
 async def collect(
@@ -64,48 +65,72 @@ async def collect(
         group.create_task(_sweep_forever(engine, policy, sweep_seconds))
 
 
-async def _consume(
-    engine: AsyncEngine, broker: Broker, name: Queue, policy: RetryPolicy, apply: Callable[..., Any]
-) -> None:
-    async with broker.consume(name, prefetch=BATCH) as consumer:
-        while True:
-            try:
-                await collect_once(engine, consumer, policy, apply)
-            except AWAY as error:
-                log.warning("collect waits", queue=name, error=str(error))
-                await asyncio.sleep(PAUSE_SECONDS)
+async def _consume(engine: AsyncEngine, broker: Broker, name: Queue, policy: RetryPolicy, apply: Apply) -> None:
+    while True:
+        try:
+            # What is in hand when something goes wrong is given back, to come again.
+            async with broker.consume(name, prefetch=BATCH) as consumer:
+                while True:
+                    await collect_once(engine, consumer, policy, apply)
+        except AWAY as error:
+            log.warning("collect tries again in a moment", queue=name, error=str(error))
+            await asyncio.sleep(PAUSE_SECONDS)
 
 
 async def collect_once(
-    engine: AsyncEngine,
-    consumer: Consumer,
-    policy: RetryPolicy,
-    apply: Callable[..., Any],
-    wait: float = 5.0,
+    engine: AsyncEngine, consumer: Consumer, policy: RetryPolicy, apply: Apply, wait: float = 5.0
 ) -> int:
     """Apply what is waiting in one transaction, then settle it; how many messages."""
     deliveries = await consumer.take(BATCH, wait)
     if deliveries:
-        async with engine.begin() as conn:
-            await apply(conn, deliveries, policy)
+        messages = [delivery.message for delivery in deliveries]
+        try:
+            async with engine.begin() as conn:
+                await apply(conn, messages, policy)
+        except DBAPIError as error:
+            if not _is_about_content(error):
+                raise
+            await _apply_one_by_one(engine, messages, policy, apply)
         # Only now: a crash before this line brings them again, and the guard recognises them.
         await consumer.ack(deliveries)
     return len(deliveries)
 
 
-async def _apply_reports(conn: AsyncConnection, deliveries: Sequence[Delivery], policy: RetryPolicy) -> None:
-    reports: list[Report] = []
-    for delivery in deliveries:
+def _is_about_content(error: DBAPIError) -> bool:
+    """Whether the database refuses what it is given, and not the work as such."""
+    # asyncpg's own classes are not all mapped; SQLSTATE classes 22 and 23 are data and constraints.
+    state = getattr(error.orig, "sqlstate", None) or ""
+    return isinstance(error, (DataError, IntegrityError)) or state[:2] in ("22", "23")
+
+
+async def _apply_one_by_one(
+    engine: AsyncEngine, messages: Sequence[Message], policy: RetryPolicy, apply: Apply
+) -> None:
+    """One that the database cannot store must not hold up the others: it is kept as unreadable."""
+    for message in messages:
         try:
-            reports.append(decode_report(delivery.message))
+            async with engine.begin() as conn:
+                await apply(conn, [message], policy)
+        except DBAPIError as error:
+            if not _is_about_content(error):
+                raise
+            async with engine.begin() as conn:
+                await _keep_unreadable(conn, message, f"the database cannot store it: {error}")
+
+
+async def _apply_reports(conn: AsyncConnection, messages: Sequence[Message], policy: RetryPolicy) -> None:
+    reports: list[Report] = []
+    for message in messages:
+        try:
+            reports.append(decode_report(message))
         except BadMessage as error:
-            await _keep_unreadable(conn, delivery.message, str(error))
+            await _keep_unreadable(conn, message, str(error))
     await apply_reports(conn, reports, policy)
 
 
-async def _apply_dead_letters(conn: AsyncConnection, deliveries: Sequence[Delivery], policy: RetryPolicy) -> None:
-    for delivery in deliveries:
-        await apply_dead_letter(conn, delivery.message, policy)
+async def _apply_dead_letters(conn: AsyncConnection, messages: Sequence[Message], policy: RetryPolicy) -> None:
+    for message in sorted(messages, key=lambda message: str(message.task_id)):
+        await apply_dead_letter(conn, message, policy)
 
 
 async def apply_reports(
@@ -233,8 +258,8 @@ async def _unfinished(
         **seen,
     )
     if again:
-        rows = await read_orders(conn, [task_id])
-        await queue.enqueue(conn, [order_message(row, delay) for row in rows])
+        rows = await read_message_facts(conn, [task_id])
+        await queue.enqueue(conn, [task_message(row, delay) for row in rows])
     log.info(
         "attempt did not finish",
         task_id=str(task_id),
@@ -257,16 +282,16 @@ async def apply_dead_letter(conn: AsyncConnection, message: Message, policy: Ret
     deaths = message.headers.get("x-death") or [{}]
     death = deaths[0].get("reason", "unknown")
     try:
-        order = decode_task(message)
+        task = decode_task(message)
     except BadMessage as error:
         await _keep_unreadable(conn, message, str(error))
         return
     if death not in ("expired", "maxlen"):
         return
-    standing = (await read_attempts(conn, [order.task_id])).get(order.task_id)
+    standing = (await read_attempts(conn, [task.task_id])).get(task.task_id)
     if standing is not None:
         outcome = Outcome(Cause.UNDELIVERED, death, _UNDELIVERED[death])
-        await _unfinished(conn, order.task_id, order.attempt, standing[1], outcome, policy)
+        await _unfinished(conn, task.task_id, task.attempt, standing[1], outcome, policy)
 
 
 _UNDELIVERED = {
@@ -288,7 +313,7 @@ async def _keep_unreadable(conn: AsyncConnection, message: Message, error: str) 
     }
     if task_id:
         state, attempt = standing[task_id]
-        number = attempt.number
+        number = _attempt_named(message, attempt.number)
         if state in UNFINISHED:
             outcome = Outcome(Cause.FAILED, BadMessage.code, error, retryable=False)
             await _unfinished(
@@ -314,6 +339,12 @@ async def _keep_unreadable(conn: AsyncConnection, message: Message, error: str) 
     )
 
 
+def _attempt_named(message: Message, otherwise: int) -> int:
+    """The attempt in the message's id, where it is one of ours."""
+    parts = message.id.split(":")
+    return int(parts[1]) if len(parts) == 3 and parts[1].isdecimal() else otherwise
+
+
 async def _sweep_forever(engine: AsyncEngine, policy: RetryPolicy, seconds: float) -> None:
     while True:
         await asyncio.sleep(seconds)
@@ -329,7 +360,12 @@ async def sweep(engine: AsyncEngine, policy: RetryPolicy) -> int:
 
     Such a task is one whose message was purged, or whose worker rejected it without a report.
     """
+    async with reading(engine) as conn:
+        orphans = await read_orphans(conn, SWEEP_LIMIT)
+    if not orphans:
+        return 0
     async with engine.begin() as conn:
+        # Once more, now that nobody changes what we see: a message may have come meanwhile.
         orphans = await read_orphans(conn, SWEEP_LIMIT)
         standing = await read_attempts(conn, [orphan.id for orphan in orphans])
         for orphan in orphans:

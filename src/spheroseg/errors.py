@@ -34,6 +34,11 @@ class UnreadableInput(SpherosegError):
     status = 422
 
 
+class InputChanged(SpherosegError):
+    code = "input_changed"
+    status = 409
+
+
 class BadParameters(SpherosegError):
     code = "bad_parameters"
     status = 422

@@ -10,13 +10,17 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from spheroseg.errors import BadImage, SpherosegError, UnreadableInput
+from spheroseg.errors import BadImage, UnreadableInput
 from spheroseg.segmentation.image import count_pages
 from spheroseg.storage import ImageStore, file_key, member_key
 
+# What a run keeps in its folder, and what it writes there for people.
+STATE_FOLDER = ".spheroseg"
+OUTPUTS = ("results.csv", "overlays", "masks", "manifest.json")
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 # Not read, but a person who hands in a folder of them must hear so.
 FOREIGN_SUFFIXES = frozenset({".czi", ".lif", ".nd2", ".oib", ".oif", ".vsi", ".lsm", ".ims", ".stk"})
@@ -49,53 +53,69 @@ class Listing:
 @dataclass
 class _Found:
     files: dict[str, str] = field(default_factory=dict)  # storage key -> name
-    problems: list[Input] = field(default_factory=list)
+    problems: dict[str, Input] = field(default_factory=dict)  # by storage key
     skipped: list[str] = field(default_factory=list)
 
+    def add_problem(self, path: Path, base: Path, code: str, sentence: str) -> None:
+        key = file_key(path)
+        self.problems[key] = Input(_name(path, base), key, problem=(code, sentence))
 
-def find_inputs(
-    paths: Sequence[Path], *, leave_out: Path | None = None, progress: Callable[[int, int], None] | None = None
-) -> Listing:
+
+def find_inputs(paths: Sequence[Path], *, progress: Callable[[int, int], None] | None = None) -> Listing:
     """List the images under `paths`, with checksums, in the order of their names.
 
-    leave_out: a folder that is never looked into, the output of this run. progress: called with (read, found).
-    Raises UnreadableInput where one of `paths` does not exist.
+    progress: called with (read, found). Raises UnreadableInput where one of `paths` does not exist.
     """
     for path in paths:
         if not path.exists():
             raise UnreadableInput(f"no such file or folder: {path}")
-    absolute = [path.absolute() for path in paths]
+    # One spelling for one file, so that it is one image however it was named.
+    absolute = [Path(os.path.abspath(path)) for path in paths]
     base = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in absolute]))
     found = _Found()
     for path in absolute:
         if path.is_dir():
-            for file in _walk(path, base, found, leave_out.absolute() if leave_out else None):
+            for file in _walk(path, base, found):
                 _add(file, base, found, is_named=False)
         else:
             _add(path, base, found, is_named=True)
-    inputs = list(found.problems)
+    inputs = list(found.problems.values())
+    store = ImageStore(".")
     with ThreadPoolExecutor(max_workers=4) as pool:
-        for done, pages in enumerate(pool.map(_read, found.files.items()), start=1):
+        for done, pages in enumerate(pool.map(partial(_read, store), found.files.items()), start=1):
             inputs.extend(pages)
             if progress:
                 progress(done, len(found.files))
     return Listing(sorted(inputs, key=lambda item: (_natural(item.name), item.page)), sorted(found.skipped))
 
 
-def _walk(folder: Path, base: Path, found: _Found, leave_out: Path | None) -> Iterator[Path]:
+def _walk(folder: Path, base: Path, found: _Found) -> Iterator[Path]:
     def unreadable(error: OSError) -> None:
         where = Path(error.filename)
         sentence = f"cannot look into the folder: {error.strerror}; give yourself the right to read it"
-        found.problems.append(Input(_name(where, base), file_key(where), problem=(UnreadableInput.code, sentence)))
+        found.add_problem(where, base, UnreadableInput.code, sentence)
 
-    for parent, folders, files in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and Path(parent, name) != leave_out)
-        yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
+    seen = {os.path.realpath(folder)}
+    for parent, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
+        # What a run wrote is no input, neither of this run nor of another.
+        left_out = OUTPUTS if STATE_FOLDER in folders else ()
+        wanted = []
+        for name in sorted(folders):
+            real = os.path.realpath(os.path.join(parent, name))
+            # A link may lead back to where we come from.
+            if not name.startswith(".") and name not in left_out and real not in seen:
+                seen.add(real)
+                wanted.append(name)
+        folders[:] = wanted
+        yield from (Path(parent, name) for name in sorted(files) if not name.startswith(".") and name not in left_out)
 
 
 def _add(path: Path, base: Path, found: _Found, *, is_named: bool) -> None:
     suffix = path.suffix.lower()
-    if suffix == ".zip":
+    if not path.is_file():
+        # A pipe or a device would never end; a broken link has nothing.
+        found.add_problem(path, base, UnreadableInput.code, "not a regular file")
+    elif suffix == ".zip":
         _add_members(path, base, found)
     elif is_named or suffix in IMAGE_SUFFIXES | FOREIGN_SUFFIXES:
         found.files.setdefault(file_key(path), _name(path, base))
@@ -109,8 +129,7 @@ def _add_members(path: Path, base: Path, found: _Found) -> None:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
     except (OSError, zipfile.BadZipFile) as error:
-        problem = (UnreadableInput.code, f"cannot open the zip archive: {error}")
-        found.problems.append(Input(name, file_key(path), problem=problem))
+        found.add_problem(path, base, UnreadableInput.code, f"cannot open the zip archive: {error}")
         return
     for member in members:
         inside = PurePosixPath(member.filename)
@@ -120,15 +139,16 @@ def _add_members(path: Path, base: Path, found: _Found) -> None:
             found.skipped.append(f"{name}/{inside}")
         elif member.flag_bits & 0x1:
             problem = (UnreadableInput.code, "encrypted in its zip archive: unpack it first")
-            found.problems.append(Input(f"{name}/{inside}", member_key(path, member.filename), problem=problem))
+            key = member_key(path, member.filename)
+            found.problems[key] = Input(f"{name}/{inside}", key, problem=problem)
         else:
             found.files.setdefault(member_key(path, member.filename), f"{name}/{inside}")
 
 
-def _read(found: tuple[str, str]) -> Iterable[Input]:
+def _read(store: ImageStore, found: tuple[str, str]) -> Iterable[Input]:
     key, name = found
     try:
-        with ImageStore(".").open(key) as file:
+        with store.open(key) as file:
             sha256 = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
             file.seek(0)
             try:
@@ -136,14 +156,17 @@ def _read(found: tuple[str, str]) -> Iterable[Input]:
             except BadImage:
                 # The worker meets the same error and reports it as the task's own.
                 pages = 1
-    except (SpherosegError, OSError, RuntimeError, NotImplementedError) as error:
+    except Exception as error:
+        # Whatever one file does to us, it is that file's problem and not the end of the list.
         sentence = str(error) or type(error).__name__
         return [Input(name, key, problem=(UnreadableInput.code, sentence))]
     return [Input(name, key, sha256, page, pages) for page in range(pages)]
 
 
 def _name(path: Path, base: Path) -> str:
-    return path.relative_to(base).as_posix() if path != base else path.name
+    name = path.relative_to(base).as_posix() if path != base else path.name
+    # A name from an old disk may hold bytes that are no text; it must be printable and storable all the same.
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -167,6 +167,11 @@ def decode_report(message: Message) -> Report:
 
 
 def _plain_body(message: Message) -> bytes:
+    # PostgreSQL stores no NUL in text, whatever a library wrote into its error.
+    return _unpacked(message).replace(b"\\u0000", b"\\ufffd")
+
+
+def _unpacked(message: Message) -> bytes:
     if message.content_encoding in (None, "", "utf-8"):
         return message.body
     if message.content_encoding != ZSTD:

@@ -17,6 +17,7 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from spheroseg.broker.table import TableBroker
@@ -28,11 +29,12 @@ from spheroseg.database.schema import images, segmentation_batches
 from spheroseg.database.schema import segmentation_tasks as t
 from spheroseg.database.tasks import count_states, hand_back_processing
 from spheroseg.errors import RunInUse
-from spheroseg.inputs import Input
+from spheroseg.inputs import OUTPUTS, STATE_FOLDER, Input
 from spheroseg.messages import Queue
 from spheroseg.segmentation.model import Model
 from spheroseg.segmentation.pipeline import Parameters
 from spheroseg.settings import Settings
+from spheroseg.storage import ImageStore, remove_partial
 from spheroseg.submit import cancel, retry, submit
 from spheroseg.tasks import UNFINISHED, TaskState
 from spheroseg.worker.loop import WorkerOptions, work
@@ -41,9 +43,6 @@ log = structlog.get_logger()
 
 # Once more for what may be better now; a damaged file is not.
 LASTING = frozenset({"bad_image", "unsupported_image", "image_too_large", "bad_parameters", "model_unusable"})
-
-
-OUTPUTS = ("results.csv", "overlays", "masks", "manifest.json")
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class RunOptions:
 
     @property
     def state_dir(self) -> Path:
-        return self.out / ".spheroseg"
+        return self.out / STATE_FOLDER
 
     @property
     def storage_dir(self) -> Path:
@@ -84,10 +83,11 @@ def run_folder(options: RunOptions) -> Iterator[None]:
     with (options.state_dir / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise RunInUse(
                 f"another run is writing to {options.out}: wait for it, or choose another folder with --out"
             ) from None
+        remove_partial(options.out)
         yield
 
 
@@ -106,10 +106,12 @@ async def prepare(engine: AsyncEngine, options: RunOptions, inputs: Sequence[Inp
         user_id = await ensure_user(conn, "local")
         project_id = await ensure_project(conn, user_id, "run")
         # The lock says that no other process works here: what is in a hand is in a dead one.
+        await queue.drop_reported(conn)
         await queue.forget_holders(conn)
         await hand_back_processing(conn)
         known = await _known_tasks(conn, options)
-        wanted = [known.get((item.storage_key, item.page, item.sha256)) for item in inputs]
+        store = ImageStore(options.storage_dir)
+        wanted = [_still_there(known.get((item.storage_key, item.page, item.sha256)), store) for item in inputs]
         fresh = [item for item, task in zip(inputs, wanted, strict=True) if task is None]
         submitted: Iterator[UUID] = iter(())
         if fresh:
@@ -136,7 +138,16 @@ async def prepare(engine: AsyncEngine, options: RunOptions, inputs: Sequence[Inp
 async def _known_tasks(conn: AsyncConnection, options: RunOptions) -> dict[tuple[str, int, str], Any]:
     b = segmentation_batches
     rows = await conn.execute(
-        select(t.c.id, t.c.state, t.c.reason, t.c.attempt, images.c.storage_key, images.c.page, images.c.sha256)
+        select(
+            t.c.id,
+            t.c.state,
+            t.c.reason,
+            t.c.attempt,
+            images.c.storage_key,
+            images.c.page,
+            images.c.sha256,
+            b.c.parameters,
+        )
         .join(b, b.c.id == t.c.batch_id)
         .join(images, images.c.id == t.c.image_id)
         .where(
@@ -145,7 +156,6 @@ async def _known_tasks(conn: AsyncConnection, options: RunOptions) -> dict[tuple
             b.c.pixel_size_um.is_not_distinct_from(options.pixel_size_um),
             t.c.state != TaskState.CANCELLED,
         )
-        .add_columns(b.c.parameters)
         .order_by(t.c.id)
     )
     parameters = asdict(options.parameters)
@@ -157,12 +167,21 @@ async def _known_tasks(conn: AsyncConnection, options: RunOptions) -> dict[tuple
     }
 
 
+def _still_there(task: Any, store: ImageStore) -> Any:
+    """A completed task whose files somebody has deleted is no longer done."""
+    if task is None or task.state != TaskState.COMPLETED:
+        return task
+    return task if store.path(f"results/{task.id}/{task.attempt}/mask.tif").exists() else None
+
+
 def _deserves_another_try(task: Any) -> bool:
     return task.state == TaskState.FAILED and task.reason not in LASTING
 
 
 @dataclass(frozen=True)
 class Progress:
+    """Of the tasks of a run."""
+
     completed: int
     failed: int
     total: int
@@ -196,7 +215,13 @@ async def process(
     elsewhere = await _finished_elsewhere(engine, task_ids)
     try:
         while True:
-            progress = await _progress(engine, elsewhere, len(task_ids))
+            try:
+                progress = await _progress(engine, elsewhere, len(task_ids))
+            except SQLAlchemyError as error:
+                # As when the disk is full for a while: nothing is lost, and what is running goes on.
+                log.warning("waiting for the database", error=str(error))
+                await asyncio.sleep(1.0)
+                continue
             show(progress)
             if progress.finished or stopping.is_set():
                 break

@@ -3,7 +3,7 @@
 import os
 import ssl
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -15,7 +15,7 @@ from spheroseg.tasks import RetryPolicy
 # Between the deadline of an attempt and giving up its worker: time for killing, reporting, a reconnect.
 SILENCE_MARGIN_SECONDS = 60.0
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
 class Settings(BaseSettings):
@@ -23,9 +23,6 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
 
-    spheroseg_env: Literal["development", "production"] = Field(
-        "development", description="development or production"
-    )
     spheroseg_data_dir: Path = Field(
         Path("~/.local/share/spheroseg"), description="folder of the embedded database and the results"
     )
@@ -41,7 +38,7 @@ class Settings(BaseSettings):
     rabbitmq_queue_type: QueueType = Field(QueueType.CLASSIC, description="classic, or quorum on RabbitMQ 4")
     rabbitmq_ca_file: Path | None = Field(None, description="certificate authority for amqps://, a PEM file")
     relay_window: int = Field(64, ge=1, le=100_000, description="tasks that may wait at RabbitMQ; the rest wait here")
-    broker_away_seconds: Annotated[float, Field(ge=0)] = Field(
+    broker_away_seconds: Annotated[float, Field(ge=0, le=86_400)] = Field(
         60.0, description="s; then what a silent RabbitMQ had is queued again"
     )
     worker_concurrency: int = Field(
@@ -55,10 +52,10 @@ class Settings(BaseSettings):
     task_max_losses: int = Field(3, ge=0, le=100, description="times that a task may be lost with its worker")
     retry_backoff_seconds: Seconds = Field(5.0, description="s; longest wait before the first retry, then doubled")
     retry_backoff_max_seconds: Seconds = Field(300.0, description="s; longest wait before any retry")
-    lease_seconds: Annotated[float, Field(ge=1.5)] = Field(
+    lease_seconds: Annotated[float, Field(ge=5, le=3600)] = Field(
         30.0, description="s; how long a task stays with a worker that has fallen silent"
     )
-    shutdown_grace_seconds: Annotated[float, Field(ge=0)] = Field(
+    shutdown_grace_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
         30.0, description="s; how long a stopping worker lets a running task go on"
     )
     model: str = Field("", description="name of the model; by default the recommended one")

@@ -17,9 +17,9 @@ from spheroseg.database import queue
 from spheroseg.database.engine import DatabaseTime
 from spheroseg.database.projects import NewImage, ensure_images, insert_new, read_tier
 from spheroseg.database.schema import segmentation_batches, segmentation_tasks
-from spheroseg.database.tasks import add_failure, read_attempts, read_leased, read_orders, transition
+from spheroseg.database.tasks import add_failure, read_leased, read_message_facts, transition_all
 from spheroseg.messages import CANCELLED_KEY, Message, TaskNew
-from spheroseg.tasks import Attempt, Cause, Decision, TaskState
+from spheroseg.tasks import Cause, TaskState
 
 PRIORITIES: Mapping[str, int] = {"regular": 1, "premium": 10}
 
@@ -97,7 +97,7 @@ async def submit(
         if image.problem:
             await add_failure(conn, task_id, 0, Cause.FAILED, *image.problem)
         else:
-            order = TaskNew(
+            new = TaskNew(
                 task_id=task_id,
                 attempt=1,
                 image_key=image.storage_key,
@@ -108,7 +108,7 @@ async def submit(
                 parameters=dict(parameters),
                 pixel_size_um=pixel_size_um,
             )
-            messages.append(order.message(priority=priority, user_id=user_id))
+            messages.append(new.message(priority=priority, user_id=user_id))
     await queue.enqueue(conn, messages)
     return Submitted(batch_id, task_ids, is_new=True)
 
@@ -129,11 +129,7 @@ async def cancel(conn: AsyncConnection, task_ids: Sequence[UUID]) -> list[UUID]:
     what RabbitMQ has, or has given out, the relay tells the workers.
     """
     elsewhere = await read_leased(conn, task_ids)
-    cancelled = []
-    for task_id, (_, attempt) in sorted((await read_attempts(conn, task_ids)).items()):
-        decision = Decision(TaskState.CANCELLED, attempt)
-        if await transition(conn, task_id, attempt.number, Cause.CANCEL, decision, finished_at=DatabaseTime()):
-            cancelled.append(task_id)
+    cancelled = await transition_all(conn, task_ids, Cause.CANCEL, TaskState.CANCELLED, finished_at=DatabaseTime())
     elsewhere |= await queue.withdraw_relayed(conn, cancelled)
     await queue.withdraw(conn, cancelled)
     await queue.enqueue(conn, [cancel_message(task_id) for task_id in cancelled if task_id in elsewhere])
@@ -142,23 +138,9 @@ async def cancel(conn: AsyncConnection, task_ids: Sequence[UUID]) -> list[UUID]:
 
 async def retry(conn: AsyncConnection, task_ids: Sequence[UUID]) -> list[UUID]:
     """Give failed tasks a fresh set of tries; the ids of what is queued again."""
-    again = []
-    for task_id, (_, attempt) in sorted((await read_attempts(conn, task_ids)).items()):
-        decision = Decision(TaskState.QUEUED, Attempt(attempt.number + 1))
-        if await transition(
-            conn,
-            task_id,
-            attempt.number,
-            Cause.RETRY,
-            decision,
-            reason=None,
-            error=None,
-            worker=None,
-            started_at=None,
-            finished_at=None,
-        ):
-            again.append(task_id)
-    await queue.enqueue(conn, [order_message(row) for row in await read_orders(conn, again)])
+    forgotten: dict[str, Any] = dict.fromkeys(["reason", "error", "worker", "started_at", "finished_at"])
+    again = await transition_all(conn, task_ids, Cause.RETRY, TaskState.QUEUED, **forgotten)
+    await queue.enqueue(conn, [task_message(row) for row in await read_message_facts(conn, again)])
     return again
 
 
@@ -166,9 +148,9 @@ def cancel_message(task_id: UUID) -> Message:
     return Message(id=f"{task_id}:cancelled", routing_key=CANCELLED_KEY, body=str(task_id).encode())
 
 
-def order_message(row: Row[Any], delay: float = 0.0) -> Message:
-    """The message of a task's current attempt, from a row of `database.tasks.read_orders`; `delay` in seconds."""
-    order = TaskNew(
+def task_message(row: Row[Any], delay: float = 0.0) -> Message:
+    """The message of a task's current attempt, from a row of `read_message_facts`; `delay` in seconds."""
+    new = TaskNew(
         task_id=row.task_id,
         attempt=row.attempt,
         image_key=row.storage_key,
@@ -179,4 +161,4 @@ def order_message(row: Row[Any], delay: float = 0.0) -> Message:
         parameters=row.parameters,
         pixel_size_um=row.pixel_size_um,
     )
-    return order.message(priority=row.priority, delay=delay, user_id=row.user_id)
+    return new.message(priority=row.priority, delay=delay, user_id=row.user_id)

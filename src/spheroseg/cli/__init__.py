@@ -15,13 +15,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
 
 from spheroseg import __version__
 from spheroseg.cli.queues import broker_app, dlq_app, queue_app, task_app
 from spheroseg.errors import SpherosegError
 from spheroseg.inputs import Listing, find_inputs
 from spheroseg.logs import log_to
-from spheroseg.report import Line, write_report
+from spheroseg.outputs import Line, write_outputs
 from spheroseg.run import Progress as RunProgress
 from spheroseg.run import RunOptions, open_run, prepare, process, run_folder
 from spheroseg.segmentation.model import MODELS, load_model
@@ -49,10 +50,21 @@ def main() -> None:
     # Answers go to stdout, and only they.
     log_to(sys.stderr, logging.WARNING)
     try:
-        app()
+        _unwrapped(app)
     except SpherosegError as error:
         Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
+
+
+def _unwrapped(command: Callable[[], None]) -> None:
+    """Several tasks that fail together fail for one reason, as a rule: show that one."""
+    try:
+        command()
+    except* SpherosegError as group:
+        first: BaseException = group
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
 
 
 @app.command()
@@ -108,8 +120,9 @@ def _run(paths: Sequence[Path], options: RunOptions, settings: Settings) -> int:
         with run_folder(options), (options.state_dir / "run.log").open("a") as log:
             log_to(log)
             lines, stopped = asyncio.run(_work(listing, options, settings, console, log))
-    except OSError as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}. Mend it, then run the same command again.")
+    except (OSError, SQLAlchemyError) as error:
+        cause = getattr(error, "orig", None) or error
+        console.print(f"[bold red]error:[/] {escape(str(cause))}. Mend it, then run the same command again.")
         return 1
     _print_summary(console, lines, options, listing, time.monotonic() - started)
     if stopped:
@@ -122,7 +135,6 @@ def _listed(paths: Sequence[Path], options: RunOptions, console: Console) -> Lis
     with console.status("Looking for images …") as status:
         return find_inputs(
             paths,
-            leave_out=options.out,
             progress=lambda done, found: status.update(f"Reading {done} of {found} files …"),
         )
 
@@ -137,7 +149,7 @@ async def _work(
         task_ids = await prepare(engine, options, listing.inputs)
         with _Bar(console, len(task_ids)) as bar:
             await process(engine, options, settings, task_ids, stopping, bar.show, log)
-        return await write_report(engine, options, listing, task_ids), bool(stopped)
+        return await write_outputs(engine, options, listing, task_ids), bool(stopped)
     finally:
         await engine.dispose()
 
@@ -289,10 +301,7 @@ def _serve(service: Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None
         _stop_on_signal(stopping)
         await service(settings, stopping)
 
-    try:
-        asyncio.run(serve())
-    except* SpherosegError as group:
-        raise group.exceptions[0] from None
+    asyncio.run(serve())
 
 
 @app.command(name="settings")

@@ -1,9 +1,10 @@
 """Opening the database, and its clock."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import event
+from sqlalchemy import Float, event, literal, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.ext.compiler import compiles
@@ -12,33 +13,33 @@ from sqlalchemy.sql.expression import FunctionElement
 
 from spheroseg.database.schema import UTCDateTime, metadata
 
+T = TypeVar("T")
+
 
 class DatabaseTime(FunctionElement[Any]):
     """The database's own clock, `seconds` from now.
 
     Leases and delays are reckoned by this one clock, so that workers whose clocks disagree do not take each
-    other's tasks.
+    other's tasks. It stands still within a statement, so that an index can be searched with it.
     """
 
     type = UTCDateTime()
-    inherit_cache = False
+    inherit_cache = True
 
     def __init__(self, seconds: float = 0.0) -> None:
-        super().__init__()
-        self.seconds = float(seconds)
+        super().__init__(literal(float(seconds), Float()))
 
 
 @compiles(DatabaseTime, "postgresql")
-def _postgresql_time(element: DatabaseTime, compiler: SQLCompiler, **_: Any) -> str:
-    if not element.seconds:
-        return "clock_timestamp()"
-    return f"(clock_timestamp() + interval '{element.seconds:.6f} seconds')"
+def _postgresql_time(element: DatabaseTime, compiler: SQLCompiler, **options: Any) -> str:
+    return f"(statement_timestamp() + make_interval(secs => {compiler.process(element.clauses, **options)}))"
 
 
 @compiles(DatabaseTime, "sqlite")
-def _sqlite_time(element: DatabaseTime, compiler: SQLCompiler, **_: Any) -> str:
+def _sqlite_time(element: DatabaseTime, compiler: SQLCompiler, **options: Any) -> str:
     # The same text as SQLAlchemy writes for a datetime, so that the two compare.
-    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', '{element.seconds:+.6f} seconds')"
+    seconds = compiler.process(element.clauses, **options)
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', format('%+.6f seconds', {seconds}))"
 
 
 def open_engine(url: str, *, pool_size: int = 5) -> AsyncEngine:
@@ -63,8 +64,17 @@ def reading(engine: AsyncEngine) -> AsyncConnection:
 
 
 async def create_tables(engine: AsyncEngine) -> None:
+    """Make the tables that are not there yet; several processes may do so at the same moment."""
     async with engine.begin() as conn:
+        if conn.dialect.name == "postgresql":
+            await conn.execute(text("SELECT pg_advisory_xact_lock(hashtext('spheroseg tables'))"))
         await conn.run_sync(metadata.create_all)
+
+
+def chunks(items: Sequence[T], size: int = 5000) -> Iterator[Sequence[T]]:
+    """Pieces small enough for one statement: PostgreSQL takes 32,767 parameters, SQLite 32,766."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:

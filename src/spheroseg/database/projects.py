@@ -1,6 +1,6 @@
 """Users, their projects, and the images in them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -10,7 +10,7 @@ from sqlalchemy import Table, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from spheroseg.database.engine import DatabaseTime
+from spheroseg.database.engine import DatabaseTime, chunks
 from spheroseg.database.schema import images, projects, users
 
 
@@ -18,7 +18,7 @@ from spheroseg.database.schema import images, projects, users
 class NewImage:
     """An image to be submitted.
 
-    name: what people call it; with `page` and `sha256` it identifies the image within its project.
+    name: what people call it. Within a project an image is known by name, page, checksum and place.
     storage_key: where a worker reads it, see `storage.ImageStore.open`.
     problem: (code, sentence) where the input is already known to be unusable; its task fails at once.
     """
@@ -75,21 +75,16 @@ async def ensure_images(conn: AsyncConnection, project_id: UUID, new: Sequence[N
                 "sha256": image.sha256,
                 "created_at": now,
             }
-            for image in new
+            # In one order for everybody: two that insert the same images wait for each other, not for ever.
+            for image in sorted(new, key=_identity)
         ],
     )
-    ids: dict[tuple[str, int, str], UUID] = {}
-    for names in _chunks(sorted({image.name for image in new}), 10_000):
-        rows = await conn.execute(
-            select(images.c.id, images.c.name, images.c.page, images.c.sha256).where(
-                images.c.project_id == project_id, images.c.name.in_(names)
-            )
-        )
-        ids.update({(row.name, row.page, row.sha256): row.id for row in rows})
-    return [ids[image.name, image.page, image.sha256] for image in new]
+    ids: dict[tuple[str, int, str, str], UUID] = {}
+    for names in chunks(sorted({image.name for image in new})):
+        rows = await conn.execute(select(images).where(images.c.project_id == project_id, images.c.name.in_(names)))
+        ids.update({(row.name, row.page, row.sha256, row.storage_key): row.id for row in rows})
+    return [ids[_identity(image)] for image in new]
 
 
-def _chunks(items: Sequence[str], size: int) -> Iterable[Sequence[str]]:
-    # A statement may have 32,767 parameters in PostgreSQL, 32,766 in SQLite.
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _identity(image: NewImage) -> tuple[str, int, str, str]:
+    return (image.name, image.page, image.sha256, image.storage_key)

@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import Row, delete, exists, false, func, insert, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from spheroseg.database.engine import DatabaseTime
+from spheroseg.database.engine import DatabaseTime, chunks
 from spheroseg.database.schema import segmentation_queue as q
 from spheroseg.database.schema import segmentation_tasks
 from spheroseg.messages import ROUTES, Message, Queue
@@ -129,9 +129,14 @@ async def claim(
 
 async def wake_due(conn: AsyncConnection) -> int:
     """Make ready what was delayed until now and what a silent holder has let expire; how many."""
-    result = await conn.execute(
-        update(q).where(~q.c.ready, q.c.visible_at <= DatabaseTime()).values(ready=true(), holder=None)
+    # Rivals do the same at the same moment: each leaves alone what another has locked.
+    due = (
+        select(q.c.id)
+        .where(~q.c.ready, q.c.visible_at <= DatabaseTime())
+        .with_for_update(skip_locked=True)
+        .cte("due")
     )
+    result = await conn.execute(update(q).where(q.c.id.in_(select(due.c.id))).values(ready=true(), holder=None))
     return result.rowcount
 
 
@@ -217,10 +222,13 @@ async def take_back(conn: AsyncConnection, older_than: float) -> int:
 
 async def withdraw_relayed(conn: AsyncConnection, task_ids: Sequence[UUID]) -> set[UUID]:
     """Remove the rows whose messages RabbitMQ has; the tasks that had one."""
-    rows = await conn.execute(
-        delete(q).where(q.c.task_id.in_(task_ids), q.c.holder == AT_RABBITMQ).returning(q.c.task_id)
-    )
-    return set(rows.scalars())
+    found: set[UUID] = set()
+    for chunk in chunks(task_ids):
+        rows = await conn.execute(
+            delete(q).where(q.c.task_id.in_(chunk), q.c.holder == AT_RABBITMQ).returning(q.c.task_id)
+        )
+        found.update(rows.scalars())
+    return found
 
 
 async def seconds_at_head(conn: AsyncConnection, queue: Queue) -> float | None:
@@ -251,7 +259,22 @@ async def forget_holders(conn: AsyncConnection) -> int:
 
 async def withdraw(conn: AsyncConnection, task_ids: Sequence[UUID]) -> int:
     """Remove the tasks' waiting and running messages from `segmentation.tasks`; how many."""
-    result = await conn.execute(delete(q).where(q.c.task_id.in_(task_ids), q.c.queue == Queue.TASKS))
+    count = 0
+    for chunk in chunks(task_ids):
+        result = await conn.execute(delete(q).where(q.c.task_id.in_(chunk), q.c.queue == Queue.TASKS))
+        count += result.rowcount
+    return count
+
+
+async def drop_reported(conn: AsyncConnection) -> int:
+    """Remove messages whose attempt has already been reported but not settled; how many.
+
+    Only for a queue whose every worker is known to be gone.
+    """
+    reported = select(q.c.task_id).where(
+        q.c.queue == Queue.RESULTS, q.c.routing_key.in_(["task.completed", "task.failed"])
+    )
+    result = await conn.execute(delete(q).where(q.c.queue == Queue.TASKS, q.c.task_id.in_(reported)))
     return result.rowcount
 
 

@@ -90,14 +90,15 @@ images = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("project_id", ForeignKey("projects.id"), nullable=False),
-    # What people call it, unique with its content within the project; a page of a stack has its number.
+    # What people call it; a page of a stack has its number.
     Column("name", Text, nullable=False),
     Column("page", Integer, nullable=False),
     Column("storage_key", Text, nullable=False),
     # Empty where the input could not even be read.
     Column("sha256", String(64), nullable=False),
     Column("created_at", UTCDateTime, nullable=False),
-    UniqueConstraint("project_id", "name", "page", "sha256"),
+    # The same file in another place is another image: a worker must find it where it is now.
+    UniqueConstraint("project_id", "name", "page", "sha256", "storage_key"),
 )
 
 segmentation_batches = Table(

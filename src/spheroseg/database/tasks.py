@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from spheroseg.database.engine import DatabaseTime
+from spheroseg.database.engine import DatabaseTime, chunks
 from spheroseg.database.queue import holds
 from spheroseg.database.schema import (
     images,
@@ -53,6 +53,38 @@ async def transition(
     return result.rowcount == 1
 
 
+async def transition_all(
+    conn: AsyncConnection, task_ids: Collection[UUID], cause: Cause, state: TaskState, **values: Any
+) -> list[UUID]:
+    """Take a person's step for all of `task_ids` that stand in a state that `cause` may find; their ids, in order.
+
+    A person means the task, whatever its attempt; a retry begins the next attempt with fresh tries.
+    """
+    step = STEPS[cause]
+    if state not in step.targets:
+        raise ValueError(f"{cause} may not lead to {state}")
+    if cause == Cause.RETRY:
+        values |= {"attempt": t.c.attempt + 1, "retry_count": 0, "lost_count": 0}
+    changed: list[UUID] = []
+    for chunk in chunks(sorted(task_ids)):
+        # Locked in the order of the ids, as collect does.
+        locked = (
+            select(t.c.id)
+            .where(t.c.id.in_(chunk), t.c.state.in_(step.sources))
+            .order_by(t.c.id)
+            .with_for_update()
+            .cte("locked")
+        )
+        rows = await conn.execute(
+            update(t)
+            .where(t.c.id.in_(select(locked.c.id)))
+            .values(state=state, version=t.c.version + 1, lease_until=None, **values)
+            .returning(t.c.id)
+        )
+        changed.extend(rows.scalars())
+    return sorted(changed)
+
+
 async def lease_task(conn: AsyncConnection, task_id: UUID, seconds: float) -> None:
     """For `seconds` from now the task's worker may report without any queue holding the task."""
     await conn.execute(update(t).where(t.c.id == task_id).values(lease_until=DatabaseTime(seconds)))
@@ -60,8 +92,11 @@ async def lease_task(conn: AsyncConnection, task_id: UUID, seconds: float) -> No
 
 async def read_leased(conn: AsyncConnection, task_ids: Collection[UUID]) -> set[UUID]:
     """Those of `task_ids` whose worker is known only through RabbitMQ."""
-    rows = await conn.execute(select(t.c.id).where(t.c.id.in_(task_ids), t.c.lease_until.is_not(None)))
-    return set(rows.scalars())
+    found: set[UUID] = set()
+    for chunk in chunks(list(task_ids)):
+        rows = await conn.execute(select(t.c.id).where(t.c.id.in_(chunk), t.c.lease_until.is_not(None)))
+        found.update(rows.scalars())
+    return found
 
 
 async def read_attempts(conn: AsyncConnection, task_ids: Collection[UUID]) -> dict[UUID, tuple[TaskState, Attempt]]:
@@ -72,9 +107,16 @@ async def read_attempts(conn: AsyncConnection, task_ids: Collection[UUID]) -> di
     return {row.id: (TaskState(row.state), Attempt(row.attempt, row.retry_count, row.lost_count)) for row in rows}
 
 
-async def read_orders(conn: AsyncConnection, task_ids: Collection[UUID]) -> Sequence[Any]:
-    """What the messages of these tasks must say: task, image and batch in one row each."""
-    rows = await conn.execute(
+async def read_message_facts(conn: AsyncConnection, task_ids: Collection[UUID]) -> Sequence[Any]:
+    """What the messages of these tasks must say: task, image and batch in one row each, in the order of the ids."""
+    found: list[Any] = []
+    for chunk in chunks(sorted(task_ids)):
+        found += await conn.execute(_message_facts().where(t.c.id.in_(chunk)).order_by(t.c.id))
+    return found
+
+
+def _message_facts() -> Any:
+    return (
         select(
             t.c.id.label("task_id"),
             t.c.attempt,
@@ -90,9 +132,7 @@ async def read_orders(conn: AsyncConnection, task_ids: Collection[UUID]) -> Sequ
         )
         .join(images, images.c.id == t.c.image_id)
         .join(segmentation_batches, segmentation_batches.c.id == t.c.batch_id)
-        .where(t.c.id.in_(task_ids))
     )
-    return rows.all()
 
 
 async def read_orphans(conn: AsyncConnection, limit: int) -> Sequence[Any]:
@@ -104,6 +144,7 @@ async def read_orphans(conn: AsyncConnection, limit: int) -> Sequence[Any]:
             or_(t.c.lease_until.is_(None), t.c.lease_until < DatabaseTime()),
             ~holds(t.c.id),
         )
+        .order_by(t.c.id)
         .limit(limit)
     )
     return rows.all()

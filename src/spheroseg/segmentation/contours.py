@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
-from skimage import draw
-from skimage.measure import find_contours
 
 from spheroseg.errors import BadParameters
 
@@ -92,6 +90,9 @@ def _polygons(
     alone = np.where((components == component) | (components == 0), probability, np.float32(-1))
     # One copy of the edge pixels carries the outline straight to the border, the sunken frame closes it there.
     alone = np.pad(np.pad(alone.astype(np.float64), 1, mode="edge"), 1, constant_values=-1.0)
+    # Here and not above: SciPy takes half a second to load, which the command line need not wait for.
+    from skimage.measure import find_contours
+
     contours = find_contours(alone, threshold, fully_connected="high")  # type: ignore[no-untyped-call]
     polygons = [_without_repeats(contour[:-1, ::-1] - 2.0) for contour in contours]
     polygons = sorted((p for p in polygons if len(p) >= 3), key=lambda p: -abs(signed_area(p)))
@@ -105,6 +106,8 @@ def _placed(polygon: Polygon, left: int, top: int, shape: tuple[int, ...]) -> Po
 
 
 def _pixels_inside(polygon: Polygon, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    from skimage import draw
+
     rows, columns = draw.polygon(polygon[:, 1] - 0.5, polygon[:, 0] - 0.5, shape)  # type: ignore[no-untyped-call]
     return rows, columns
 

@@ -10,7 +10,6 @@ from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import ConvexHull
 
 from spheroseg.segmentation.contours import Outline, Polygon, net_area, signed_area
 
@@ -111,6 +110,9 @@ def measure(outline: Outline) -> Measurements:
     perimeter = _length(outer)
     (cx, cy), covariance = _moments((outer, *outline.holes))
     major, minor, angle = _ellipse(covariance)
+    # Here and not above: it takes half a second to load, which the command line need not wait for.
+    from scipy.spatial import ConvexHull
+
     hull = outer[ConvexHull(outer).vertices]
     feret_max, feret_min, width = _calipers(hull)
     (x0, y0), (x1, y1) = outer.min(axis=0), outer.max(axis=0)

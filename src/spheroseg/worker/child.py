@@ -7,6 +7,7 @@ in here could interrupt native code.
 
 import argparse
 import hashlib
+import importlib
 import json
 import os
 import platform
@@ -22,7 +23,7 @@ import cv2
 import numpy as np
 
 from spheroseg import __version__
-from spheroseg.errors import ModelUnusable, SpherosegError, UnreadableInput
+from spheroseg.errors import InputChanged, ModelUnusable, SpherosegError, UnreadableInput
 from spheroseg.export.masks import encode_mask
 from spheroseg.export.overlays import encode_overlay
 from spheroseg.messages import TaskNew
@@ -48,14 +49,14 @@ def serve(load: Callable[[], Callable[[TaskNew], Answer]]) -> None:
     try:
         work = load()
     except SpherosegError as error:
-        _send(answers, {"unusable": str(error)})
+        _send(answers, _encode({"unusable": str(error)}))
         return
-    _send(answers, {"ready": True})
+    _send(answers, _encode({"ready": True}))
     while (request := _receive(sys.stdin.buffer)) is not None:
         try:
-            answer = {"result": work(TaskNew.model_validate(request))}
+            answer = _encode({"result": work(TaskNew.model_validate(request))})
         except Exception as error:
-            answer = {"failed": _failure(error)}
+            answer = _encode({"failed": _failure(error)})
         _send(answers, answer)
 
 
@@ -66,18 +67,20 @@ def segment_task(task: TaskNew, store: ImageStore, model: Model) -> Answer:
     with store.open(task.image_key) as file:
         if not file.seekable():
             raise UnreadableInput(f"{task.image_key} cannot be read at random")
-        _check_content(file, task)
+        _check_content(file, task, store.stamp(task.image_key))
         segmentation, image = segment(file, model, Parameters(**task.parameters), task.page, task.pixel_size_um)
     began = datetime.now(UTC)
     mask_key = f"{task.result_key}/mask.tif"
     overlay_key = f"{task.result_key}/overlay.png"
-    store.put(mask_key, encode_mask(segmentation.labels, segmentation.pixel_size))
-    store.put(overlay_key, encode_overlay(image.pixels, segmentation.objects))
+    mask = encode_mask(segmentation.labels, segmentation.pixel_size)
+    overlay = encode_overlay(image.pixels, segmentation.objects)
+    store.put(mask_key, mask)
+    store.put(overlay_key, overlay)
     writing = (datetime.now(UTC) - began).total_seconds() * 1000
     return {
         **_record(segmentation),
-        "mask_key": mask_key,
-        "overlay_key": overlay_key,
+        "mask": {"key": mask_key, "sha256": hashlib.sha256(mask).hexdigest()},
+        "overlay": {"key": overlay_key, "sha256": hashlib.sha256(overlay).hexdigest()},
         "durations_ms": {**segmentation.durations_ms, "writing": round(writing, 1)},
         "image_sha256": task.image_sha256,
     }
@@ -113,11 +116,20 @@ def _record(segmentation: Segmentation) -> Answer:
     }
 
 
-def _check_content(file: BinaryIO, task: TaskNew) -> None:
+# The file that was hashed last, so that the pages of a stack do not each read all of it.
+_last_hashed: tuple[str, int] = ("", 0)
+
+
+def _check_content(file: BinaryIO, task: TaskNew, stamp: int) -> None:
     """The result must belong to the file that was listed, not to what somebody has put in its place since."""
+    global _last_hashed
+    known = (f"{task.image_key} {task.image_sha256}", stamp)
+    if known == _last_hashed:
+        return
     if hashlib.file_digest(cast(Any, file), "sha256").hexdigest() != task.image_sha256:
-        raise UnreadableInput("the file was changed after it was listed: run the same command again")
+        raise InputChanged("the file was changed after it was listed: run the same command again")
     file.seek(0)
+    _last_hashed = known
 
 
 def _failure(error: Exception) -> Answer:
@@ -130,8 +142,12 @@ def _failure(error: Exception) -> Answer:
     return {"reason": "crashed", "error": f"{type(error).__name__}: {error}", "retryable": True}
 
 
-def _send(pipe: BinaryIO, answer: Answer) -> None:
-    body = json.dumps(answer).encode()
+def _encode(answer: Answer) -> bytes:
+    # A measurement that is no number is an error of ours, not an empty cell.
+    return json.dumps(answer, allow_nan=False).encode()
+
+
+def _send(pipe: BinaryIO, body: bytes) -> None:
     pipe.write(LENGTH.pack(len(body)) + body)
     pipe.flush()
 
@@ -167,6 +183,9 @@ def main() -> None:
     cv2.setNumThreads(1)
 
     def load() -> Callable[[TaskNew], Answer]:
+        # What the first image would otherwise have to wait for.
+        importlib.import_module("scipy.spatial")
+        importlib.import_module("skimage.measure")
         store, model = ImageStore(arguments.storage), load_model(arguments.model)
         return lambda task: segment_task(task, store, model)
 

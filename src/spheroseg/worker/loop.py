@@ -24,6 +24,7 @@ from spheroseg.messages import Message, Queue, TaskCompleted, TaskFailed, TaskNe
 log = structlog.get_logger()
 
 _LENGTH = struct.Struct(">I")
+FIRST_STARTS = 10
 
 
 class ChildDied(Exception):
@@ -46,9 +47,13 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        """Start it if it is not running. Raises ModelUnusable where it cannot load what it needs."""
+        """Start it if it is not running.
+
+        Raises ModelUnusable where it says that it cannot load what it needs, ChildDied where it says nothing.
+        """
         if self._process and self._process.returncode is None:
             return
+        await self.kill()
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=asyncio.subprocess.PIPE,
@@ -60,15 +65,19 @@ class Child:
         try:
             async with asyncio.timeout(self._start_timeout):
                 answer = await self._receive()
-        except (ChildDied, TimeoutError) as error:
+        except ChildDied as death:
             await self.kill()
-            raise ModelUnusable(f"the worker's child did not start: {str(error) or 'timeout'}") from error
+            raise ChildDied(death.reason, f"{death}, before it was ready") from None
+        except TimeoutError:
+            await self.kill()
+            raise ChildDied("not_started", f"no process was ready within {self._start_timeout:g} s") from None
         if "unusable" in answer:
             await self.kill()
             raise ModelUnusable(answer["unusable"])
 
     async def perform(self, task: TaskNew) -> dict[str, Any]:
-        """The child's answer to `task`. Raises ChildDied. When cancelled, the child must be killed."""
+        """The child's answer to `task`, started if need be. Raises ChildDied. When cancelled, kill the child."""
+        await self.start()
         assert self._process is not None
         assert self._process.stdin is not None
         body = task.model_dump_json().encode()
@@ -143,14 +152,28 @@ class Slot:
 
     async def run(self) -> None:
         try:
-            # Before the first message: what cannot work must not take work.
-            await self.child.start()
+            await self._first_start()
             async with self.broker.consume(Queue.TASKS, prefetch=1) as consumer:
                 while not self.stopping.is_set():
                     for delivery in await self._take(consumer):
                         await self._handle(consumer, delivery)
         finally:
             await self.child.kill()
+
+    async def _first_start(self) -> None:
+        """Before the first message: what cannot work must not take work."""
+        for attempt in range(1, FIRST_STARTS + 1):
+            try:
+                await self.child.start()
+                return
+            except ChildDied as death:
+                log.warning("child did not start", worker=self.name, error=str(death))
+                # What is killed from outside may live the next time; what ends by itself will do so again.
+                if attempt == FIRST_STARTS or death.reason == "crashed":
+                    raise ModelUnusable(f"the worker's child process does not start: {death}") from death
+            await _until(self.stopping, min(5.0, 0.2 * 2.0**attempt))
+            if self.stopping.is_set():
+                return
 
     async def _take(self, consumer: Consumer) -> list[Delivery]:
         try:
@@ -196,7 +219,6 @@ class Slot:
         self, task: TaskNew, started: datetime, delivery: Delivery
     ) -> TaskCompleted | TaskFailed | None:
         """The outcome of `task`; None where the message was revoked meanwhile."""
-        await self.child.start()
         performing = asyncio.create_task(self.child.perform(task))
         revoked = asyncio.create_task(delivery.revoked.wait())
         patience = asyncio.create_task(self._patience())

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +23,7 @@ from spheroseg.storage import ImageStore, write_whole
 from spheroseg.tasks import TaskState
 
 LEADING = ("image", "page", "object", "n_objects")
+LONGEST_NAME = 200
 _CHUNK = 500
 
 
@@ -41,7 +40,7 @@ class Line:
     flags: tuple[str, ...]
 
 
-async def write_report(
+async def write_outputs(
     engine: AsyncEngine, options: RunOptions, listing: Listing, task_ids: Sequence[UUID]
 ) -> list[Line]:
     """Write everything into the output folder, each file whole; what became of each input, in order."""
@@ -62,8 +61,8 @@ async def write_report(
             if result is not None:
                 outputs = {"overlay": Path("overlays", f"{name}.png"), "mask": Path("masks", f"{name}.tif")}
                 for kind, path in outputs.items():
-                    _place(store.path(result[f"{kind}_key"]), options.out / path)
-                    entry[kind] = {"path": path.as_posix(), "sha256": _sha256(options.out / path)}
+                    is_edited = _place(store.path(result[kind]["key"]), options.out / path, result[kind]["sha256"])
+                    entry[kind] = {"path": path.as_posix(), "sha256": result[kind]["sha256"], "edited": is_edited}
                 entry |= _provenance(result)
                 found = object_rows({"image": item.name, "page": item.page + 1}, result)
             entries.append(entry)
@@ -102,6 +101,8 @@ def _entry(item: Input, task: Any, failures: Sequence[Any]) -> dict[str, Any]:
         "failures": [
             {
                 "attempt": failure.attempt,
+                "cause": failure.cause,
+                "superseded": failure.superseded,
                 "reason": failure.reason,
                 "error": failure.error,
                 "worker": failure.worker,
@@ -155,19 +156,23 @@ def _unique_names(inputs: Sequence[Input]) -> list[str]:
 
 def _flat(item: Input, name: str) -> str:
     page = "" if item.pages == 1 else f"_p{item.page + 1:0{len(str(item.pages))}d}"
-    return name.replace("/", "__") + page
+    flat = name.replace("/", "__")
+    if len(flat.encode()) > LONGEST_NAME:
+        # File systems take 255 bytes; the hash keeps what is cut off apart.
+        cut = flat.encode()[: LONGEST_NAME - 9].decode(errors="ignore")
+        flat = f"{cut}-{hashlib.sha256(flat.encode()).hexdigest()[:8]}"
+    return flat + page
 
 
-def _place(stored: Path, wanted: Path) -> None:
-    """Show the stored file under its name for people, without a second copy where the file system can link."""
+def _place(stored: Path, wanted: Path, sha256: str) -> bool:
+    """Copy the stored file to its name for people. True where somebody has edited it: then it is left alone.
+
+    A copy and not a link, because some programs write into the file that they have opened.
+    """
     if wanted.exists():
-        if wanted.samefile(stored):
-            return
-        wanted.unlink()
-    try:
-        os.link(stored, wanted)
-    except OSError:
-        shutil.copyfile(stored, wanted)
+        return _sha256(wanted) != sha256
+    write_whole(wanted, stored.read_bytes())
+    return False
 
 
 def _remove_stale(out: Path, entries: Sequence[dict[str, Any]]) -> None:
