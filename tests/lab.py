@@ -31,6 +31,7 @@ async def submit_images(
     user: str = "ada",
     tier: str = "regular",
     key: str | None = None,
+    model: str = "test",
     **parameters: Any,
 ) -> Submitted:
     """A batch of `images` for `user`; `parameters` are what the tests' children do, see `tests/children.py`."""
@@ -42,7 +43,7 @@ async def submit_images(
             user_id=user_id,
             project_id=project_id,
             images=some_images(images) if isinstance(images, int) else images,
-            model="test",
+            model=model,
             parameters=parameters,
             idempotency_key=key,
         )

@@ -1,6 +1,7 @@
 """The path through RabbitMQ, with a real node: relay, worker and collect, and what can go wrong between them."""
 
 import asyncio
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -24,15 +25,18 @@ from spheroseg.collect import collect
 from spheroseg.database.engine import reading
 from spheroseg.database.queue import AT_RABBITMQ
 from spheroseg.database.schema import segmentation_queue, segmentation_tasks
+from spheroseg.errors import BrokerAway
 from spheroseg.messages import Message, Queue, TaskFailed
 from spheroseg.relay import Relay, RelayOptions
+from spheroseg.services import rabbit_broker
+from spheroseg.settings import Settings
 from spheroseg.submit import cancel
 from spheroseg.tasks import RetryPolicy
 from spheroseg.worker.loop import WorkerOptions, work
 
 from .conftest import empty_database, eventually
 from .lab import order, read_failures, read_results, read_task, submit_images
-from .rabbitmq import RabbitNode
+from .rabbitmq import RabbitNode, quiet_port
 
 COMMAND = [sys.executable, "-m", "tests.children"]
 POLICY = RetryPolicy(max_retries=1, max_losses=3, backoff=0.05, silence=20.0)
@@ -461,3 +465,28 @@ async def test_a_drifted_queue_is_told_in_words(lab: Lab, capsys: pytest.Capture
     async with lab.everything(with_database=False):
         await lab.all_completed(submitted.task_ids)
     assert "spheroseg broker check" in capsys.readouterr().out
+
+
+async def test_amqps_is_spoken_with_the_given_authority_and_refused_without(tmp_path: Path) -> None:
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    command = [*make, "-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "ca.pem")]
+    await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
+    port = quiet_port()
+    conf = [
+        f"listeners.ssl.1 = 127.0.0.1:{port}",
+        f"ssl_options.cacertfile = {tmp_path}/ca.pem",
+        f"ssl_options.certfile = {tmp_path}/ca.pem",
+        f"ssl_options.keyfile = {tmp_path}/key.pem",
+    ]
+    with RabbitNode(conf=conf) as node:
+        url = node.vhost_url("spheroseg", port=port).replace("amqp:", "amqps:")
+        settings = Settings(rabbitmq_url=url, rabbitmq_ca_file=tmp_path / "ca.pem")
+        trusting = rabbit_broker(settings)
+        await trusting.publish([Message("m", "task.failed", b"{}")])
+        assert await trusting.depth(Queue.RESULTS) == 1
+        await trusting.close()
+        suspicious = rabbit_broker(Settings(rabbitmq_url=url))
+        with pytest.raises(BrokerAway, match="certificate"):
+            await suspicious.publish([Message("m", "task.failed", b"{}")])
+        await suspicious.close()

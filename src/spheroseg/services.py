@@ -53,6 +53,7 @@ async def serve_worker(settings: Settings, stopping: asyncio.Event, command: lis
         slots=settings.worker_concurrency,
         deadline=settings.task_timeout_seconds,
         grace=settings.shutdown_grace_seconds,
+        status_file=settings.worker_status_file(),
     )
     log.info("worker starts", worker=options.name, slots=options.slots, model=model)
     if not settings.enable_message_queue:
@@ -77,7 +78,8 @@ async def serve_relay(settings: Settings, stopping: asyncio.Event) -> None:
             "the relay needs ENABLE_MESSAGE_QUEUE=true: without it workers take tasks from the database"
         )
     rabbit = rabbit_broker(settings)
-    options = RelayOptions(window=settings.relay_window, away=settings.broker_away_seconds)
+    away = settings.broker_away_seconds
+    options = RelayOptions(window=settings.relay_window, away=away, missing=max(5.0, away / 2))
     try:
         async with open_database(settings) as engine:
             await _until(stopping, Relay(engine, rabbit, options).run())

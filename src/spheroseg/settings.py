@@ -58,6 +58,7 @@ class Settings(BaseSettings):
     shutdown_grace_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
         30.0, description="s; how long a stopping worker lets a running task go on"
     )
+    worker_http_port: int = Field(8000, ge=1, le=65535, description="port of the ML service's HTTP face")
     model: str = Field("", description="name of the model; by default the recommended one")
 
     def ssl_context(self) -> ssl.SSLContext | None:
@@ -65,6 +66,10 @@ class Settings(BaseSettings):
         if not self.rabbitmq_url.startswith("amqps:"):
             return None
         return ssl.create_default_context(cafile=self.rabbitmq_ca_file)
+
+    def worker_status_file(self) -> Path:
+        """Where the worker tells the process beside it what it is doing."""
+        return self.spheroseg_data_dir.expanduser() / "worker-status.json"
 
     def resolved_database_url(self) -> str:
         return self.database_url or f"sqlite:///{self.spheroseg_data_dir.expanduser() / 'spheroseg.db'}"

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from uuid import UUID
 
 import structlog
 
@@ -20,19 +21,27 @@ class FallbackBroker:
     It needs no signal and no switch. An idle worker looks into the table too: at once while RabbitMQ does not answer
     it, and otherwise when the next message there has been waiting for `patience` seconds, which means that nobody is
     moving it to RabbitMQ, for whatever reason.
+
+    What is said of a message from the table goes into the table. At RabbitMQ it could be out of reach when the
+    message is gone, and the task would look like one that no queue holds.
     """
 
     def __init__(self, rabbit: RabbitBroker, table: TableBroker, *, patience: float = 3.0) -> None:
         self.rabbit = rabbit
         self.table = table
         self.patience = patience
+        self._consumers: list[FallbackConsumer] = []
 
     async def publish(self, messages: Sequence[Message]) -> None:
+        from_table = {task_id for consumer in self._consumers for task_id in consumer.tasks_from_table()}
+        if about_them := [message for message in messages if message.task_id in from_table]:
+            await self.table.publish(about_them)
+        others = [message for message in messages if message.task_id not in from_table]
         try:
-            await self.rabbit.publish(messages)
+            await self.rabbit.publish(others)
         except BrokerAway as error:
-            log.warning("published to the database queue instead", messages=len(messages), error=str(error))
-            await self.table.publish(messages)
+            log.warning("published to the database queue instead", messages=len(others), error=str(error))
+            await self.table.publish(others)
 
     async def depth(self, queue: Queue) -> int:
         return await self.rabbit.depth(queue) + await self.table.depth(queue)
@@ -40,7 +49,12 @@ class FallbackBroker:
     @asynccontextmanager
     async def consume(self, queue: Queue, prefetch: int) -> AsyncIterator["FallbackConsumer"]:
         async with self.rabbit.consume(queue, prefetch) as first, self.table.consume(queue, prefetch) as second:
-            yield FallbackConsumer(self, queue, first, second)
+            consumer = FallbackConsumer(self, queue, first, second)
+            self._consumers.append(consumer)
+            try:
+                yield consumer
+            finally:
+                self._consumers.remove(consumer)
 
 
 class FallbackConsumer:
@@ -63,6 +77,10 @@ class FallbackConsumer:
         if waiting is not None and waiting > self.broker.patience:
             return await self.table.take(limit, 0.0)
         return []
+
+    def tasks_from_table(self) -> set[UUID]:
+        """The tasks of the messages from the table that are in hand."""
+        return {delivery.message.task_id for delivery in self.table.held.values() if delivery.message.task_id}
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         for consumer, its_own in self._by_origin(deliveries):

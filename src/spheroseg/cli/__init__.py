@@ -280,6 +280,22 @@ def worker() -> None:
     _serve(serve_worker)
 
 
+@app.command(name="worker-http")
+def worker_http() -> None:
+    """Answer over HTTP for the worker on this machine: /health, /ready, /models, /metrics."""
+    settings = read_settings()
+    import uvicorn
+
+    from spheroseg.api.ml import create_ml_app
+
+    uvicorn.run(
+        create_ml_app(settings.worker_status_file()),
+        host="0.0.0.0",  # noqa: S104 (a container's probes come from outside)
+        port=settings.worker_http_port,
+        log_level="warning",
+    )
+
+
 @app.command()
 def relay() -> None:
     """Move tasks from the database to RabbitMQ until stopped."""

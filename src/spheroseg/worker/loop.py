@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import IO, Any
 
 import structlog
@@ -20,11 +21,13 @@ import structlog
 from spheroseg.broker import Broker, Consumer, Delivery
 from spheroseg.errors import BadMessage, BrokerAway, ModelUnusable
 from spheroseg.messages import Message, Queue, TaskCompleted, TaskFailed, TaskNew, TaskStarted, decode_task
+from spheroseg.worker.status import Status
 
 log = structlog.get_logger()
 
 _LENGTH = struct.Struct(">I")
 FIRST_STARTS = 10
+STATUS_SECONDS = 2.0
 
 
 class ChildDied(Exception):
@@ -130,20 +133,37 @@ class WorkerOptions:
     deadline: float = 300.0
     grace: float = 30.0
     child_stderr: IO[str] | int | None = None
+    status_file: Path | None = None
 
 
 async def work(broker: Broker, options: WorkerOptions, stopping: asyncio.Event) -> None:
     """Run all slots until `stopping` is set and every running task is finished or handed back."""
+    status = Status(options.name)
     async with asyncio.TaskGroup() as group:
         for number in range(options.slots):
             name = f"{options.name}/{number}"
-            group.create_task(Slot(broker, options, name, stopping).run())
+            group.create_task(Slot(broker, options, name, stopping, status).run())
+        if options.status_file:
+            group.create_task(_keep_status(status, options.status_file, stopping))
+
+
+async def _keep_status(status: Status, path: Path, stopping: asyncio.Event) -> None:
+    while not stopping.is_set():
+        try:
+            status.write(path)
+        except OSError as error:
+            log.warning("the status file cannot be written", path=str(path), error=str(error))
+        await _until(stopping, STATUS_SECONDS)
 
 
 class Slot:
     """One child and the one message that it works on."""
 
-    def __init__(self, broker: Broker, options: WorkerOptions, name: str, stopping: asyncio.Event) -> None:
+    def __init__(
+        self, broker: Broker, options: WorkerOptions, name: str, stopping: asyncio.Event, status: Status
+    ) -> None:
+        self.status = status
+        self._says("starting", name)
         self.broker = broker
         self.options = options
         self.name = name
@@ -159,6 +179,9 @@ class Slot:
                         await self._handle(consumer, delivery)
         finally:
             await self.child.kill()
+
+    def _says(self, state: str, name: str | None = None) -> None:
+        self.status.slots[name or self.name] = state
 
     async def _first_start(self) -> None:
         """Before the first message: what cannot work must not take work."""
@@ -177,8 +200,11 @@ class Slot:
 
     async def _take(self, consumer: Consumer) -> list[Delivery]:
         try:
-            return await consumer.take(1, wait=0.5)
+            deliveries = await consumer.take(1, wait=0.5)
+            self._says("busy" if deliveries else "idle")
+            return deliveries
         except BrokerAway as error:
+            self._says("away")
             log.warning("worker waits for the queue", worker=self.name, error=str(error))
             await _until(self.stopping, 1.0 + random.random())  # noqa: S311 (jitter)
             return []
@@ -211,6 +237,7 @@ class Slot:
                 return
             report = outcome
         await self._report(report.message())
+        self.status.finished[getattr(report, "reason", "completed")] += 1
         bound.info("finished", kind=report.kind, reason=getattr(report, "reason", None))
         failed = isinstance(report, TaskFailed) and report.cause != "handed_back"
         await self._settle(consumer.reject if failed else consumer.ack, delivery)

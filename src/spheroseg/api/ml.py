@@ -1,0 +1,65 @@
+"""The small HTTP face of the ML service: is the worker beside it alive, is it consuming, what has it done."""
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Response
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from spheroseg import __version__
+from spheroseg.segmentation.model import MODELS, load_model
+from spheroseg.worker.status import read_readiness
+
+
+def create_ml_app(status_file: Path) -> FastAPI:
+    """`status_file` is the one that the worker writes, see `worker/status.py`."""
+    app = FastAPI(title="spheroseg ML service", version=__version__)
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        """Alive: this process answers."""
+        return {"status": "ok"}
+
+    @app.get("/ready")
+    def ready(response: Response) -> dict[str, Any]:
+        """Ready: the worker consumes. 503 with the reason where it does not."""
+        found = read_readiness(status_file)
+        response.status_code = 200 if found.ready else 503
+        return {"ready": found.ready, "reason": found.reason, "worker": found.status}
+
+    @app.get("/models")
+    def models() -> list[dict[str, str]]:
+        """The models that can be asked for."""
+        loaded = [load_model(name) for name in MODELS]
+        return [{"name": model.name, "version": model.version, "sha256": model.sha256} for model in loaded]
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        """For Prometheus."""
+        registry = CollectorRegistry()
+        registry.register(_Figures(status_file))
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+class _Figures:
+    def __init__(self, status_file: Path) -> None:
+        self.status_file = status_file
+
+    def collect(self) -> Any:
+        found = read_readiness(self.status_file)
+        yield GaugeMetricFamily("spheroseg_worker_ready", "1 while the worker consumes.", value=float(found.ready))
+        if found.status is None:
+            return
+        slots = GaugeMetricFamily("spheroseg_worker_slots", "Slots of the worker, by what they do.", labels=["state"])
+        states = list(found.status["slots"].values())
+        for state in ("starting", "idle", "busy", "away"):
+            slots.add_metric([state], states.count(state))
+        yield slots
+        tasks = CounterMetricFamily("spheroseg_worker_tasks", "Attempts that have ended here.", labels=["outcome"])
+        for outcome, count in sorted(found.status["finished"].items()):
+            tasks.add_metric([outcome], count)
+        yield tasks
