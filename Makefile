@@ -34,9 +34,11 @@ clean: ## remove the environment and the example results
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo 'spheroseg needs Python 3.11 or newer; name one with: make PYTHON=python3.11'; exit 1; }
-	@$(PYTHON) -m venv .venv 2>/dev/null || { rm -rf .venv; \
+	@$(PYTHON) -m venv .venv >/dev/null 2>&1 || { rm -rf .venv; \
 	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	        apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv; \
+	        echo 'Installing python3-venv …'; export DEBIAN_FRONTEND=noninteractive; \
+	        { apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv; } \
+	            >.venv-apt.log 2>&1 || { cat .venv-apt.log; exit 1; }; rm -f .venv-apt.log; \
 	    else echo 'Python lacks venv here. Install it, then try again: sudo apt-get install python3-venv'; exit 1; fi; \
 	    $(PYTHON) -m venv .venv; }
 

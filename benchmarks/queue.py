@@ -127,7 +127,7 @@ async def main(arguments: argparse.Namespace) -> None:
         databases: list[Databases] = []
         if arguments.database in ("sqlite", "both"):
             databases.append(stack.enter_context(sqlite()))
-        if arguments.database in ("postgresql", "both"):
+        if arguments.database in ("postgres", "both"):
             if server := stack.enter_context(postgresql()):
                 databases.append(server)
             else:
@@ -150,8 +150,8 @@ def _sizes(argument: str) -> list[int]:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=DESCRIPTION)
-    parser.add_argument("--database", choices=["sqlite", "postgresql", "both"], default="both")
-    parser.add_argument("--tasks", type=int, default=300, help="tasks of a throughput run (%(default)s); 0: none")
+    parser.add_argument("--database", choices=["sqlite", "postgres", "both"], default="both")
+    parser.add_argument("--tasks", type=int, default=200, help="tasks of a throughput run (%(default)s); 0: none")
     parser.add_argument(
         "--backlogs",
         type=_sizes,

@@ -15,8 +15,9 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from typing import Any
 
 import cv2
@@ -309,8 +310,23 @@ def many_images(folder: Path, count: int) -> None:
 
 
 def children_of(pid: int) -> list[int]:
-    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout
-    return [int(child) for child in found.split()]
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(stat.parent.name))
+    return found
+
+
+@contextmanager
+def begun(*arguments: Any, env: dict[str, str] | None = None, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A run in the background, which does not outlive the test."""
+    process = subprocess.Popen(command(*arguments), env={**os.environ, **QUICK, **(env or {})}, text=True, **options)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def check_once_each(out: Path, count: int) -> None:
@@ -331,25 +347,20 @@ def test_killed_at_any_moment_and_started_again_it_goes_on(tmp_path: Path) -> No
     many_images(folder, 40)
     kills, patience = 0, 3.0
     for _ in range(60):
-        process = subprocess.Popen(
-            command(folder, "--out", out, "--workers", "2"),
-            env={**os.environ, **QUICK, "TASK_MAX_RETRIES": "20"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        end = time.monotonic() + chance.uniform(0.3, patience)
-        # A slow machine may need longer than that only to begin.
-        patience *= 1.1
-        while process.poll() is None and time.monotonic() < end:
-            time.sleep(chance.uniform(0.2, 0.6))
-            if chance.random() < 0.5 and (children := children_of(process.pid)):
-                # Also while they start.
-                os.kill(chance.choice(children), signal.SIGKILL)
-        if process.poll() is None:
-            process.kill()
-            kills += 1
-        _, complaint = process.communicate()
+        hardy = {"TASK_MAX_RETRIES": "20"}
+        with begun(folder, "--out", out, "--workers", "2", env=hardy, stdout=DEVNULL, stderr=PIPE) as process:
+            end = time.monotonic() + chance.uniform(0.3, patience)
+            # A slow machine may need longer than that only to begin.
+            patience *= 1.1
+            while process.poll() is None and time.monotonic() < end:
+                time.sleep(chance.uniform(0.2, 0.6))
+                if chance.random() < 0.5 and (children := children_of(process.pid)):
+                    # Also while they start.
+                    os.kill(chance.choice(children), signal.SIGKILL)
+            if process.poll() is None:
+                process.kill()
+                kills += 1
+            _, complaint = process.communicate()
         assert "Traceback" not in complaint
         if process.returncode == 0:
             break
@@ -359,22 +370,21 @@ def test_killed_at_any_moment_and_started_again_it_goes_on(tmp_path: Path) -> No
     check_once_each(out, 40)
 
 
+def wait_for_the_first_mask(out: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not list((out / ".spheroseg" / "storage").rglob("mask.tif")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_interrupted_from_the_keyboard_it_stops_in_order_and_goes_on_later(tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     many_images(folder, 60)
-    process = subprocess.Popen(
-        command(folder, "--out", out, "--workers", "1"),
-        env={**os.environ, **QUICK},
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 30
-    while not list((out / ".spheroseg" / "storage").rglob("mask.tif")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    # As a terminal does: the whole foreground group is told.
-    os.killpg(process.pid, signal.SIGINT)
-    said, _ = process.communicate(timeout=30)
+    with begun(folder, "--out", out, "--workers", "1", stdout=PIPE, start_new_session=True) as process:
+        wait_for_the_first_mask(out)
+        # As a terminal does: the whole foreground group is told.
+        os.killpg(process.pid, signal.SIGINT)
+        said, _ = process.communicate(timeout=30)
     assert process.returncode == 130, said
     assert "goes on from here" in said
     counts = manifest(out)["counts"]
@@ -383,6 +393,21 @@ def test_interrupted_from_the_keyboard_it_stops_in_order_and_goes_on_later(tmp_p
     assert len(rows(out)) == counts["completed"]
     run(folder, "--out", out)
     check_once_each(out, 60)
+
+
+def test_a_reader_that_goes_away_does_not_stop_the_work(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with begun(EXAMPLES, "--out", out, stdout=PIPE, stderr=PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        complaint = process.stderr.read()
+        process.wait(timeout=60)
+    assert (process.returncode, complaint) == (0, "")
+    with open("/dev/full", "w") as full, begun(EXAMPLES, "--out", out, stdout=full, stderr=PIPE) as process:
+        _, complaint = process.communicate(timeout=60)
+    assert (process.returncode, complaint) == (0, "")
+    assert len(rows(out)) == 8
 
 
 def test_the_outputs_of_a_run_are_never_inputs(tmp_path: Path) -> None:
@@ -455,37 +480,22 @@ def test_a_folder_that_was_moved_is_done_once_more_and_then_known(tmp_path: Path
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     many_images(folder, 60)
-    process = subprocess.Popen(
-        command(folder, "--out", out, "--workers", "1"), stdout=subprocess.DEVNULL, env={**os.environ, **QUICK}
-    )
-    try:
-        deadline = time.monotonic() + 30
-        while not (out / ".spheroseg" / "spheroseg.db").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+    with begun(folder, "--out", out, "--workers", "1", stdout=DEVNULL):
+        wait_for_the_first_mask(out)
         assert "another run is writing" in run(folder, "--out", out, code=2)
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_a_file_changed_after_it_was_listed_does_not_lend_its_name_to_other_pixels(tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
-    many_images(folder, 40)
-    process = subprocess.Popen(
-        command(folder, "--out", out, "--workers", "1"),
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **QUICK},
-    )
-    deadline = time.monotonic() + 30
-    while not list((out / ".spheroseg" / "storage").rglob("mask.tif")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    shutil.copy(folder / "image_000.png", folder / "image_039.png")
-    said, _ = process.communicate(timeout=60)
+    many_images(folder, 60)
+    with begun(folder, "--out", out, "--workers", "1", stdout=PIPE) as process:
+        wait_for_the_first_mask(out)
+        shutil.copy(folder / "image_000.png", folder / "image_059.png")
+        said, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "changed after it was listed" in said
     run(folder, "--out", out)
-    assert manifest(out)["counts"]["completed"] == 40
+    assert manifest(out)["counts"]["completed"] == 60
 
 
 def test_all_real_spheroids_complete(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ SWEEP_SECONDS = 15.0
 SWEEP_LIMIT = 1000
 
 PAUSE_SECONDS = 1.0
+GATHER_SECONDS = 0.05
 AWAY = (BrokerAway, SQLAlchemyError, OSError)
 
 Draw = Callable[[float, float], float]
@@ -71,7 +72,9 @@ async def _consume(engine: AsyncEngine, broker: Broker, name: Queue, policy: Ret
             # What is in hand when something goes wrong is given back, to come again.
             async with broker.consume(name, prefetch=BATCH) as consumer:
                 while True:
-                    await collect_once(engine, consumer, policy, apply)
+                    if await collect_once(engine, consumer, policy, apply) < BATCH:
+                        # A transaction for each report would cost more than the reports: let some gather.
+                        await asyncio.sleep(GATHER_SECONDS)
         except AWAY as error:
             log.warning("collect tries again in a moment", queue=name, error=str(error))
             await asyncio.sleep(PAUSE_SECONDS)
@@ -139,8 +142,17 @@ async def apply_reports(
     """Apply `reports` in the caller's transaction; late, duplicate and unknown ones change no state."""
     # Always in the order of the ids: two collects that meet the same tasks wait for each other, not for ever.
     # The sort is stable, so a task's reports stay in their own order.
+    ended = {(report.task_id, report.attempt) for report in reports if isinstance(report, TaskCompleted)}
+    standings = await read_attempts(conn, {report.task_id for report in reports})
+    stepped: set[UUID] = set()
     for report in sorted(reports, key=lambda report: report.task_id):
-        standing = (await read_attempts(conn, [report.task_id])).get(report.task_id)
+        if isinstance(report, TaskStarted) and (report.task_id, report.attempt) in ended:
+            # Nobody would see it processing: it is completed in this very transaction.
+            continue
+        if report.task_id in stepped:
+            standings |= await read_attempts(conn, [report.task_id])
+        stepped.add(report.task_id)
+        standing = standings.get(report.task_id)
         bound = log.bind(task_id=str(report.task_id), attempt=report.attempt, worker=report.worker)
         if standing is None:
             bound.warning("report of an unknown task ignored", kind=report.kind)

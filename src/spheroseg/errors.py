@@ -78,6 +78,11 @@ class BadSettings(SpherosegError):
     code = "bad_settings"
 
 
+class OutputUnusable(SpherosegError):
+    code = "output_unusable"
+    status = 422
+
+
 class RunInUse(SpherosegError):
     code = "run_in_use"
     status = 409

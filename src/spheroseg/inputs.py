@@ -70,7 +70,9 @@ def find_inputs(paths: Sequence[Path], *, progress: Callable[[int, int], None] |
         if not path.exists():
             raise UnreadableInput(f"no such file or folder: {path}")
     # One spelling for one file, so that it is one image however it was named.
-    absolute = [Path(os.path.abspath(path)) for path in paths]
+    absolute = [
+        Path(os.path.realpath(path.parent)) / path.name if path.is_file() else path.resolve() for path in paths
+    ]
     base = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in absolute]))
     found = _Found()
     for path in absolute:

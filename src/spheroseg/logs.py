@@ -1,27 +1,41 @@
 """One structured line per event; task_id, attempt and worker are bound by whoever knows them."""
 
 import logging
+import os
 import sys
 from contextlib import suppress
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import structlog
 
 
-class _Tolerant:
-    """A stream whose full disk does not stop the work that is being told of."""
+class Tolerant:
+    """A stream whose full disk, or reader that went away, does not stop the work that is being told of."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
     def write(self, text: str) -> int:
-        with suppress(OSError):
+        try:
             self._stream.write(text)
+        except OSError:
+            self._give_up()
         return len(text)
 
     def flush(self) -> None:
-        with suppress(OSError):
+        try:
             self._stream.flush()
+        except OSError:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        # What is still buffered would fail again when the process ends, and change its exit code.
+        with suppress(OSError, ValueError):
+            if not self._stream.seekable():
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
 def log_to(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
@@ -38,5 +52,5 @@ def log_to(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _Tolerant(stream))),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, Tolerant(stream))),
     )

@@ -4,6 +4,7 @@ Everything that a run knows lies in its output folder, so the same command goes 
 """
 
 import asyncio
+import errno
 import fcntl
 import os
 import sys
@@ -28,7 +29,7 @@ from spheroseg.database.projects import NewImage, ensure_project, ensure_user
 from spheroseg.database.schema import images, segmentation_batches
 from spheroseg.database.schema import segmentation_tasks as t
 from spheroseg.database.tasks import count_states, hand_back_processing
-from spheroseg.errors import RunInUse
+from spheroseg.errors import OutputUnusable, RunInUse
 from spheroseg.inputs import OUTPUTS, STATE_FOLDER, Input
 from spheroseg.messages import Queue
 from spheroseg.segmentation.model import Model
@@ -68,18 +69,26 @@ class RunOptions:
 def run_folder(options: RunOptions) -> Iterator[None]:
     """Make the output folder and keep it for this process.
 
-    Raises RunInUse where another run has it, or where it holds files of that name that no run has made.
+    Raises RunInUse where another run has it, OutputUnusable where it cannot be written to or holds files of that
+    name that no run has made.
     """
     if options.out.exists() and not options.out.is_dir():
-        raise RunInUse(f"{options.out} is a file, not a folder: name a folder with --out")
+        raise OutputUnusable(f"{options.out} is a file, not a folder: name a folder with --out")
     if not options.state_dir.exists():
         foreign = [name for name in OUTPUTS if (options.out / name).exists()]
         if foreign:
-            raise RunInUse(
+            raise OutputUnusable(
                 f"{options.out} already holds {', '.join(foreign)} that no run has made: "
                 "choose another folder with --out"
             )
-    options.storage_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        options.storage_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise OutputUnusable(
+            f"cannot write to {options.out}: {error.strerror}; name another folder with --out"
+        ) from None
     with (options.state_dir / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,5 +1,6 @@
 """RabbitMQ's management API: what AMQP cannot tell, and policies."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -51,9 +52,14 @@ class Management:
         return found
 
     async def set_policies(self, queue_type: QueueType) -> None:
+        """Set them, and return when they are in force, a moment later."""
         for wanted in definitions(queue_type, self.vhost)["policies"]:
             body = {key: wanted[key] for key in ("pattern", "definition", "priority", "apply-to")}
             await self._ask("PUT", "policies", self.vhost, wanted["name"], body=body)
+        for _ in range(100):
+            if not [finding for finding in await self.check(queue_type) if "policy" in finding.what]:
+                return
+            await asyncio.sleep(0.1)
 
     async def check(self, queue_type: QueueType) -> list[Finding]:
         """Compare what is there with the topology; nothing is changed."""

@@ -293,6 +293,11 @@ class RabbitBroker:
         try:
             declared = await self._consuming.ask(channel.declare_queue(queue, passive=True))
             return declared.declaration_result.message_count or 0
+        except BrokerAway as error:
+            if isinstance(error.__cause__, ChannelNotFoundEntity):
+                # A deleted queue is declared again by a new connection.
+                self._consuming.forget()
+            raise
         finally:
             with suppress(BrokerAway):
                 await self._consuming.ask(channel.close())

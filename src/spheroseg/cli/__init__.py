@@ -1,6 +1,7 @@
 """The command line: processes and questions."""
 
 import asyncio
+import io
 import logging
 import os
 import signal
@@ -8,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 from rich.console import Console
@@ -21,7 +22,7 @@ from spheroseg import __version__
 from spheroseg.cli.queues import broker_app, dlq_app, queue_app, task_app
 from spheroseg.errors import SpherosegError
 from spheroseg.inputs import Listing, find_inputs
-from spheroseg.logs import log_to
+from spheroseg.logs import Tolerant, log_to
 from spheroseg.outputs import Line, write_outputs
 from spheroseg.run import Progress as RunProgress
 from spheroseg.run import RunOptions, open_run, prepare, process, run_folder
@@ -31,7 +32,6 @@ from spheroseg.services import serve_collect, serve_relay, serve_worker
 from spheroseg.settings import Settings, read_settings
 
 app = typer.Typer(
-    help=__doc__,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -47,6 +47,10 @@ SUMMARY_LINES = 40
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that knows only ASCII must not stop a run over a file name.
+            stream.reconfigure(errors="backslashreplace")
     # Answers go to stdout, and only they.
     log_to(sys.stderr, logging.WARNING)
     try:
@@ -110,7 +114,8 @@ def run(
 
 
 def _run(paths: Sequence[Path], options: RunOptions, settings: Settings) -> int:
-    console = Console(soft_wrap=not sys.stdout.isatty())
+    # Whoever reads may go away, or have a full disk: that must not stop the work.
+    console = Console(file=cast(TextIO, Tolerant(sys.stdout)), soft_wrap=not sys.stdout.isatty())
     started = time.monotonic()
     try:
         listing = _listed(paths, options, console)
@@ -161,6 +166,8 @@ def _stop_on_signal(stopping: asyncio.Event, console: Console | None = None) -> 
     def stop(number: signal.Signals) -> None:
         if came:
             # Nothing is lost: the children die with us, and what they had is done again.
+            if console:
+                console.show_cursor(True)
             os._exit(130)
         came.append(number)
         stopping.set()
@@ -180,7 +187,7 @@ class _Bar:
         self.console = console
         self.total = total
         self.first: int | None = None
-        self.began = time.monotonic()
+        self.began: float | None = None
         self.printed = -1.0
         self.bar = Progress(
             SpinnerColumn(),
@@ -221,6 +228,10 @@ class _Bar:
         new = done - self.first
         if not new or done == self.total:
             return ""
+        if self.began is None:
+            # From the first image that is finished: what came before was starting up.
+            self.began, self.first = time.monotonic(), done
+            return ""
         seconds = (time.monotonic() - self.began) / new * (self.total - done)
         return f"about {_duration(seconds)} left"
 
@@ -255,7 +266,9 @@ def _print_summary(
         highlight=False,
     )
     if listing.skipped:
-        console.print(f"{len(listing.skipped)} files are no images and were left alone (named in manifest.json)")
+        count = len(listing.skipped)
+        what = "1 file is no image and was" if count == 1 else f"{count} files are no images and were"
+        console.print(f"{what} left alone (named in manifest.json)", highlight=False)
     for name, what in (
         ("results.csv", "a row an object"),
         ("overlays/", "outlines and numbers, to look at"),
@@ -344,10 +357,14 @@ def _without_password(value: str) -> str:
         return value
 
 
-@app.command()
-def version() -> None:
-    """Show the version."""
-    print(__version__)
+@app.callback(invoke_without_command=True)
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Segment microscope images of spheroids; look after the queue that does it."""
+    if show:
+        print(__version__)
+        raise typer.Exit
 
 
 if __name__ == "__main__":

@@ -30,16 +30,13 @@ RELAY_LEASE = 3900.0
 
 async def enqueue(conn: AsyncConnection, messages: Sequence[Message]) -> None:
     """Insert `messages` in the caller's transaction."""
-    now = (await conn.execute(select(DatabaseTime()))).scalar_one()
     groups: dict[tuple[str, int, UUID | None, float], list[Message]] = defaultdict(list)
     for message in messages:
         groups[ROUTES[message.routing_key], message.priority, message.user_id, message.delay].append(message)
     for (queue, priority, user_id, delay), group in groups.items():
         turn = 0 if user_id is None else await _next_turn(conn, queue, priority, user_id)
-        # executemany cannot carry a SQL expression, hence one statement for the group's moment.
-        due = (await conn.execute(select(DatabaseTime(delay)))).scalar_one() if delay else now
         await conn.execute(
-            insert(q),
+            insert(q).values(enqueued_at=DatabaseTime(), visible_at=DatabaseTime(delay)),
             [
                 {
                     "queue": queue,
@@ -53,9 +50,7 @@ async def enqueue(conn: AsyncConnection, messages: Sequence[Message]) -> None:
                     "priority": priority,
                     "turn": turn + offset if user_id is not None else 0,
                     "ready": delay <= 0,
-                    "visible_at": due,
                     "deliveries": 0,
-                    "enqueued_at": now,
                 }
                 for offset, message in enumerate(group)
             ],
@@ -71,8 +66,10 @@ async def _next_turn(conn: AsyncConnection, queue: str, priority: int, user_id: 
         .scalar_subquery()
     )
     own = (
-        select(func.max(q.c.turn))
+        select(q.c.turn)
         .where(q.c.user_id == user_id, q.c.priority == priority, q.c.queue == queue)
+        .order_by(q.c.turn.desc())
+        .limit(1)
         .scalar_subquery()
     )
     now_served, last_own = (await conn.execute(select(served, own))).one()

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy import func, insert, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database.engine import DatabaseTime, chunks
@@ -140,7 +140,8 @@ async def read_orphans(conn: AsyncConnection, limit: int) -> Sequence[Any]:
     rows = await conn.execute(
         select(t.c.id, t.c.state, t.c.attempt)
         .where(
-            t.c.state.in_([state.value for state in sorted(UNFINISHED)]),
+            # Literal, so that SQLite sees that the partial index of the unfinished will do.
+            t.c.state.in_([literal_column(f"'{state}'") for state in sorted(UNFINISHED)]),
             or_(t.c.lease_until.is_(None), t.c.lease_until < DatabaseTime()),
             ~holds(t.c.id),
         )
