@@ -8,7 +8,7 @@ stays away, is wiped or purged strands nothing: its rows are made ready again.
 import asyncio
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 import uuid_utils.compat as uuid
@@ -54,6 +54,7 @@ class Relay:
         self.holder = f"relay-{uuid.uuid7()}"
         self._table = TableBroker(engine)
         self._refusals = 0
+        self._owed = 0.0
         self._away_since: float | None = None
         self._checked = time.monotonic()
 
@@ -86,20 +87,35 @@ class Relay:
         room = self.options.window - ready
         if self._refusals:
             # One to see whether it is over, before many wait for an answer that does not come.
-            moved += await self._move_tasks(1)
+            priorities = await self._move_tasks(1)
         elif room > 0:
             low = sum(random.random() < self.options.low_share for _ in range(room))  # noqa: S311 (a share)
-            moved += await self._move_tasks(low, lowest_first=True)
-            moved += await self._move_tasks(room - low)
+            priorities = await self._move_tasks(low, lowest_first=True)
+            priorities += await self._move_tasks(room - low)
         else:
-            moved += await self._move_tasks(2 * self.options.window - ready, above=PREMIUM_ABOVE)
+            priorities = await self._move_tasks(2 * self.options.window - ready, above=PREMIUM_ABOVE)
+        priorities += await self._move_owed(priorities)
+        moved += len(priorities)
         if ready == 0 and time.monotonic() - self._checked > self.options.missing:
             await self._look_for_lost()
         return moved
 
-    async def _move_tasks(self, limit: int, *, lowest_first: bool = False, above: int = -1) -> int:
+    async def _move_owed(self, priorities: list[int]) -> list[int]:
+        """Let some of the lowest class go along with premium ones, as if they were of that class.
+
+        A classic queue's order is strict: with its own priority none would come out while premium ones keep coming.
+        """
+        self._owed += self.options.low_share * sum(priority > PREMIUM_ABOVE for priority in priorities)
+        owed = int(self._owed)
+        self._owed -= owed
+        return await self._move_tasks(owed, lowest_first=True, priority=max(priorities)) if owed else []
+
+    async def _move_tasks(
+        self, limit: int, *, lowest_first: bool = False, above: int = -1, priority: int | None = None
+    ) -> list[int]:
+        """Up to `limit`, published with `priority` or else their own; the own priorities of those moved."""
         if limit <= 0:
-            return 0
+            return []
         async with self.engine.begin() as conn:
             rows = await table.claim(
                 conn,
@@ -112,8 +128,11 @@ class Relay:
                 is_delivery=False,
             )
         if not rows:
-            return 0
-        errors = await self.rabbit.publish_each([to_message(row) for row in rows])
+            return []
+        messages = [to_message(row) for row in rows]
+        if priority is not None:
+            messages = [replace(message, priority=priority) for message in messages]
+        errors = await self.rabbit.publish_each(messages)
         confirmed = [row.id for row, error in zip(rows, errors, strict=True) if error is None]
         refused = [row.id for row, error in zip(rows, errors, strict=True) if error is not None]
         first_error = next((error for error in errors if error is not None), None)
@@ -130,7 +149,7 @@ class Relay:
                 "not taken by RabbitMQ", messages=len(refused), error=str(first_error), again_in_s=round(delay, 2)
             )
             raise first_error
-        return len(confirmed)
+        return [row.priority for row in rows]
 
     async def _move_cancels(self) -> int:
         async with self.engine.begin() as conn:

@@ -352,7 +352,8 @@ class RabbitConsumer:
             if deliveries or left <= 0:
                 return deliveries
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._news.wait()
 
     def _buffered(self, limit: int) -> list[Delivery]:
         deliveries: list[Delivery] = []

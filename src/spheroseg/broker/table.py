@@ -71,8 +71,7 @@ class TableBroker:
             yield consumer
         finally:
             renewal.cancel()
-            with suppress(asyncio.CancelledError):
-                await renewal
+            await asyncio.gather(renewal, return_exceptions=True)
             await consumer.give_back()
 
     async def wake_due(self) -> None:
@@ -111,7 +110,8 @@ class TableConsumer:
             if left <= 0:
                 return []
             with suppress(TimeoutError):
-                await asyncio.wait_for(wakeup.wait(), min(left, self.broker.poll))
+                async with asyncio.timeout(min(left, self.broker.poll)):
+                    await wakeup.wait()
 
     async def _claim(self, room: int) -> list[Delivery]:
         lowest_first = random.random() < self.broker.low_share  # noqa: S311 (a share, not a secret)
