@@ -326,7 +326,10 @@ def begun(*arguments: Any, env: dict[str, str] | None = None, **options: Any) ->
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream:
+                stream.close()
 
 
 def check_once_each(out: Path, count: int) -> None:
