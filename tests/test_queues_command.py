@@ -163,6 +163,7 @@ async def test_the_topology_is_declared_checked_and_its_drift_told_with_the_step
         await rabbit.close()
         figures = json.loads(spheroseg("queue", "show", env=env))
         assert figures["queue"]["status"] == "connected"
+        assert figures["queue"]["since"] is not None
         assert figures["queues"]["segmentation.results"]["consumers"] == 0
         assert "r" in spheroseg("queue", "peek", "segmentation.results", env=env)
 

@@ -51,11 +51,14 @@ async def _connection(rabbit: RabbitBroker | None) -> dict[str, Any]:
     try:
         await rabbit.depth(Queue.TASKS)
     except BrokerAway as error:
-        since = None
-        if rabbit.away_since is not None:
-            since = datetime.now(UTC) - timedelta(seconds=time.monotonic() - rabbit.away_since)
-        return {"status": "disconnected", "since": since.isoformat() if since else None, "reason": str(error)}
-    return {"status": "connected"}
+        return {"status": "disconnected", "since": _moment(rabbit.away_since), "reason": str(error)}
+    return {"status": "connected", "since": _moment(rabbit.connected_since)}
+
+
+def _moment(monotonic: float | None) -> str | None:
+    if monotonic is None:
+        return None
+    return (datetime.now(UTC) - timedelta(seconds=time.monotonic() - monotonic)).isoformat()
 
 
 async def _queues(rabbit: RabbitBroker | None, management: Management | None) -> dict[str, dict[str, Any]]:

@@ -73,6 +73,7 @@ class Link:
         self.heartbeat = heartbeat
         self.ssl_context = ssl_context
         self.away_since: float | None = None
+        self.connected_since: float | None = None
         self._declare = declare
         self._connection: AbstractConnection | None = None
         self._opening = asyncio.Lock()
@@ -116,6 +117,7 @@ class Link:
         except BrokerAway as error:
             self.give_up(error)
             raise
+        self.connected_since = time.monotonic()
         return connection
 
     def give_up(self, error: BrokerAway) -> None:
@@ -209,6 +211,11 @@ class RabbitBroker:
     def away_since(self) -> float | None:
         """Since when (monotonic seconds) the server does not answer; None while it does or nobody has asked."""
         return self._publishing.away_since or self._consuming.away_since
+
+    @property
+    def connected_since(self) -> float | None:
+        """Since when (monotonic seconds) this process has its consuming connection."""
+        return self._consuming.connected_since
 
     async def close(self) -> None:
         await self._publishing.close()
