@@ -11,7 +11,6 @@ from typing import TypeVar
 import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
-from aio_pika.exceptions import AMQPException
 
 from spheroseg.errors import BrokerAway
 
@@ -122,8 +121,9 @@ class Link:
             raise BrokerAway("RabbitMQ did not answer in time", is_silence=True)
         if asking.cancelled():
             raise BrokerAway("the connection to RabbitMQ was lost")
+        # Whatever it is: the library raises even bare Exception for what waits on a connection that it loses.
         error = asking.exception()
-        if isinstance(error, (AMQPException, OSError, TimeoutError, RuntimeError)):
+        if isinstance(error, Exception):
             raise BrokerAway(f"RabbitMQ: {type(error).__name__}: {error}") from error
         return asking.result()
 
