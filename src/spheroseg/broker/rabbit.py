@@ -52,7 +52,7 @@ class Counts:
 class RabbitBroker:
     """A broker at `url` (amqp:// or amqps://).
 
-    patience: seconds that any answer may take, a publisher confirm too. window: the relay's, see `relay.py`.
+    patience: seconds that any answer may take, a publisher confirm too.
     """
 
     def __init__(

@@ -108,7 +108,10 @@ def queue_peek(
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="How many.")] = 10,
     as_json: Json = False,
 ) -> None:
-    """Look at the next messages without taking them: those in the database, then those at RabbitMQ."""
+    """Look at the next messages without taking them: those in the database, then those at RabbitMQ.
+
+    Tasks at RabbitMQ are left out: looking would mark them as redelivered, which means that a worker was lost.
+    """
 
     async def peek(place: Place) -> list[dict[str, Any]]:
         q = segmentation_queue
@@ -120,12 +123,10 @@ def queue_peek(
                 .limit(count)
             )
             rows = [_peeked(row.message_id, row.priority, row.body, "database", row.holder or "") for row in found]
-        if place.rabbit and len(rows) < count:
+        if place.rabbit and queue != Queue.TASKS and len(rows) < count:
             async with place.rabbit.consume(queue, prefetch=count - len(rows)) as consumer:
-                # Leaving gives them back; RabbitMQ then marks them as redelivered, so tasks are not looked at there.
-                if queue != Queue.TASKS:
-                    deliveries = await consumer.take(count - len(rows), 1.0)
-                    rows += [_of_message(delivery.message) for delivery in deliveries]
+                deliveries = await consumer.take(count - len(rows), 1.0)
+                rows += [_of_message(delivery.message) for delivery in deliveries]
         return rows
 
     rows = _ask(peek)
@@ -239,12 +240,12 @@ def _change(
     if wanted == Filter() and not everything:
         raise typer.BadParameter("name one by its id, choose with --reason, --worker, --image, --since, or say --all")
 
-    async def changing(place: Place) -> tuple[int, bool]:
+    async def changing(place: Place) -> int:
         async with place.engine.begin() as conn:
             letters = await list_dead_letters(conn, wanted, limit=1_000_000)
-            return (len(letters), False) if dry_run else (await change(conn, letters), bool(letters))
+            return len(letters) if dry_run else await change(conn, letters)
 
-    count, _ = _ask(changing)
+    count = _ask(changing)
     print(f"{count} would be {done}" if dry_run else f"{count} {done}")
 
 
