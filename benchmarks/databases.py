@@ -11,7 +11,8 @@ from pathlib import Path
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from spheroseg.database.engine import create_tables, open_engine
+from spheroseg.database.engine import open_engine
+from spheroseg.database.revisions import create_tables
 from tests.conftest import Postgres
 
 

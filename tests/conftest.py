@@ -15,7 +15,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spheroseg.database.engine import create_tables, open_engine
+from spheroseg.database.engine import open_engine
+from spheroseg.database.revisions import create_tables
 from spheroseg.database.schema import metadata
 from tests.rabbitmq import RABBITMQ_3, RABBITMQ_4, RabbitNode
 
@@ -97,6 +98,7 @@ async def empty_database(url: str) -> AsyncIterator[AsyncEngine]:
     opened = open_engine(url)
     if url.startswith("postgresql"):
         async with opened.begin() as conn:
+            await conn.execute(text("DROP TABLE IF EXISTS segmentation_failures_kept, alembic_version"))
             await conn.run_sync(metadata.drop_all)
     await create_tables(opened)
     yield opened

@@ -17,8 +17,9 @@ from uuid import UUID
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spheroseg.database.engine import create_tables, open_engine, reading
+from spheroseg.database.engine import open_engine, reading
 from spheroseg.database.queue import AT_RABBITMQ
+from spheroseg.database.revisions import create_tables
 from spheroseg.database.schema import (
     segmentation_failures,
     segmentation_queue,

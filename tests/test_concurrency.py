@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker.table import TableBroker
 from spheroseg.collect import apply_reports, collect, sweep
-from spheroseg.database.engine import create_tables, open_engine
+from spheroseg.database.engine import open_engine
 from spheroseg.database.projects import ensure_images, ensure_project, ensure_user
 from spheroseg.database.queue import claim, wake_due
+from spheroseg.database.revisions import create_tables
 from spheroseg.database.schema import metadata
 from spheroseg.database.tasks import read_attempts
 from spheroseg.messages import Message, Queue

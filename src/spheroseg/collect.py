@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from spheroseg.broker import Broker, Consumer
 from spheroseg.database import queue
-from spheroseg.database.engine import DatabaseTime, reading
+from spheroseg.database.engine import DatabaseTime, has_message_queue_tables, message_queue_columns, reading
 from spheroseg.database.schema import segmentation_failures, segmentation_results
 from spheroseg.database.tasks import (
     add_failure,
@@ -219,9 +219,9 @@ async def _completed(
         worker=report.worker,
         started_at=report.started_at,
         finished_at=report.at,
-        processing_time_ms=report.processing_time_ms,
         reason=None,
         error=None,
+        **message_queue_columns(conn, processing_time_ms=report.processing_time_ms),
     )
     if applied:
         await queue.remove_attempt(conn, report.task_id, report.attempt)
@@ -250,7 +250,7 @@ async def _unfinished(
         values |= {
             "worker": None,
             "started_at": None,
-            "message_queue_id": f"{task_id}:{decision.attempt.number}:task.new",
+            **message_queue_columns(conn, message_queue_id=f"{task_id}:{decision.attempt.number}:task.new"),
         }
     else:
         values |= {"finished_at": seen.get("failed_at") or DatabaseTime(), "worker": seen.get("worker")}
@@ -339,6 +339,9 @@ async def _keep_unreadable(conn: AsyncConnection, message: Message, error: str) 
                 headers=message.headers,
             )
             return
+    if not has_message_queue_tables(conn):
+        await queue.keep_aside(conn, message)
+        return
     await add_failure(
         conn,
         task_id,

@@ -78,6 +78,13 @@ class BadSettings(SpherosegError):
     code = "bad_settings"
 
 
+class SchemaUnusable(SpherosegError):
+    """The tables are not those that this version works with; the message names the command to run."""
+
+    code = "schema_unusable"
+    status = 503
+
+
 class OutputUnusable(SpherosegError):
     code = "output_unusable"
     status = 422

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from spheroseg.broker.management import Management
 from spheroseg.broker.rabbit import RabbitBroker
-from spheroseg.database.engine import DatabaseTime, reading
+from spheroseg.database.engine import DatabaseTime, has_message_queue_tables, reading
 from spheroseg.database.queue import AT_RABBITMQ
 from spheroseg.database.schema import segmentation_failures as f
 from spheroseg.database.schema import segmentation_queue as q
@@ -114,6 +114,8 @@ async def _database_queue(conn: AsyncConnection) -> dict[str, dict[str, Any]]:
 
 
 async def _failures(conn: AsyncConnection) -> dict[str, int]:
+    if not has_message_queue_tables(conn):
+        return {}
     rows = await conn.execute(
         select(f.c.reason, func.count()).where(~f.c.superseded).group_by(f.c.reason).order_by(f.c.reason)
     )
@@ -123,7 +125,7 @@ async def _failures(conn: AsyncConnection) -> dict[str, int]:
 async def _recent_times(conn: AsyncConnection) -> dict[str, dict[str, float | None]]:
     """Of the last completed tasks: from submit to the start of the attempt that completed, and the attempt itself."""
     rows = await conn.execute(
-        select(t.c.created_at, t.c.started_at, t.c.processing_time_ms)
+        select(t.c.created_at, t.c.started_at, t.c.finished_at)
         .where(t.c.state == TaskState.COMPLETED, t.c.started_at.is_not(None))
         .order_by(t.c.finished_at.desc())
         .limit(RECENT_TASKS)
@@ -131,7 +133,7 @@ async def _recent_times(conn: AsyncConnection) -> dict[str, dict[str, float | No
     recent = rows.all()
     return {
         "waiting_seconds": _percentiles([(row.started_at - row.created_at).total_seconds() for row in recent]),
-        "processing_seconds": _percentiles([row.processing_time_ms / 1000 for row in recent]),
+        "processing_seconds": _percentiles([(row.finished_at - row.started_at).total_seconds() for row in recent]),
     }
 
 

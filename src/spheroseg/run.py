@@ -23,8 +23,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from spheroseg.broker.table import TableBroker
 from spheroseg.collect import collect
-from spheroseg.database import queue
-from spheroseg.database.engine import create_tables, open_engine, reading
+from spheroseg.database import queue, revisions
+from spheroseg.database.engine import open_engine, reading
 from spheroseg.database.projects import NewImage, ensure_project, ensure_user
 from spheroseg.database.schema import images, segmentation_batches
 from spheroseg.database.schema import segmentation_tasks as t
@@ -110,7 +110,7 @@ async def prepare(engine: AsyncEngine, options: RunOptions, inputs: Sequence[Inp
     What an earlier run of the same model and parameters has done, or begun, is kept. What failed gets a fresh set
     of tries, unless the file itself is at fault. What is no longer asked for is cancelled.
     """
-    await create_tables(engine)
+    await revisions.prepare(engine)
     async with engine.begin() as conn:
         user_id = await ensure_user(conn, "local")
         project_id = await ensure_project(conn, user_id, "run")

@@ -14,8 +14,8 @@ from spheroseg.broker.fallback import FallbackBroker
 from spheroseg.broker.rabbit import RabbitBroker
 from spheroseg.broker.table import TableBroker
 from spheroseg.collect import collect
-from spheroseg.database import queue
-from spheroseg.database.engine import create_tables, open_engine
+from spheroseg.database import queue, revisions
+from spheroseg.database.engine import has_message_queue_tables, open_engine
 from spheroseg.errors import BadSettings
 from spheroseg.relay import Relay, RelayOptions
 from spheroseg.run import child_command
@@ -36,7 +36,7 @@ def rabbit_broker(settings: Settings) -> RabbitBroker:
 async def open_database(settings: Settings) -> AsyncIterator[AsyncEngine]:
     engine = open_engine(settings.resolved_database_url())
     try:
-        await create_tables(engine)
+        await revisions.prepare(engine, needs_message_queue=settings.enable_message_queue)
         yield engine
     finally:
         await engine.dispose()
@@ -90,6 +90,9 @@ async def serve_relay(settings: Settings, stopping: asyncio.Event) -> None:
 async def serve_collect(settings: Settings, stopping: asyncio.Event) -> None:
     async with open_database(settings) as engine:
         brokers: list[Broker] = [TableBroker(engine, lease=settings.lease_seconds)]
+        async with engine.begin() as conn:
+            if has_message_queue_tables(conn):
+                await queue.restore_aside(conn)
         if not settings.enable_message_queue:
             async with engine.begin() as conn:
                 found = await queue.take_back(conn, older_than=0.0)

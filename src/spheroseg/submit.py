@@ -14,7 +14,7 @@ from sqlalchemy import Row, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database import queue
-from spheroseg.database.engine import DatabaseTime
+from spheroseg.database.engine import DatabaseTime, message_queue_columns
 from spheroseg.database.projects import NewImage, ensure_images, insert_new, read_tier
 from spheroseg.database.schema import segmentation_batches, segmentation_tasks
 from spheroseg.database.tasks import add_failure, read_leased, read_message_facts, transition_all
@@ -83,11 +83,12 @@ async def submit(
                 "state": TaskState.FAILED if image.problem else TaskState.QUEUED,
                 # An input that cannot even be read was never attempted.
                 "attempt": 0 if image.problem else 1,
-                "message_queue_id": None if image.problem else f"{task_id}:1:task.new",
+                "first_attempt": 0 if image.problem else 1,
                 "reason": image.problem[0] if image.problem else None,
                 "error": image.problem[1] if image.problem else None,
                 "created_at": now,
                 "finished_at": now if image.problem else None,
+                **message_queue_columns(conn, message_queue_id=None if image.problem else f"{task_id}:1:task.new"),
             }
             for image, image_id, task_id in zip(images, image_ids, task_ids, strict=True)
         ],

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Float, event, literal, text
+from sqlalchemy import Float, event, literal
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 
-from spheroseg.database.schema import UTCDateTime, metadata
+from spheroseg.database.schema import UTCDateTime
 
 T = TypeVar("T")
 
@@ -63,12 +63,20 @@ def reading(engine: AsyncEngine) -> AsyncConnection:
     return engine.execution_options(read_only=True).connect()
 
 
-async def create_tables(engine: AsyncEngine) -> None:
-    """Make the tables that are not there yet; several processes may do so at the same moment."""
-    async with engine.begin() as conn:
-        if conn.dialect.name == "postgresql":
-            await conn.execute(text("SELECT pg_advisory_xact_lock(hashtext('spheroseg tables'))"))
-        await conn.run_sync(metadata.create_all)
+def set_message_queue_tables(engine: AsyncEngine, there: bool) -> None:
+    """Whether the database of `engine` has what revision 010 brings; without a word it does."""
+    engine.sync_engine.update_execution_options(message_queue_tables=there)
+
+
+def has_message_queue_tables(conn: AsyncConnection) -> bool:
+    """Whether there is what revision 010 brings: `segmentation_failures`, and three columns of the tasks."""
+    assert conn.sync_connection is not None
+    return bool(conn.sync_connection.get_execution_options().get("message_queue_tables", True))
+
+
+def message_queue_columns(conn: AsyncConnection, **values: Any) -> dict[str, Any]:
+    """`values` for columns that revision 010 brings: nothing where they are not there."""
+    return values if has_message_queue_tables(conn) else {}
 
 
 def chunks(items: Sequence[T], size: int = 5000) -> Iterator[Sequence[T]]:

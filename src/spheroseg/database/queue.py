@@ -24,6 +24,8 @@ from spheroseg.tasks import TaskState
 
 # Holder of the rows whose messages RabbitMQ has confirmed.
 AT_RABBITMQ = "rabbitmq"
+# Where unreadable messages wait while the database is at revision 009.
+UNREADABLE = "segmentation.unreadable"
 # A message lives at most an hour in segmentation.tasks; after that its row alone would wait for ever.
 RELAY_LEASE = 3900.0
 
@@ -251,6 +253,33 @@ async def forget_holders(conn: AsyncConnection) -> int:
         .where(~q.c.ready, q.c.holder.is_not(None))
         .values(ready=true(), holder=None, deliveries=0, visible_at=DatabaseTime())
     )
+    return result.rowcount
+
+
+async def keep_aside(conn: AsyncConnection, message: Message) -> None:
+    """Keep a message that nobody can read, while there is no table of failures for it."""
+    await conn.execute(
+        insert(q).values(
+            queue=UNREADABLE,
+            message_id=message.id[:100],
+            routing_key=message.routing_key[:50],
+            body=message.body,
+            content_encoding=message.content_encoding,
+            headers=dict(message.headers),
+            task_id=None,
+            user_id=None,
+            priority=0,
+            turn=0,
+            ready=True,
+            visible_at=DatabaseTime(),
+            enqueued_at=DatabaseTime(),
+        )
+    )
+
+
+async def restore_aside(conn: AsyncConnection) -> int:
+    """Hand what was kept aside to the dead letters, now that there is a table of failures; how many."""
+    result = await conn.execute(update(q).where(q.c.queue == UNREADABLE).values(queue=Queue.DEAD_LETTERS))
     return result.rowcount
 
 

@@ -1,4 +1,4 @@
-"""The tables. One schema for SQLite and PostgreSQL."""
+"""The tables, as they are at the newest revision (`migrations/`). One schema for SQLite and PostgreSQL."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -71,8 +71,25 @@ users = Table(
     Column("id", Uuid, primary_key=True),
     Column("name", String(200), nullable=False, unique=True),
     Column("tier", String(20), nullable=False),
+    Column("role", String(20), nullable=False, server_default="member"),
     Column("created_at", UTCDateTime, nullable=False),
     CheckConstraint("tier IN ('regular', 'premium')", name="tier"),
+    CheckConstraint("role IN ('member', 'admin')", name="role"),
+)
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("user_id", ForeignKey("users.id"), nullable=False),
+    Column("name", String(200), nullable=False),
+    # The token itself is shown once and kept nowhere.
+    Column("token_sha256", String(64), nullable=False, unique=True),
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("expires_at", UTCDateTime),
+    Column("revoked_at", UTCDateTime),
+    Column("last_used_at", UTCDateTime),
+    UniqueConstraint("user_id", "name"),
 )
 
 projects = Table(
@@ -83,6 +100,16 @@ projects = Table(
     Column("name", String(1000), nullable=False),
     Column("created_at", UTCDateTime, nullable=False),
     UniqueConstraint("owner_id", "name"),
+)
+
+# Everybody who may see a project and work in it; its owner has a row too.
+project_members = Table(
+    "project_members",
+    metadata,
+    Column("project_id", ForeignKey("projects.id"), primary_key=True),
+    Column("user_id", ForeignKey("users.id"), primary_key=True),
+    Column("added_at", UTCDateTime, nullable=False),
+    Index("ix_project_members_user_id", "user_id"),
 )
 
 images = Table(
@@ -96,9 +123,12 @@ images = Table(
     Column("storage_key", Text, nullable=False),
     # Empty where the input could not even be read.
     Column("sha256", String(64), nullable=False),
+    # Of the whole file; empty where nobody has looked.
+    Column("size_bytes", BigInteger),
     Column("created_at", UTCDateTime, nullable=False),
     # The same file in another place is another image: a worker must find it where it is now.
     UniqueConstraint("project_id", "name", "page", "sha256", "storage_key"),
+    Index("ix_images_project_id_sha256", "project_id", "sha256"),
 )
 
 segmentation_batches = Table(
@@ -117,6 +147,7 @@ segmentation_batches = Table(
     Column("pixel_size_um", Float),
     Column("created_at", UTCDateTime, nullable=False),
     UniqueConstraint("user_id", "idempotency_key"),
+    Index("ix_segmentation_batches_project_id", "project_id"),
 )
 
 segmentation_tasks = Table(
@@ -127,23 +158,28 @@ segmentation_tasks = Table(
     Column("image_id", ForeignKey("images.id"), nullable=False),
     Column("state", String(20), nullable=False),
     Column("attempt", Integer, nullable=False),
+    # With which the present set of tries began: retries used = attempt - first_attempt - lost_count.
+    Column("first_attempt", Integer, nullable=False),
     Column("lost_count", Integer, nullable=False, default=0),
-    Column("retry_count", Integer, nullable=False, default=0),
-    Column("message_queue_id", String(100)),
     # The code and the sentence of the last attempt that did not finish.
     Column("reason", String(50)),
     Column("error", Text),
     Column("worker", String(200)),
     # Grows by one with every change, so that a watcher can ask for what it has not seen.
     Column("version", Integer, nullable=False, default=1),
-    Column("processing_time_ms", Integer),
     Column("created_at", UTCDateTime, nullable=False),
     Column("started_at", UTCDateTime),
     # Until when a worker that is known only through RabbitMQ may still report.
     Column("lease_until", UTCDateTime),
     Column("finished_at", UTCDateTime),
+    # Of revision 010: mirrors of what the other columns say, for whoever reads the table.
+    Column("message_queue_id", String(100)),
+    Column("retry_count", Integer, nullable=False, server_default="0"),
+    Column("processing_time_ms", Integer),
     CheckConstraint("state IN ({})".format(", ".join(f"'{state}'" for state in TaskState)), name="state"),
-    Index("ix_segmentation_tasks_batch_id_state", "batch_id", "state"),
+    # Counts a batch's tasks by state, and tells by the sum of the versions whether any has changed.
+    Index("ix_segmentation_tasks_batch_id_state_version", "batch_id", "state", "version"),
+    Index("ix_segmentation_tasks_finished_at", "finished_at"),
     Index("ix_segmentation_tasks_image_id", "image_id"),
     Index(
         "ix_segmentation_tasks_unfinished",
@@ -222,6 +258,7 @@ Index(
     postgresql_where=text("NOT superseded"),
 )
 
+# Revision 010.
 segmentation_failures = Table(
     "segmentation_failures",
     metadata,
@@ -246,4 +283,61 @@ segmentation_failures = Table(
     Column("content_encoding", String(20)),
     Column("headers", _json()),
     Index("ix_segmentation_failures_task_id", "task_id"),
+)
+
+# Who is called when a batch has finished, and what came of it.
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", _bigint_key(), primary_key=True),
+    Column("batch_id", ForeignKey("segmentation_batches.id"), nullable=False, unique=True),
+    Column("url", Text, nullable=False),
+    # waiting: for the end of the batch, or for the next attempt.
+    Column("state", String(20), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_attempt_at", UTCDateTime, nullable=False),
+    Column("status", Integer),
+    Column("error", Text),
+    Column("delivered_at", UTCDateTime),
+    CheckConstraint("state IN ('waiting', 'delivered', 'failed')", name="state"),
+    Index(
+        "ix_webhooks_waiting",
+        "next_attempt_at",
+        sqlite_where=text("state = 'waiting'"),
+        postgresql_where=text("state = 'waiting'"),
+    ),
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", _bigint_key(), primary_key=True),
+    Column("at", UTCDateTime, nullable=False),
+    # A user's name, or who sat at the command line.
+    Column("actor", String(200), nullable=False),
+    Column("action", String(50), nullable=False),
+    Column("detail", _json(), nullable=False),
+)
+
+# Every process with a database says here what it is doing.
+components = Table(
+    "components",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("kind", String(20), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("reason", Text),
+    Column("since", UTCDateTime, nullable=False),
+    Column("seen_at", UTCDateTime, nullable=False),
+    Column("detail", _json(), nullable=False),
+)
+
+# What an administrator has switched, such as the relay; what has no row is on.
+switches = Table(
+    "switches",
+    metadata,
+    Column("name", String(50), primary_key=True),
+    Column("is_on", Boolean, nullable=False),
+    Column("changed_by", String(200), nullable=False),
+    Column("changed_at", UTCDateTime, nullable=False),
 )

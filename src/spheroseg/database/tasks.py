@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import func, insert, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from spheroseg.database.engine import DatabaseTime, chunks
+from spheroseg.database.engine import DatabaseTime, chunks, has_message_queue_tables, message_queue_columns
 from spheroseg.database.queue import holds
 from spheroseg.database.schema import (
     images,
@@ -20,6 +20,9 @@ from spheroseg.database.schema import (
 from spheroseg.tasks import STEPS, UNFINISHED, Attempt, Cause, Decision, TaskState
 
 t = segmentation_tasks
+
+# Retries used up in the present set of tries.
+RETRIES = (t.c.attempt - t.c.first_attempt - t.c.lost_count).label("retries")
 
 
 async def transition(
@@ -43,11 +46,11 @@ async def transition(
         .values(
             state=decision.state,
             attempt=decision.attempt.number,
-            retry_count=decision.attempt.retries,
             lost_count=decision.attempt.losses,
             version=t.c.version + 1,
             lease_until=None,
             **values,
+            **message_queue_columns(conn, retry_count=decision.attempt.retries),
         )
     )
     return result.rowcount == 1
@@ -64,7 +67,8 @@ async def transition_all(
     if state not in step.targets:
         raise ValueError(f"{cause} may not lead to {state}")
     if cause == Cause.RETRY:
-        values |= {"attempt": t.c.attempt + 1, "retry_count": 0, "lost_count": 0}
+        values |= {"attempt": t.c.attempt + 1, "first_attempt": t.c.attempt + 1, "lost_count": 0}
+        values |= message_queue_columns(conn, retry_count=0)
     changed: list[UUID] = []
     for chunk in chunks(sorted(task_ids)):
         # Locked in the order of the ids, as collect does.
@@ -102,9 +106,9 @@ async def read_leased(conn: AsyncConnection, task_ids: Collection[UUID]) -> set[
 async def read_attempts(conn: AsyncConnection, task_ids: Collection[UUID]) -> dict[UUID, tuple[TaskState, Attempt]]:
     """Where the tasks stand; those that do not exist are missing."""
     rows = await conn.execute(
-        select(t.c.id, t.c.state, t.c.attempt, t.c.retry_count, t.c.lost_count).where(t.c.id.in_(task_ids))
+        select(t.c.id, t.c.state, t.c.attempt, RETRIES, t.c.lost_count).where(t.c.id.in_(task_ids))
     )
-    return {row.id: (TaskState(row.state), Attempt(row.attempt, row.retry_count, row.lost_count)) for row in rows}
+    return {row.id: (TaskState(row.state), Attempt(row.attempt, row.retries, row.lost_count)) for row in rows}
 
 
 async def read_message_facts(conn: AsyncConnection, task_ids: Collection[UUID]) -> Sequence[Any]:
@@ -173,7 +177,12 @@ async def add_result(
 
 
 async def has_record(conn: AsyncConnection, table: Any, task_id: UUID, attempt: int) -> bool:
-    """Whether that attempt already has a row in `segmentation_results` or `segmentation_failures`."""
+    """Whether that attempt already has a row in `segmentation_results` or `segmentation_failures`.
+
+    Where there is no `segmentation_failures`, every attempt counts as recorded: nothing can be added.
+    """
+    if table is segmentation_failures and not has_message_queue_tables(conn):
+        return True
     found = await conn.execute(
         select(table.c.id).where(table.c.task_id == task_id, table.c.attempt == attempt).limit(1)
     )
@@ -198,7 +207,12 @@ async def add_failure(
     content_encoding: str | None = None,
     headers: Mapping[str, Any] | None = None,
 ) -> None:
-    """Record an attempt that did not finish; `delay` in seconds from now tells when the next one may begin."""
+    """Record an attempt that did not finish; `delay` in seconds from now tells when the next one may begin.
+
+    Before revision 010 there is no such record: the task itself keeps the last reason.
+    """
+    if not has_message_queue_tables(conn):
+        return
     await conn.execute(
         insert(segmentation_failures).values(
             task_id=task_id,

@@ -1,0 +1,114 @@
+"""What the message queue needs: segmentation_failures, and three columns of segmentation_tasks.
+
+Revision ID: 010
+Revises: 009
+
+On PostgreSQL no writer waits long: columns come without a rewrite of the table, under a lock that gives up after 5 s,
+and what a column can tell of the past is filled in afterwards, from rows that nobody changes any more. The way back
+keeps the failures under another name, and the way forward finds them again.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "010"
+down_revision = "009"
+
+MOMENT = sa.DateTime(timezone=True)
+DOCUMENT = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+KEY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+KEPT = "segmentation_failures_kept"
+PATIENCE = "SET LOCAL lock_timeout = '5s'"
+
+
+def upgrade() -> None:
+    is_postgresql = op.get_context().dialect.name == "postgresql"
+    if is_postgresql:
+        op.execute(PATIENCE)
+        op.execute(f"ALTER TABLE IF EXISTS {KEPT} RENAME TO segmentation_failures")
+    elif sa.inspect(op.get_bind()).has_table(KEPT):
+        op.rename_table(KEPT, "segmentation_failures")
+    op.create_table(
+        "segmentation_failures",
+        sa.Column("id", KEY, nullable=False),
+        sa.Column("task_id", sa.Uuid(), nullable=True),
+        sa.Column("attempt", sa.Integer(), nullable=True),
+        sa.Column("cause", sa.String(length=20), nullable=False),
+        sa.Column("reason", sa.String(length=50), nullable=False),
+        sa.Column("error", sa.Text(), nullable=False),
+        sa.Column("worker", sa.String(length=200), nullable=True),
+        sa.Column("started_at", MOMENT, nullable=True),
+        sa.Column("failed_at", MOMENT, nullable=False),
+        sa.Column("next_attempt", sa.Integer(), nullable=True),
+        sa.Column("next_attempt_at", MOMENT, nullable=True),
+        sa.Column("superseded", sa.Boolean(), nullable=False),
+        sa.Column("settled_at", MOMENT, nullable=True),
+        sa.Column("body", sa.LargeBinary(), nullable=True),
+        sa.Column("content_encoding", sa.String(length=20), nullable=True),
+        sa.Column("headers", DOCUMENT, nullable=True),
+        sa.ForeignKeyConstraint(
+            ["task_id"], ["segmentation_tasks.id"], name=op.f("fk_segmentation_failures_task_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_segmentation_failures")),
+        if_not_exists=True,
+    )
+    op.create_index("ix_segmentation_failures_task_id", "segmentation_failures", ["task_id"], if_not_exists=True)
+    for column in (
+        sa.Column("message_queue_id", sa.String(length=100), nullable=True),
+        sa.Column("retry_count", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("processing_time_ms", sa.Integer(), nullable=True),
+    ):
+        op.add_column("segmentation_tasks", column, if_not_exists=is_postgresql or None)
+    if is_postgresql:
+        with op.get_context().autocommit_block():
+            op.execute(FILL_IN_POSTGRESQL)
+    else:
+        op.execute(FILL_IN_SQLITE)
+
+
+# A transaction of its own for every 10,000 tasks, so that no writer waits for all of them.
+FILL_IN_POSTGRESQL = r"""
+DO $$
+DECLARE
+    chunk uuid[];
+    last uuid;
+BEGIN
+    LOOP
+        SELECT array_agg(id ORDER BY id) INTO chunk FROM (
+            SELECT id FROM segmentation_tasks
+            WHERE message_queue_id IS NULL AND attempt > 0 AND (last IS NULL OR id > last)
+            ORDER BY id LIMIT 10000
+        ) AS next;
+        EXIT WHEN chunk IS NULL;
+        UPDATE segmentation_tasks SET
+            message_queue_id = concat(id, '\:', attempt, '\:task.new'),
+            retry_count = attempt - first_attempt - lost_count,
+            processing_time_ms = CASE WHEN state = 'completed'
+                THEN round(extract(epoch FROM finished_at - started_at) * 1000) END
+        WHERE id = ANY (chunk);
+        last \:= chunk[array_length(chunk, 1)];
+        COMMIT;
+    END LOOP;
+END
+$$
+"""
+
+FILL_IN_SQLITE = r"""
+UPDATE segmentation_tasks SET
+    message_queue_id = substr(id, 1, 8) || '-' || substr(id, 9, 4) || '-' || substr(id, 13, 4) || '-'
+        || substr(id, 17, 4) || '-' || substr(id, 21) || '\:' || attempt || '\:task.new',
+    retry_count = attempt - first_attempt - lost_count,
+    processing_time_ms = CASE WHEN state = 'completed'
+        THEN CAST(round((julianday(finished_at) - julianday(started_at)) * 86400000) AS INTEGER) END
+WHERE attempt > 0
+"""
+
+
+def downgrade() -> None:
+    if op.get_context().dialect.name == "postgresql":
+        op.execute(PATIENCE)
+    op.rename_table("segmentation_failures", KEPT)
+    for column in ("processing_time_ms", "retry_count", "message_queue_id"):
+        op.drop_column("segmentation_tasks", column)
