@@ -1,9 +1,15 @@
-"""Every setting, read once from the environment or a `.env` file; all mistakes are reported together."""
+"""Every setting, read once from the environment, a `.env` file, or a folder of secret files.
+
+A secret file has the name of its variable in lower case, as `/run/secrets/secret_key`. All mistakes are reported
+together.
+"""
 
 import os
 import ssl
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -15,7 +21,17 @@ from spheroseg.tasks import RetryPolicy
 # Between the deadline of an attempt and giving up its worker: time for killing, reporting, a reconnect.
 SILENCE_MARGIN_SECONDS = 60.0
 
+DEVELOPMENT_SECRET = "development"  # noqa: S105 (refused in production)
+LEAST_SECRET = 32
+WEAK_PASSWORDS = frozenset({"", "spheroseg_secret", "spheroseg", "guest", "postgres", "password", "secret"})
+SECRETS_DIR = "/run/secrets"
+
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class Environment(StrEnum):
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
 
 
 class Settings(BaseSettings):
@@ -23,6 +39,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
 
+    spheroseg_env: Environment = Field(Environment.DEVELOPMENT, description="development, or production")
+    secret_key: str = Field(
+        DEVELOPMENT_SECRET, description="signs webhooks; in production 32 random characters or more", repr=False
+    )
     spheroseg_data_dir: Path = Field(
         Path("~/.local/share/spheroseg"), description="folder of the embedded database and the results"
     )
@@ -60,6 +80,53 @@ class Settings(BaseSettings):
     )
     worker_http_port: int = Field(8000, ge=1, le=65535, description="port of the ML service's HTTP face")
     model: str = Field("", description="name of the model; by default the recommended one")
+    backend_host: str = Field("127.0.0.1", description="address on which the backend listens")
+    backend_port: int = Field(8080, ge=1, le=65535, description="port of the backend")
+    max_upload_mb: int = Field(128, ge=1, le=4096, description="MB; largest image that may be uploaded")
+    serve_collect: bool = Field(True, description="true: `spheroseg serve` runs collect too")
+    serve_relay: bool = Field(True, description="true: it runs the relay too, where the message queue is enabled")
+    serve_workers: bool | None = Field(
+        None, description="true: it works on tasks too; by default where the message queue is not enabled"
+    )
+    webhook_allow_private: bool | None = Field(
+        None, description="true: webhooks may go to private addresses; by default in development only"
+    )
+    exporter_host: str = Field("127.0.0.1", description="address on which the exporter listens")
+    exporter_port: int = Field(9419, ge=1, le=65535, description="port of the exporter")
+
+    @property
+    def in_production(self) -> bool:
+        return self.spheroseg_env == Environment.PRODUCTION
+
+    @property
+    def works_on_tasks(self) -> bool:
+        """Whether `spheroseg serve` has workers inside."""
+        return not self.enable_message_queue if self.serve_workers is None else self.serve_workers
+
+    @property
+    def allows_private_webhooks(self) -> bool:
+        return not self.in_production if self.webhook_allow_private is None else self.webhook_allow_private
+
+    def refuse_weak_secrets(self) -> None:
+        """Raises BadSettings, naming every weak or default secret, unless in development."""
+        if not self.in_production:
+            return
+        weak = []
+        if self.secret_key == DEVELOPMENT_SECRET or len(self.secret_key) < LEAST_SECRET:
+            weak.append(
+                f"SECRET_KEY is the default or shorter than {LEAST_SECRET} characters: "
+                "make one with `openssl rand -hex 32`"
+            )
+        for name, url in (
+            ("RABBITMQ_URL", self.rabbitmq_url if self.enable_message_queue else ""),
+            ("RABBITMQ_MANAGEMENT_URL", self.rabbitmq_management_url),
+            ("DATABASE_URL", self.database_url if self.database_url.startswith("postgres") else ""),
+        ):
+            if url and (urlsplit(url).password or "") in WEAK_PASSWORDS:
+                weak.append(f"{name} has no password, or one that everybody knows: give that user its own")
+        if weak:
+            faults = "\n".join(f"  {fault}" for fault in weak)
+            raise BadSettings(f"SPHEROSEG_ENV=production refuses weak secrets:\n{faults}")
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """For amqps://, with the given certificate authority or the system's."""
@@ -91,7 +158,8 @@ class Settings(BaseSettings):
 def read_settings() -> Settings:
     """Raises BadSettings with every mistake in one message."""
     try:
-        return Settings()
+        secrets = Path(os.environ.get("SPHEROSEG_SECRETS_DIR", SECRETS_DIR))
+        return Settings(_secrets_dir=secrets if secrets.is_dir() else None)
     except ValidationError as error:
         faults = "\n".join(
             f"  {str(fault['loc'][0]).upper()}={fault['input']!r}: {fault['msg']}" for fault in error.errors()

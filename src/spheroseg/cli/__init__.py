@@ -343,6 +343,8 @@ def settings_command() -> None:
     for name, field in Settings.model_fields.items():
         source = "set" if name in settings.model_fields_set else "default"
         value = "" if source == "default" and not getattr(settings, name) else str(getattr(settings, name))
+        if not field.repr:
+            value = "(hidden)"
         table.add_row(name.upper(), escape(_without_password(value)), source, escape(field.description or ""))
     Console().print(table)
 
