@@ -78,6 +78,33 @@ class BadSettings(SpherosegError):
     code = "bad_settings"
 
 
+class Unauthenticated(SpherosegError):
+    code = "unauthenticated"
+    status = 401
+
+
+class Forbidden(SpherosegError):
+    code = "forbidden"
+    status = 403
+
+
+class NotFound(SpherosegError):
+    """It does not exist, or not for this user."""
+
+    code = "not_found"
+    status = 404
+
+
+class Conflict(SpherosegError):
+    code = "conflict"
+    status = 409
+
+
+class BadRequest(SpherosegError):
+    code = "bad_request"
+    status = 422
+
+
 class SchemaUnusable(SpherosegError):
     """The tables are not those that this version works with; the message names the command to run."""
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -11,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker import Broker
 from spheroseg.broker.fallback import FallbackBroker
+from spheroseg.broker.management import Management
 from spheroseg.broker.rabbit import RabbitBroker
 from spheroseg.broker.table import TableBroker
 from spheroseg.collect import collect
@@ -40,6 +42,32 @@ async def open_database(settings: Settings) -> AsyncIterator[AsyncEngine]:
         yield engine
     finally:
         await engine.dispose()
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a process has around it; without RabbitMQ where the message queue is switched off."""
+
+    settings: Settings
+    engine: AsyncEngine
+    rabbit: RabbitBroker | None
+    management: Management | None
+
+
+@asynccontextmanager
+async def open_place(settings: Settings) -> AsyncIterator[Place]:
+    rabbit = rabbit_broker(settings) if settings.enable_message_queue else None
+    management = None
+    if rabbit and settings.rabbitmq_management_url:
+        management = Management(settings.rabbitmq_management_url, settings.rabbitmq_url)
+    try:
+        async with open_database(settings) as engine:
+            yield Place(settings, engine, rabbit, management)
+    finally:
+        if rabbit:
+            await rabbit.close()
+        if management:
+            await management.close()
 
 
 async def serve_worker(settings: Settings, stopping: asyncio.Event, command: list[str] | None = None) -> None:
