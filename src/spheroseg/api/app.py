@@ -1,13 +1,28 @@
 """The backend's HTTP interface, put together."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from fastapi import APIRouter, FastAPI
 
 from spheroseg import __version__
-from spheroseg.api import health, me
+from spheroseg.api import health, live, me
+from spheroseg.api.hub import Hub
 from spheroseg.api.problems import RESPONSES, handle_problems
 from spheroseg.services import Place
 
-ROUTERS: tuple[APIRouter, ...] = (health.router, me.router)
+ROUTERS: tuple[APIRouter, ...] = (health.router, live.router, me.router)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    reading = asyncio.create_task(app.state.hub.run())
+    try:
+        yield
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
 def create_app(place: Place) -> FastAPI:
@@ -18,8 +33,10 @@ def create_app(place: Place) -> FastAPI:
         openapi_url="/api/openapi.json",
         docs_url=None,
         redoc_url=None,
+        lifespan=_lifespan,
     )
     app.state.place = place
+    app.state.hub = Hub(place)
     handle_problems(app)
     for router in ROUTERS:
         app.include_router(router, prefix="/api", responses=RESPONSES)

@@ -21,6 +21,8 @@ log = structlog.get_logger()
 
 # Running answers get this long; then the connections are cut, and clients ask again.
 GOODBYE_SECONDS = 10
+# A client asks for what it wants to watch, no more.
+MOST_HEARD = 64 * 1024
 FIRST_USER = "admin"
 FIRST_TOKEN = "serve"  # noqa: S105 (the name of a token)
 
@@ -59,6 +61,7 @@ async def serve_backend(
                 port=settings.backend_port,
                 log_config=None,
                 ws="websockets-sansio",
+                ws_max_size=MOST_HEARD,
                 timeout_graceful_shutdown=GOODBYE_SECONDS,
                 proxy_headers=False,
             ),
