@@ -85,6 +85,8 @@ async def measure(clients: int, tasks: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(65_536, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),) * 2)
     port = free_port()
     with postgresql() as server:
+        if server is None:
+            sys.exit("PostgreSQL is not installed: make servers")
         url = await server.create("live")
         engine = open_engine(url)
         batch = await submit_images(engine, tasks)

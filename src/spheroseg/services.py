@@ -20,6 +20,7 @@ from spheroseg.database import queue, revisions
 from spheroseg.database.engine import has_message_queue_tables, open_engine
 from spheroseg.errors import BadSettings
 from spheroseg.heartbeat import Standing, heartbeat
+from spheroseg.notify import Notifier
 from spheroseg.relay import Relay, RelayOptions
 from spheroseg.run import child_command
 from spheroseg.segmentation.model import MODELS, load_model
@@ -135,23 +136,31 @@ def _relay_standing(relay: Relay) -> Standing:
 
 
 async def serve_collect(settings: Settings, stopping: asyncio.Event) -> None:
+    """Apply what workers report, and tell whoever asked to be told when a batch has finished."""
+    settings.refuse_weak_secrets()
     async with open_database(settings) as engine, heartbeat(engine, "collect"):
-        brokers: list[Broker] = [TableBroker(engine, lease=settings.lease_seconds)]
         async with engine.begin() as conn:
             if has_message_queue_tables(conn):
                 await queue.restore_aside(conn)
-        if not settings.enable_message_queue:
-            async with engine.begin() as conn:
-                found = await queue.take_back(conn, older_than=0.0)
-            if found:
-                log.info("the message queue is switched off: what RabbitMQ had is queued again", messages=found)
-            await _until(stopping, collect(engine, brokers, settings.retry_policy))
-            return
-        rabbit = rabbit_broker(settings)
+            found = 0 if settings.enable_message_queue else await queue.take_back(conn, older_than=0.0)
+        if found:
+            log.info("the message queue is switched off: what RabbitMQ had is queued again", messages=found)
+        brokers: list[Broker] = [TableBroker(engine, lease=settings.lease_seconds)]
+        rabbit = rabbit_broker(settings) if settings.enable_message_queue else None
+        if rabbit:
+            brokers.append(rabbit)
         try:
-            await _until(stopping, collect(engine, [*brokers, rabbit], settings.retry_policy))
+            await _until(stopping, _collect_and_notify(engine, brokers, settings))
         finally:
-            await rabbit.close()
+            if rabbit:
+                await rabbit.close()
+
+
+async def _collect_and_notify(engine: AsyncEngine, brokers: list[Broker], settings: Settings) -> None:
+    notifier = Notifier(engine, settings.secret_key, settings.allows_private_webhooks)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(collect(engine, brokers, settings.retry_policy))
+        group.create_task(notifier.run())
 
 
 async def _until(stopping: asyncio.Event, service: Coroutine[Any, Any, None]) -> None:
