@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 
 from spheroseg import __version__
-from spheroseg.api import health, live, me
+from spheroseg.api import health, live, me, metrics
 from spheroseg.api.hub import Hub
 from spheroseg.api.problems import RESPONSES, handle_problems
 from spheroseg.services import Place
@@ -37,7 +37,10 @@ def create_app(place: Place) -> FastAPI:
     )
     app.state.place = place
     app.state.hub = Hub(place)
+    app.state.metrics = metrics.BackendMetrics(app.state.hub)
+    app.add_middleware(metrics.Timing, metrics=app.state.metrics)
     handle_problems(app)
     for router in ROUTERS:
         app.include_router(router, prefix="/api", responses=RESPONSES)
+    app.include_router(metrics.router)
     return app
