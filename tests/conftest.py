@@ -100,9 +100,11 @@ async def empty_database(url: str) -> AsyncIterator[AsyncEngine]:
         async with opened.begin() as conn:
             await conn.execute(text("DROP TABLE IF EXISTS segmentation_failures_kept, alembic_version"))
             await conn.run_sync(metadata.drop_all)
-    await create_tables(opened)
-    yield opened
-    await opened.dispose()
+    try:
+        await create_tables(opened)
+        yield opened
+    finally:
+        await opened.dispose()
 
 
 @pytest.fixture

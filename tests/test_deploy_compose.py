@@ -38,8 +38,6 @@ from .stack import stack_on, switch
 
 OURS = ("backend", "ml", "exporter")
 SETTINGS = {name.upper() for name in Settings.model_fields}
-# Those that come with the backend and the exporter.
-SETTINGS |= {"SPHEROSEG_ENV", "SECRET_KEY", "BACKEND_HOST", "BACKEND_PORT", "EXPORTER_HOST", "EXPORTER_PORT"}
 MANUAL = ROOT / "docs" / "operations.md"
 SPECIFIED_ML_COMMAND = ["sh", "-c", "python message_queue_consumer.py & python app.py"]
 
@@ -224,16 +222,17 @@ async def test_the_ml_service_works_on_the_database_queue_and_after_a_switch_and
     postgres: Postgres, shipped_rabbit: RabbitNode, tmp_path: Path
 ) -> None:
     async with stack_on(postgres, shipped_rabbit, tmp_path) as stack:
-        collect = stack.start("backend", ["spheroseg", "collect"])
+        backend = stack.start("backend")
         ml = stack.start("ml")
         assert not ml.is_healthy()
+        await backend.becomes_healthy()
         await ml.becomes_healthy()
         await stack.completes_a_task()
-        for instance in (ml, collect):
+        for instance in (ml, backend):
             await instance.stop()
             switch(instance, True)
             instance.start()
-        stack.start("backend", ["spheroseg", "relay"], message_queue=True)
+        await backend.becomes_healthy()
         await ml.becomes_healthy()
         await stack.completes_a_task()
 
@@ -267,7 +266,7 @@ def child_of(pid: int, script: str) -> int:
 
 async def test_the_specified_command_of_the_ml_service_works_too(postgres: Postgres, tmp_path: Path) -> None:
     async with stack_on(postgres, None, tmp_path) as stack:
-        stack.start("backend", ["spheroseg", "collect"])
+        stack.start("backend")
         ml = stack.start("ml", SPECIFIED_ML_COMMAND)
         await ml.becomes_healthy()
         await stack.completes_a_task()
