@@ -6,15 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.database.engine import open_engine, reading
@@ -28,7 +26,7 @@ from spheroseg.database.schema import (
 )
 from spheroseg.messages import Queue
 
-from .conftest import eventually
+from .conftest import eventually, new_database
 from .rabbitmq import RabbitNode
 
 ROOT = Path(__file__).parent.parent
@@ -220,22 +218,15 @@ class Site:
 @asynccontextmanager
 async def open_site(node: RabbitNode, server_url: str, folder: Path) -> AsyncIterator[Site]:
     """An empty site; at the end all its processes are killed."""
-    name = f"chaos_{uuid.uuid4().hex[:8]}"
-    server = open_engine(server_url).execution_options(isolation_level="AUTOCOMMIT")
-    database_url = urlsplit(server_url)._replace(path=f"/{name}").geturl()
-    engine = open_engine(database_url)
-    try:
-        async with server.connect() as conn:
-            await conn.execute(text(f"CREATE DATABASE {name}"))
-        await create_tables(engine)
-        with node.fresh_vhost() as vhost:
-            site = Site(engine, database_url, node, vhost, folder)
-            try:
-                yield site
-            finally:
-                site.kill()
-    finally:
-        await engine.dispose()
-        async with server.connect() as conn:
-            await conn.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
-        await server.dispose()
+    async with new_database(server_url) as database_url:
+        engine = open_engine(database_url)
+        try:
+            await create_tables(engine)
+            with node.fresh_vhost() as vhost:
+                site = Site(engine, database_url, node, vhost, folder)
+                try:
+                    yield site
+                finally:
+                    site.kill()
+        finally:
+            await engine.dispose()

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, insert, literal_column, or_, select, update
+from sqlalchemy import bindparam, func, insert, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database.engine import DatabaseTime, chunks, has_message_queue_tables, message_queue_columns
@@ -87,6 +87,15 @@ async def transition_all(
         )
         changed.extend(rows.scalars())
     return sorted(changed)
+
+
+async def name_messages(conn: AsyncConnection, ids: Mapping[UUID, str]) -> None:
+    """Write down the ids of the tasks' new messages, where there is a column for them."""
+    if ids and has_message_queue_tables(conn):
+        await conn.execute(
+            update(t).where(t.c.id == bindparam("task")).values(message_queue_id=bindparam("message")),
+            [{"task": task_id, "message": message_id} for task_id, message_id in ids.items()],
+        )
 
 
 async def lease_task(conn: AsyncConnection, task_id: UUID, seconds: float) -> None:
