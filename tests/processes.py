@@ -24,6 +24,7 @@ from spheroseg.database.schema import (
     segmentation_results,
     segmentation_tasks,
 )
+from spheroseg.database.tasks import task_columns
 from spheroseg.messages import Queue
 
 from .conftest import eventually, new_database
@@ -140,7 +141,7 @@ class Site:
 
     async def tasks(self) -> dict[UUID, Any]:
         async with reading(self.engine) as conn:
-            return {row.id: row for row in await conn.execute(select(segmentation_tasks))}
+            return {row.id: row for row in await conn.execute(select(*task_columns(conn)))}
 
     async def results(self) -> list[Any]:
         r = segmentation_results.c

@@ -323,6 +323,8 @@ async def _keep_unreadable(conn: AsyncConnection, message: Message, error: str) 
         "content_encoding": message.content_encoding,
         "headers": message.headers,
     }
+    if not has_message_queue_tables(conn):
+        await queue.keep_aside(conn, message)
     if task_id:
         state, attempt = standing[task_id]
         number = _attempt_named(message, attempt.number)
@@ -339,9 +341,6 @@ async def _keep_unreadable(conn: AsyncConnection, message: Message, error: str) 
                 headers=message.headers,
             )
             return
-    if not has_message_queue_tables(conn):
-        await queue.keep_aside(conn, message)
-        return
     await add_failure(
         conn,
         task_id,

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from spheroseg.database.engine import DatabaseTime, chunks, has_message_queue_tables, message_queue_columns
 from spheroseg.database.queue import holds
 from spheroseg.database.schema import (
+    MESSAGE_QUEUE_COLUMNS,
     images,
     segmentation_batches,
     segmentation_failures,
@@ -22,7 +23,7 @@ from spheroseg.tasks import STEPS, UNFINISHED, Attempt, Cause, Decision, TaskSta
 t = segmentation_tasks
 
 # Retries used up in the present set of tries.
-RETRIES = (t.c.attempt - t.c.first_attempt - t.c.lost_count).label("retries")
+RETRIES = t.c.attempt - t.c.first_attempt - t.c.lost_count
 
 
 async def transition(
@@ -112,10 +113,25 @@ async def read_leased(conn: AsyncConnection, task_ids: Collection[UUID]) -> set[
     return found
 
 
+def task_columns(conn: AsyncConnection) -> list[Any]:
+    """What can be read of a task at the database's revision. `retry_count` always can: other columns tell it too."""
+    if has_message_queue_tables(conn):
+        return [*t.c]
+    return [*(column for column in t.c if column.name not in MESSAGE_QUEUE_COLUMNS), RETRIES.label("retry_count")]
+
+
+async def read_failures(conn: AsyncConnection, task_id: UUID) -> Sequence[Any]:
+    """The attempts of a task that did not finish, the first one first; before revision 010 none is on record."""
+    if not has_message_queue_tables(conn):
+        return []
+    f = segmentation_failures
+    return (await conn.execute(select(f).where(f.c.task_id == task_id).order_by(f.c.id))).all()
+
+
 async def read_attempts(conn: AsyncConnection, task_ids: Collection[UUID]) -> dict[UUID, tuple[TaskState, Attempt]]:
     """Where the tasks stand; those that do not exist are missing."""
     rows = await conn.execute(
-        select(t.c.id, t.c.state, t.c.attempt, RETRIES, t.c.lost_count).where(t.c.id.in_(task_ids))
+        select(t.c.id, t.c.state, t.c.attempt, RETRIES.label("retries"), t.c.lost_count).where(t.c.id.in_(task_ids))
     )
     return {row.id: (TaskState(row.state), Attempt(row.attempt, row.retries, row.lost_count)) for row in rows}
 
