@@ -96,7 +96,7 @@ class Site:
         self.vhost = vhost
         self.folder = folder
         self.services: dict[str, Service] = {}
-        self._database_url = database_url
+        self.database_url = database_url
 
     def start(self, *names: str, port: int | None = None, **settings: str) -> None:
         """relay, collect, worker-1 …; `port`: of a proxy before the broker; `settings`: more of the environment."""
@@ -104,11 +104,13 @@ class Site:
             module = ["tests.worker_process"] if name.startswith("worker") else ["spheroseg.cli", name]
             environment = {
                 "PATH": os.environ["PATH"],
+                # The code beside these tests, wherever another copy of it is installed.
+                "PYTHONPATH": str(ROOT / "src"),
                 # The mark by which `leftovers` knows what we started, and its children.
                 "SPHEROSEG_DATA_DIR": str(self.folder),
                 "ENABLE_MESSAGE_QUEUE": "true",
                 "RABBITMQ_URL": self.node.vhost_url(self.vhost, port),
-                "DATABASE_URL": self._database_url,
+                "DATABASE_URL": self.database_url,
                 "BROKER_AWAY_SECONDS": "4",
                 "LEASE_SECONDS": "5",
                 "RETRY_BACKOFF_SECONDS": "0.2",

@@ -13,7 +13,7 @@ from spheroseg.broker import Broker
 from spheroseg.broker.fallback import FallbackBroker
 from spheroseg.broker.rabbit import RabbitBroker
 from spheroseg.broker.table import TableBroker
-from spheroseg.collect import collect
+from spheroseg.collect import collect, hand_back_leased
 from spheroseg.database import queue, revisions
 from spheroseg.database.engine import has_message_queue_tables, open_engine
 from spheroseg.errors import BadSettings
@@ -96,6 +96,7 @@ async def serve_collect(settings: Settings, stopping: asyncio.Event) -> None:
         if not settings.enable_message_queue:
             async with engine.begin() as conn:
                 found = await queue.take_back(conn, older_than=0.0)
+            found += await hand_back_leased(engine, settings.retry_policy)
             if found:
                 log.info("the message queue is switched off: what RabbitMQ had is queued again", messages=found)
             await _until(stopping, collect(engine, brokers, settings.retry_policy))

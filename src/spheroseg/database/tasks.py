@@ -113,6 +113,18 @@ async def read_leased(conn: AsyncConnection, task_ids: Collection[UUID]) -> set[
     return found
 
 
+async def read_all_leased(conn: AsyncConnection, limit: int) -> Sequence[Any]:
+    """Up to `limit` tasks in the hands of workers that are known only through RabbitMQ."""
+    rows = await conn.execute(
+        select(t.c.id, t.c.attempt)
+        .where(t.c.state == literal_column(f"'{TaskState.PROCESSING}'"), t.c.lease_until.is_not(None))
+        .order_by(t.c.id)
+        .limit(limit)
+        .with_for_update()
+    )
+    return rows.all()
+
+
 def task_columns(conn: AsyncConnection) -> list[Any]:
     """What can be read of a task at the database's revision. `retry_count` always can: other columns tell it too."""
     if has_message_queue_tables(conn):
