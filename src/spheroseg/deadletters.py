@@ -1,19 +1,21 @@
 """What failed for good, and messages that nobody could read: to look at, to try again, to discard."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, null, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database import queue
-from spheroseg.database.engine import DatabaseTime
+from spheroseg.database.engine import DatabaseTime, has_message_queue_tables
+from spheroseg.database.revisions import BASE, UPGRADE
 from spheroseg.database.schema import images
 from spheroseg.database.schema import segmentation_failures as f
 from spheroseg.database.schema import segmentation_tasks as t
+from spheroseg.errors import SchemaUnusable
 from spheroseg.messages import ROUTES, Message
 from spheroseg.submit import retry
 from spheroseg.tasks import TaskState
@@ -32,7 +34,13 @@ class Filter:
 
 
 async def list_dead_letters(conn: AsyncConnection, wanted: Filter, limit: int = 1000) -> Sequence[Any]:
-    """The last failure of each task that failed for good, and every unreadable message; the newest first."""
+    """The last failure of each task that failed for good, and every unreadable message; the newest first.
+
+    Before revision 010 there is no record of failures: the tasks that failed for good, without an `id` to call them
+    by. Raises SchemaUnusable where one is called by its id all the same.
+    """
+    if not has_message_queue_tables(conn):
+        return await _list_failed_tasks(conn, wanted, limit)
     query = (
         select(f, images.c.name.label("image"), images.c.page, t.c.state)
         .outerjoin(t, t.c.id == f.c.task_id)
@@ -48,19 +56,43 @@ async def list_dead_letters(conn: AsyncConnection, wanted: Filter, limit: int = 
         .order_by(f.c.id.desc())
         .limit(limit)
     )
-    for column, value in (
-        (f.c.id, wanted.id),
-        (f.c.task_id, wanted.task_id),
-        (f.c.reason, wanted.reason),
-        (f.c.worker, wanted.worker),
-    ):
-        if value is not None:
-            query = query.where(column == value)
-    if wanted.image is not None:
-        query = query.where(images.c.name.contains(wanted.image, autoescape=True))
+    query = _narrowed(
+        query, wanted, {"id": f.c.id, "task_id": f.c.task_id, "reason": f.c.reason, "worker": f.c.worker}
+    )
     if wanted.since is not None:
         query = query.where(f.c.failed_at >= wanted.since)
     return (await conn.execute(query)).all()
+
+
+async def _list_failed_tasks(conn: AsyncConnection, wanted: Filter, limit: int) -> Sequence[Any]:
+    if wanted.id is not None:
+        raise SchemaUnusable(f"dead letters have no numbers at revision {BASE} of the database: {UPGRADE}")
+    query = (
+        select(
+            null().label("id"),
+            t.c.id.label("task_id"),
+            *(t.c.attempt, t.c.reason, t.c.error, t.c.worker, t.c.state),
+            t.c.finished_at.label("failed_at"),
+            *(images.c.name.label("image"), images.c.page),
+        )
+        .join(images, images.c.id == t.c.image_id)
+        .where(t.c.state == TaskState.FAILED)
+        .order_by(t.c.finished_at.desc(), t.c.id.desc())
+        .limit(limit)
+    )
+    query = _narrowed(query, wanted, {"task_id": t.c.id, "reason": t.c.reason, "worker": t.c.worker})
+    if wanted.since is not None:
+        query = query.where(t.c.finished_at >= wanted.since)
+    return (await conn.execute(query)).all()
+
+
+def _narrowed(query: Any, wanted: Filter, columns: Mapping[str, Any]) -> Any:
+    for name, column in columns.items():
+        if (value := getattr(wanted, name)) is not None:
+            query = query.where(column == value)
+    if wanted.image is not None:
+        query = query.where(images.c.name.contains(wanted.image, autoescape=True))
+    return query
 
 
 async def retry_dead_letters(conn: AsyncConnection, letters: Sequence[Any]) -> int:
@@ -78,12 +110,18 @@ async def retry_dead_letters(conn: AsyncConnection, letters: Sequence[Any]) -> i
             content_encoding=letter.content_encoding,
         )
         await queue.enqueue(conn, [message])
-    await _settle(conn, unreadable)
+    if unreadable:
+        await _settle(conn, unreadable)
     return len(again) + len(unreadable)
 
 
 async def discard_dead_letters(conn: AsyncConnection, letters: Sequence[Any]) -> int:
-    """Take them off the list: their tasks stay failed, and everything stays on record. How many were discarded."""
+    """Take them off the list: their tasks stay failed, and everything stays on record. How many were discarded.
+
+    Raises SchemaUnusable before revision 010, where nothing can be written down about them.
+    """
+    if not has_message_queue_tables(conn):
+        raise SchemaUnusable(f"nothing can be discarded at revision {BASE} of the database: {UPGRADE}")
     await _settle(conn, letters)
     return len(letters)
 

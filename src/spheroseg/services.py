@@ -15,7 +15,7 @@ from spheroseg.broker.fallback import FallbackBroker
 from spheroseg.broker.management import Management
 from spheroseg.broker.rabbit import RabbitBroker
 from spheroseg.broker.table import TableBroker
-from spheroseg.collect import collect
+from spheroseg.collect import collect, hand_back_leased
 from spheroseg.database import queue, revisions
 from spheroseg.database.engine import has_message_queue_tables, open_engine
 from spheroseg.errors import BadSettings
@@ -143,6 +143,8 @@ async def serve_collect(settings: Settings, stopping: asyncio.Event) -> None:
             if has_message_queue_tables(conn):
                 await queue.restore_aside(conn)
             found = 0 if settings.enable_message_queue else await queue.take_back(conn, older_than=0.0)
+        if not settings.enable_message_queue:
+            found += await hand_back_leased(engine, settings.retry_policy)
         if found:
             log.info("the message queue is switched off: what RabbitMQ had is queued again", messages=found)
         brokers: list[Broker] = [TableBroker(engine, lease=settings.lease_seconds)]

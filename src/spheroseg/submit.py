@@ -17,7 +17,7 @@ from spheroseg.database import queue
 from spheroseg.database.engine import DatabaseTime, message_queue_columns
 from spheroseg.database.projects import NewImage, ensure_images, insert_new, read_tier
 from spheroseg.database.schema import segmentation_batches, segmentation_tasks
-from spheroseg.database.tasks import add_failure, read_leased, read_message_facts, transition_all
+from spheroseg.database.tasks import add_failure, name_messages, read_leased, read_message_facts, transition_all
 from spheroseg.messages import CANCELLED_KEY, Message, TaskNew
 from spheroseg.tasks import Cause, TaskState
 
@@ -141,7 +141,9 @@ async def retry(conn: AsyncConnection, task_ids: Sequence[UUID]) -> list[UUID]:
     """Give failed tasks a fresh set of tries; the ids of what is queued again."""
     forgotten: dict[str, Any] = dict.fromkeys(["reason", "error", "worker", "started_at", "finished_at"])
     again = await transition_all(conn, task_ids, Cause.RETRY, TaskState.QUEUED, **forgotten)
-    await queue.enqueue(conn, [task_message(row) for row in await read_message_facts(conn, again)])
+    messages = [task_message(row) for row in await read_message_facts(conn, again)]
+    await name_messages(conn, {message.task_id: message.id for message in messages if message.task_id})
+    await queue.enqueue(conn, messages)
     return again
 
 

@@ -19,7 +19,8 @@ from spheroseg.broker.management import Management
 from spheroseg.broker.topology import definitions
 from spheroseg.cli.output import DryRun, Json, Yes, confirm, print_json, print_rows
 from spheroseg.database.engine import reading
-from spheroseg.database.schema import images, segmentation_failures, segmentation_queue, segmentation_tasks
+from spheroseg.database.schema import images, segmentation_queue, segmentation_tasks
+from spheroseg.database.tasks import read_failures, task_columns
 from spheroseg.deadletters import Filter, discard_dead_letters, list_dead_letters, retry_dead_letters
 from spheroseg.errors import BrokerAway, SpherosegError
 from spheroseg.messages import Message, Queue
@@ -230,18 +231,18 @@ def task_show(task_id: TaskId, as_json: Json = False) -> None:
     """The story of a task: its state, its attempts, why they ended."""
 
     async def show(place: Place) -> dict[str, Any]:
-        t, f = segmentation_tasks, segmentation_failures
+        t = segmentation_tasks
         async with reading(place.engine) as conn:
             task = (
                 await conn.execute(
-                    select(t, images.c.name.label("image"), images.c.page)
+                    select(*task_columns(conn), images.c.name.label("image"), images.c.page)
                     .join(images, images.c.id == t.c.image_id)
                     .where(t.c.id == task_id)
                 )
             ).first()
             if task is None:
                 raise SpherosegError(f"there is no task {task_id}")
-            failures = await conn.execute(select(f).where(f.c.task_id == task_id).order_by(f.c.id))
+            failures = await read_failures(conn, task_id)
             return {**task._mapping, "failures": [dict(row._mapping) for row in failures]}
 
     story = _ask(show)
@@ -253,7 +254,7 @@ def task_show(task_id: TaskId, as_json: Json = False) -> None:
         if story[name] is not None:
             console.print(f"{name.replace('_', ' '):12} {escape(str(story[name]))}", highlight=False)
     columns = ["attempt", "cause", "reason", "error", "worker", "failed_at", "next_attempt_at", "superseded"]
-    print_rows(story["failures"], columns, as_json=False, nothing="No attempt has failed.")
+    print_rows(story["failures"], columns, as_json=False, nothing="No failed attempt is on record.")
 
 
 @task_app.command("retry")
