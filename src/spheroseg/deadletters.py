@@ -10,7 +10,8 @@ from sqlalchemy import and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database import queue
-from spheroseg.database.engine import DatabaseTime
+from spheroseg.database.audit import NAMED, record
+from spheroseg.database.engine import DatabaseTime, chunks
 from spheroseg.database.schema import images
 from spheroseg.database.schema import segmentation_failures as f
 from spheroseg.database.schema import segmentation_tasks as t
@@ -21,9 +22,9 @@ from spheroseg.tasks import TaskState
 
 @dataclass(frozen=True)
 class Filter:
-    """Which dead letters; what is None does not matter. `id` is the failure's, `image` a part of its name."""
+    """Which failures; what is None does not matter. `ids` are the failures' own, `image` a part of its name."""
 
-    id: int | None = None
+    ids: tuple[int, ...] | None = None
     task_id: UUID | None = None
     reason: str | None = None
     worker: str | None = None
@@ -31,36 +32,48 @@ class Filter:
     since: datetime | None = None
 
 
-async def list_dead_letters(conn: AsyncConnection, wanted: Filter, limit: int = 1000) -> Sequence[Any]:
-    """The last failure of each task that failed for good, and every unreadable message; the newest first."""
+async def list_dead_letters(
+    conn: AsyncConnection, wanted: Filter, limit: int = 1000, before: int | None = None
+) -> Sequence[Any]:
+    """The last failure of each task that failed for good, and every unreadable message; the newest first.
+
+    before: only those with a lower id.
+    """
+    is_dead = or_(
+        f.c.task_id.is_(None),
+        and_(t.c.state == TaskState.FAILED, f.c.attempt == t.c.attempt, f.c.next_attempt.is_(None)),
+    )
+    query = _failures(wanted, limit, before).where(is_dead, ~f.c.superseded, f.c.settled_at.is_(None))
+    return (await conn.execute(query)).all()
+
+
+async def list_failures(
+    conn: AsyncConnection, wanted: Filter, limit: int = 1000, before: int | None = None
+) -> Sequence[Any]:
+    """Every attempt that did not finish, whatever came after it; the newest first. before: only with a lower id."""
+    return (await conn.execute(_failures(wanted, limit, before))).all()
+
+
+def _failures(wanted: Filter, limit: int, before: int | None) -> Any:
     query = (
         select(f, images.c.name.label("image"), images.c.page, t.c.state)
         .outerjoin(t, t.c.id == f.c.task_id)
         .outerjoin(images, images.c.id == t.c.image_id)
-        .where(
-            or_(
-                f.c.task_id.is_(None),
-                and_(t.c.state == TaskState.FAILED, f.c.attempt == t.c.attempt, f.c.next_attempt.is_(None)),
-            ),
-            ~f.c.superseded,
-            f.c.settled_at.is_(None),
-        )
         .order_by(f.c.id.desc())
         .limit(limit)
     )
-    for column, value in (
-        (f.c.id, wanted.id),
-        (f.c.task_id, wanted.task_id),
-        (f.c.reason, wanted.reason),
-        (f.c.worker, wanted.worker),
-    ):
+    for column, value in ((f.c.task_id, wanted.task_id), (f.c.reason, wanted.reason), (f.c.worker, wanted.worker)):
         if value is not None:
             query = query.where(column == value)
+    if wanted.ids is not None:
+        query = query.where(f.c.id.in_(wanted.ids))
+    if before is not None:
+        query = query.where(f.c.id < before)
     if wanted.image is not None:
         query = query.where(images.c.name.contains(wanted.image, autoescape=True))
     if wanted.since is not None:
         query = query.where(f.c.failed_at >= wanted.since)
-    return (await conn.execute(query)).all()
+    return query
 
 
 async def retry_dead_letters(conn: AsyncConnection, letters: Sequence[Any]) -> int:
@@ -88,6 +101,15 @@ async def discard_dead_letters(conn: AsyncConnection, letters: Sequence[Any]) ->
     return len(letters)
 
 
+async def record_change(
+    conn: AsyncConnection, actor: str, action: str, letters: Sequence[Any], wanted: Filter, *, everything: bool
+) -> None:
+    """Write into the audit trail that `actor` has retried or discarded `letters`, and how they were chosen."""
+    chosen = {name: str(value) for name, value in vars(wanted).items() if value is not None and name != "ids"}
+    named = [letter.id for letter in letters[:NAMED]]
+    await record(conn, actor, action, count=len(letters), ids=named, filter=chosen, all=everything)
+
+
 async def _settle(conn: AsyncConnection, letters: Sequence[Any]) -> None:
-    ids = [letter.id for letter in letters]
-    await conn.execute(update(f).where(f.c.id.in_(ids)).values(settled_at=DatabaseTime()))
+    for chunk in chunks([letter.id for letter in letters]):
+        await conn.execute(update(f).where(f.c.id.in_(chunk)).values(settled_at=DatabaseTime()))
