@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -65,11 +65,17 @@ def started(task_id: UUID, worker: str = "w", attempt: int = 1) -> TaskStarted:
 
 
 def completed(
-    task_id: UUID, result: dict[str, Any] | None = None, worker: str = "w", attempt: int = 1
+    task_id: UUID, result: dict[str, Any] | None = None, worker: str = "w", attempt: int = 1, seconds: float = 0.0
 ) -> TaskCompleted:
+    """seconds: how long the attempt took until now."""
     now = datetime.now(UTC)
     return TaskCompleted(
-        task_id=task_id, attempt=attempt, worker=worker, at=now, started_at=now, result=result or a_result()
+        task_id=task_id,
+        attempt=attempt,
+        worker=worker,
+        at=now,
+        started_at=now - timedelta(seconds=seconds),
+        result=result or a_result(),
     )
 
 

@@ -281,11 +281,12 @@ async def test_the_expected_time_comes_from_what_finished_lately(
     await add_images(backend.engine, plate, 12)
     batch = await submitted(ada, plate)
     ids = await task_ids(ada, batch)
-    await report(backend.engine, started(ids[0]))
-    await asyncio.sleep(0.2)
-    await report(backend.engine, *(completed(task_id) for task_id in ids[:2]))
+    await report(backend.engine, *(completed(task_id, seconds=0.5) for task_id in ids[:2]))
     found = (await ada.get(f"{URL}/{batch['id']}")).json()
-    assert 0 < found["expected_seconds"] < 60
+    # Two in half a second, ten to go.
+    assert found["expected_seconds"] == pytest.approx(2.5, abs=0.2)
+    story = (await ada.get(f"/api/segmentation/tasks/{ids[-1]}")).json()
+    assert (story["ahead"], story["expected_seconds"]) == (9, found["expected_seconds"])
 
 
 async def test_a_line_that_is_too_long_is_capped(
@@ -412,7 +413,7 @@ async def test_real_images_are_segmented_by_a_real_worker(
             assert file.headers["etag"] == f'"{row[kind]["sha256"]}"'
             assert file.headers["content-length"] == str(len(file.content))
     (task,) = (await ada.get(f"{URL}/{batch['id']}/tasks", params={"state": "failed"})).json()["items"]
-    assert (task["image"], task["reason"]) == ("broken.png", "unsupported_image")
+    assert (task["image"], task["reason"]) == ("broken.png", "bad_image")
 
 
 async def test_fifty_thousand_images_are_one_batch(backend: Backend, ada: httpx.AsyncClient, plate: UUID) -> None:
