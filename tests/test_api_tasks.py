@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
@@ -10,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.api.files import disposition
 from spheroseg.database import revisions
+from spheroseg.database.engine import set_message_queue_tables
 from spheroseg.storage import ImageStore
 
 from .backend import Backend, backend_on
@@ -66,7 +68,7 @@ async def test_at_revision_009_the_last_reason_is_all_that_is_kept(backend: Back
     await revisions.downgrade(backend.engine, revisions.BASE)
     engine = backend.engine
     # As `prepare` finds out at the start of a process; SQLite would be brought up again.
-    revisions.set_message_queue_tables(engine, False)
+    set_message_queue_tables(engine, False)
     task_id, other = (await submit_images(engine, 2)).task_ids
     await report(engine, failed(task_id, "bad_image"), completed(other))
     story = (await ada.get(f"{URL}/{task_id}")).json()
@@ -137,7 +139,7 @@ async def test_files_are_downloaded_once_and_a_deleted_one_is_said_to_be_gone(
     store = ImageStore(backend.settings.resolved_storage_url())
     content = b"\x89PNG" + b"x" * 3_000_000
     store.put("results/overlay.png", content)
-    kinds = {
+    kinds: dict[str, Any] = {
         kind: {"key": f"results/{name}", "sha256": SHA} for kind, name in (("mask", "m"), ("overlay", "overlay.png"))
     }
     await report(backend.engine, completed(UUID(task["id"]), a_result(**kinds)))

@@ -74,6 +74,12 @@ class BrokerAway(SpherosegError):
         self.is_silence = is_silence
 
 
+class DatabaseAway(SpherosegError):
+    code = "database_away"
+    retryable = True
+    status = 503
+
+
 class BadSettings(SpherosegError):
     code = "bad_settings"
 

@@ -86,7 +86,7 @@ class FailureOut(BaseModel):
     id: int
     task_id: UUID | None
     image: str | None
-    page: int | None = Field(description="Of the file, counted from 1.")
+    page: int | None = Field(description="Of the file, counted from 0.")
     state: str | None = Field(description="Of the task, now.")
     attempt: int | None
     cause: str
@@ -104,8 +104,7 @@ class FailureOut(BaseModel):
 
 def _failure(row: Any) -> FailureOut:
     body = None if row.body is None else bytes(row.body)[:BODY_BYTES].decode(errors="replace")
-    page = None if row.page is None else row.page + 1
-    return FailureOut(**{**row._mapping, "body": body, "page": page})
+    return FailureOut(**{**row._mapping, "body": body})
 
 
 class FilterIn(BaseModel):

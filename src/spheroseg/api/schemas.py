@@ -14,7 +14,7 @@ from spheroseg.tasks import FINISHED, BatchState, TaskState, batch_state
 AHEAD = "Messages that go before the next one of it; null where nothing waits in line, as when it is delayed."
 CAPPED = "True: there are more ahead, and nobody has counted them."
 EXPECTED = "Seconds until it is finished, at the pace of the last five minutes; null where nothing is known."
-PAGE = "Of the file, counted from 1."
+PAGE = "Of the file, counted from 0; results.csv, for people, counts from 1."
 
 
 class WebhookOut(BaseModel):
@@ -218,7 +218,6 @@ def task_fields(row: Any, place: Place | None) -> dict[str, Any]:
     return {
         **fields,
         "losses": row.lost_count,
-        "page": row.page + 1,
         "ahead": place.ahead if place else None,
         "ahead_is_capped": place.is_capped if place else False,
     }
@@ -241,7 +240,7 @@ def result_fields(row: Any) -> dict[str, Any]:
         "task_id": str(row.task_id),
         "image_id": str(row.image_id),
         "image": row.image,
-        "page": row.page + 1,
+        "page": row.page,
         "attempt": row.attempt,
         "worker": row.worker,
         "started_at": row.started_at.isoformat() if row.started_at else None,

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any
@@ -12,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from sqlalchemy import delete, select
 
+from spheroseg.broker.credentials import with_user
 from spheroseg.broker.management import Management
 from spheroseg.broker.topology import definitions
 from spheroseg.cli.output import DryRun, Json, Yes, actor, confirm, print_json, print_rows
@@ -330,6 +333,23 @@ def broker_check(as_json: Json = False) -> None:
 @broker_app.command("definitions")
 def broker_definitions(
     vhost: Annotated[str, typer.Option(help="Virtual host that the definitions are for.")] = "spheroseg",
+    user: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With this user; the password from RABBITMQ_PASSWORD, or asked for."),
+    ] = None,
 ) -> None:
-    """Print the topology as a RabbitMQ definitions file, without users."""
-    print(json.dumps(definitions(read_settings().rabbitmq_queue_type, vhost), indent=2))
+    """Print the topology as a RabbitMQ definitions file. The password of a user is in it as a salted hash."""
+    wanted = definitions(read_settings().rabbitmq_queue_type, vhost)
+    if user is not None:
+        wanted = with_user(wanted, user, _new_password(user))
+    print(json.dumps(wanted, indent=2))
+
+
+def _new_password(user: str) -> str:
+    # No option: what is in a command line, every user of the machine can read.
+    password = os.environ.get("RABBITMQ_PASSWORD", "")
+    if not password and sys.stdin.isatty():
+        password = typer.prompt(f"Password of {user}", hide_input=True, confirmation_prompt=True, err=True)
+    if not password:
+        raise SpherosegError(f"no password for {user}: set RABBITMQ_PASSWORD, or run this on a terminal to be asked")
+    return password

@@ -81,10 +81,12 @@ def encode_csv_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -
 
 
 def _cell(value: Any) -> Any:
-    # A spreadsheet takes such text for a formula, and a file name for a command. Numbers are no text.
-    if isinstance(value, str) and value.lstrip().startswith(FORMULA_SIGNS):
-        return f"'{value}"
-    return value
+    if not isinstance(value, str):
+        return value
+    # Python's csv leaves a lone CR unquoted, and readers take it for the end of the line.
+    value = value.replace("\r", " ")
+    # A spreadsheet takes such text for a formula, and so a file name for a command.
+    return f"'{value}" if value.lstrip().startswith(FORMULA_SIGNS) else value
 
 
 def _columns(rows: Iterable[Mapping[str, Any]], leading: Sequence[str]) -> list[str]:
