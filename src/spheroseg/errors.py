@@ -101,6 +101,13 @@ class NotFound(SpherosegError):
     status = 404
 
 
+class Gone(SpherosegError):
+    """It was there, and somebody has taken it away."""
+
+    code = "gone"
+    status = 410
+
+
 class Conflict(SpherosegError):
     code = "conflict"
     status = 409

@@ -7,12 +7,19 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 
 from spheroseg import __version__
-from spheroseg.api import health, live, me, metrics
+from spheroseg.api import admin, batches, health, live, me, metrics, tasks
 from spheroseg.api.hub import Hub
 from spheroseg.api.problems import RESPONSES, handle_problems
 from spheroseg.services import Place
 
-ROUTERS: tuple[APIRouter, ...] = (health.router, live.router, me.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    health.router,
+    live.router,
+    me.router,
+    batches.router,
+    tasks.router,
+    admin.router,
+)
 
 
 @asynccontextmanager
