@@ -111,6 +111,12 @@ async def list_tokens(conn: AsyncConnection, user_id: UUID | None = None) -> Seq
     return (await conn.execute(query)).all()
 
 
+async def page_of_tokens(conn: AsyncConnection, user_id: UUID, limit: int, after: UUID | None) -> Sequence[Any]:
+    """The user's tokens with an id above `after`, at most `limit` of them."""
+    query = select(k).where(k.c.user_id == user_id).order_by(k.c.id).limit(limit)
+    return (await conn.execute(query.where(k.c.id > after) if after else query)).all()
+
+
 async def find_token(conn: AsyncConnection, user: User, name: str) -> UUID:
     """The id of that user's token. Raises NotFound."""
     found: UUID | None = (
