@@ -3,11 +3,11 @@
 from fastapi import APIRouter, FastAPI
 
 from spheroseg import __version__
-from spheroseg.api import me, projects, tokens
+from spheroseg.api import images, me, projects, tokens
 from spheroseg.api.problems import RESPONSES, handle_problems
 from spheroseg.services import Place
 
-ROUTERS: tuple[APIRouter, ...] = (me.router, tokens.router, projects.router)
+ROUTERS: tuple[APIRouter, ...] = (me.router, tokens.router, projects.router, images.router)
 
 
 def create_app(place: Place) -> FastAPI:
