@@ -19,6 +19,7 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from spheroseg import __version__
+from spheroseg.cli.accounts import token_app, user_app
 from spheroseg.cli.db import db_app
 from spheroseg.cli.queues import broker_app, dlq_app, queue_app, task_app
 from spheroseg.errors import DatabaseAway, SpherosegError
@@ -44,6 +45,8 @@ app.add_typer(dlq_app, name="dlq")
 app.add_typer(task_app, name="task")
 app.add_typer(broker_app, name="broker")
 app.add_typer(db_app, name="db")
+app.add_typer(user_app, name="user")
+app.add_typer(token_app, name="token")
 
 SUMMARY_LINES = 40
 

@@ -1,18 +1,20 @@
 """Users, their projects, and the images in them."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import uuid_utils.compat as uuid
-from sqlalchemy import Table, exists, select
+from sqlalchemy import Table, delete, exists, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database.engine import DatabaseTime, chunks
 from spheroseg.database.schema import images, project_members, projects, users
-from spheroseg.errors import BadRequest, NotFound
+from spheroseg.errors import BadRequest, Conflict, NotFound
 
 # Of those that are missing, in an error.
 NAMED = 5
@@ -58,6 +60,82 @@ async def ensure_project(conn: AsyncConnection, owner_id: UUID, name: str) -> UU
     found: UUID = (await conn.execute(wanted)).scalar_one()
     await add_member(conn, found, owner_id)
     return found
+
+
+async def create_project(conn: AsyncConnection, owner_id: UUID, name: str) -> UUID:
+    """Its id. Raises Conflict where the owner has a project of that name."""
+    project_id = uuid.uuid7()
+    values = {"id": project_id, "owner_id": owner_id, "name": name, "created_at": DatabaseTime()}
+    async with _unique_name(conn, name):
+        await conn.execute(insert(projects).values(values))
+    await add_member(conn, project_id, owner_id)
+    return project_id
+
+
+async def rename_project(conn: AsyncConnection, project_id: UUID, name: str) -> None:
+    """Raises Conflict where the owner has another project of that name."""
+    async with _unique_name(conn, name):
+        await conn.execute(update(projects).where(projects.c.id == project_id).values(name=name))
+
+
+@asynccontextmanager
+async def _unique_name(conn: AsyncConnection, name: str) -> AsyncIterator[None]:
+    try:
+        async with conn.begin_nested():
+            yield
+    except IntegrityError:
+        raise Conflict(f"you have a project {name!r} already: choose another name") from None
+
+
+def _projects_of(user_id: UUID) -> Any:
+    return (
+        select(projects, users.c.name.label("owner"))
+        .join(users, users.c.id == projects.c.owner_id)
+        .where(visible_to(user_id, projects.c.id))
+    )
+
+
+async def read_project(conn: AsyncConnection, user_id: UUID, project_id: UUID) -> Any:
+    """Its row, with the owner's name as `owner`. Raises NotFound where there is none, or not for that user."""
+    row = (await conn.execute(_projects_of(user_id).where(projects.c.id == project_id))).first()
+    if row is None:
+        raise NotFound("there is no such project")
+    return row
+
+
+async def list_projects(conn: AsyncConnection, user_id: UUID, limit: int, after: UUID | None) -> Sequence[Any]:
+    """Rows like `read_project`'s: the user's projects with an id above `after`, at most `limit` of them."""
+    query = _projects_of(user_id).order_by(projects.c.id).limit(limit)
+    return (await conn.execute(query.where(projects.c.id > after) if after else query)).all()
+
+
+def _members_of(project_id: UUID) -> Any:
+    m = project_members
+    return (
+        select(users.c.id, users.c.name, m.c.added_at, (users.c.id == projects.c.owner_id).label("is_owner"))
+        .join(m, m.c.user_id == users.c.id)
+        .join(projects, projects.c.id == m.c.project_id)
+        .where(m.c.project_id == project_id)
+    )
+
+
+async def list_members(conn: AsyncConnection, project_id: UUID, limit: int, after: UUID | None) -> Sequence[Any]:
+    """id, name, added_at, is_owner of the members with a user id above `after`, at most `limit` of them."""
+    query = _members_of(project_id).order_by(users.c.id).limit(limit)
+    return (await conn.execute(query.where(users.c.id > after) if after else query)).all()
+
+
+async def read_member(conn: AsyncConnection, project_id: UUID, user_id: UUID) -> Any:
+    return (await conn.execute(_members_of(project_id).where(users.c.id == user_id))).one()
+
+
+async def remove_member(conn: AsyncConnection, project_id: UUID, name: str) -> bool:
+    """Whether there was a member of that name."""
+    named = select(users.c.id).where(users.c.name == name).scalar_subquery()
+    result = await conn.execute(
+        delete(project_members).where(project_members.c.project_id == project_id, project_members.c.user_id == named)
+    )
+    return bool(result.rowcount)
 
 
 async def add_member(conn: AsyncConnection, project_id: UUID, user_id: UUID) -> None:
