@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -13,9 +13,9 @@ from spheroseg.inputs import find_inputs
 from spheroseg.segmentation.model import MODELS
 
 from .compose import ROOT, Instance
-from .conftest import Postgres, empty_database, eventually
+from .conftest import Postgres, empty_database, eventually, missing_server
 from .lab import read_task, submit_images
-from .rabbitmq import RabbitNode
+from .rabbitmq import RABBITMQ_3, RabbitNode
 
 EXAMPLE = ROOT / "examples" / "image_08.png"
 
@@ -29,12 +29,16 @@ class Stack:
         self.folder = folder
         self.instances: list[Instance] = []
 
-    def start(self, name: str, command: Sequence[str] | None = None, *, message_queue: bool = False) -> Instance:
-        """`message_queue`: as if switched on in the settings file before the start."""
+    def start(
+        self, name: str, command: Sequence[str] | None = None, *, message_queue: bool = False, **settings: str
+    ) -> Instance:
+        """`message_queue`: as if switched on in the settings file before the start; `settings`: more lines of it."""
         folder = self.folder / f"{name}-{len(self.instances)}"
         folder.mkdir()
         instance = Instance(name, folder, self.elsewhere, command)
         switch(instance, message_queue)
+        with instance.settings_file.open("a") as file:
+            file.writelines(f"{setting.upper()}={value}\n" for setting, value in settings.items())
         self.instances.append(instance)
         instance.start()
         return instance
@@ -60,6 +64,15 @@ def switch(instance: Instance, message_queue: bool) -> None:
     )
     assert count == 1
     instance.settings_file.write_text(switched)
+
+
+@contextmanager
+def shipped_node() -> Iterator[RabbitNode]:
+    """RabbitMQ with the configuration and the definitions that are shipped, as they are."""
+    if not RABBITMQ_3.installed:
+        missing_server("RabbitMQ 3.10")
+    with RabbitNode(RABBITMQ_3, shipped=ROOT / "deploy" / "rabbitmq", password="spheroseg_secret") as node:  # noqa: S106
+        yield node
 
 
 @asynccontextmanager

@@ -32,9 +32,9 @@ from .compose import (
     seconds,
     services,
 )
-from .conftest import Postgres, eventually, missing_server
-from .rabbitmq import RABBITMQ_3, VHOST, RabbitNode
-from .stack import stack_on, switch
+from .conftest import Postgres, eventually
+from .rabbitmq import VHOST, RabbitNode
+from .stack import shipped_node, stack_on, switch
 
 OURS = ("backend", "ml", "exporter")
 SETTINGS = {name.upper() for name in Settings.model_fields}
@@ -212,9 +212,7 @@ def test_the_message_queue_is_switched_on_as_the_manual_says(tmp_path: Path) -> 
 
 @pytest.fixture(scope="module")
 def shipped_rabbit() -> Iterator[RabbitNode]:
-    if not RABBITMQ_3.installed:
-        missing_server("RabbitMQ 3.10")
-    with RabbitNode(RABBITMQ_3, shipped=ROOT / "deploy" / "rabbitmq", password="spheroseg_secret") as node:  # noqa: S106
+    with shipped_node() as node:
         yield node
 
 
