@@ -11,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database import queue
 from spheroseg.database.audit import NAMED, record
-from spheroseg.database.engine import DatabaseTime, chunks
+from spheroseg.database.engine import DatabaseTime, chunks, has_message_queue_tables
 from spheroseg.database.schema import images
 from spheroseg.database.schema import segmentation_failures as f
 from spheroseg.database.schema import segmentation_tasks as t
+from spheroseg.errors import Conflict
 from spheroseg.messages import ROUTES, Message
 from spheroseg.submit import retry
 from spheroseg.tasks import TaskState
@@ -39,6 +40,7 @@ async def list_dead_letters(
 
     before: only those with a lower id.
     """
+    check_history(conn)
     is_dead = or_(
         f.c.task_id.is_(None),
         and_(t.c.state == TaskState.FAILED, f.c.attempt == t.c.attempt, f.c.next_attempt.is_(None)),
@@ -51,7 +53,14 @@ async def list_failures(
     conn: AsyncConnection, wanted: Filter, limit: int = 1000, before: int | None = None
 ) -> Sequence[Any]:
     """Every attempt that did not finish, whatever came after it; the newest first. before: only with a lower id."""
+    check_history(conn)
     return (await conn.execute(_failures(wanted, limit, before))).all()
+
+
+def check_history(conn: AsyncConnection) -> None:
+    """Raises Conflict where the database keeps no failures."""
+    if not has_message_queue_tables(conn):
+        raise Conflict("the database is at revision 009, which keeps no failures: run `spheroseg db upgrade`")
 
 
 def _failures(wanted: Filter, limit: int, before: int | None) -> Any:
