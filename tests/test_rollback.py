@@ -90,6 +90,7 @@ async def test_rolled_back_in_the_middle_of_its_work_it_ends_every_task_and_forw
     set_message_queue_tables(site.engine, False)
     site.services["collect"].signal(signal.SIGCONT)
     await site.says("collect", "collect waits for the database")
+    assert "not at the revision at which this process found them: restart it" in site.services["collect"].tail()
     assert {task.id: (task.state, task.attempt) for task in (await site.tasks()).values()} == standing
     set_message_queue_tables(site.engine, True)
     with pytest.raises(SQLAlchemyError):
