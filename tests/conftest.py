@@ -117,12 +117,14 @@ async def empty_database(url: str, revision: str = HEAD) -> AsyncIterator[AsyncE
         async with opened.begin() as conn:
             await conn.execute(text("DROP TABLE IF EXISTS segmentation_failures_kept, alembic_version"))
             await conn.run_sync(metadata.drop_all)
-    await create_tables(opened)
-    if revision != HEAD:
-        await downgrade(opened, revision)
-        set_message_queue_tables(opened, False)
-    yield opened
-    await opened.dispose()
+    try:
+        await create_tables(opened)
+        if revision != HEAD:
+            await downgrade(opened, revision)
+            set_message_queue_tables(opened, False)
+        yield opened
+    finally:
+        await opened.dispose()
 
 
 # For what must be the same before the message queue's tables came.

@@ -74,8 +74,41 @@ class BrokerAway(SpherosegError):
         self.is_silence = is_silence
 
 
+class DatabaseAway(SpherosegError):
+    code = "database_away"
+    retryable = True
+    status = 503
+
+
 class BadSettings(SpherosegError):
     code = "bad_settings"
+
+
+class Unauthenticated(SpherosegError):
+    code = "unauthenticated"
+    status = 401
+
+
+class Forbidden(SpherosegError):
+    code = "forbidden"
+    status = 403
+
+
+class NotFound(SpherosegError):
+    """It does not exist, or not for this user."""
+
+    code = "not_found"
+    status = 404
+
+
+class Conflict(SpherosegError):
+    code = "conflict"
+    status = 409
+
+
+class BadRequest(SpherosegError):
+    code = "bad_request"
+    status = 422
 
 
 class SchemaUnusable(SpherosegError):

@@ -56,6 +56,7 @@ class Relay:
         self._refusals = 0
         self._owed = 0.0
         self._away_since: float | None = None
+        self.away_reason: str | None = None
         self._checked = time.monotonic()
 
     async def run(self) -> None:
@@ -82,6 +83,7 @@ class Relay:
         if self._away_since is not None:
             log.info("relay goes on", away_seconds=round(time.monotonic() - self._away_since, 1))
             self._away_since = None
+        self.away_reason = None
         await self._table.wake_due()
         moved = await self._move_cancels()
         room = self.options.window - ready
@@ -175,6 +177,7 @@ class Relay:
 
     async def _away(self, error: BrokerAway) -> None:
         now = time.monotonic()
+        self.away_reason = str(error)
         if self._away_since is None:
             self._away_since = now
             log.warning("relay waits for RabbitMQ; workers take tasks from the database meanwhile", error=str(error))

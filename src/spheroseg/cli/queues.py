@@ -2,9 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+import os
+import sys
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -13,10 +13,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from sqlalchemy import delete, select
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from spheroseg.broker.credentials import with_user
 from spheroseg.broker.management import Management
-from spheroseg.broker.rabbit import RabbitBroker
 from spheroseg.broker.topology import definitions
 from spheroseg.cli.output import DryRun, Json, Yes, confirm, print_json, print_rows
 from spheroseg.database.engine import reading
@@ -26,8 +25,8 @@ from spheroseg.deadletters import Filter, discard_dead_letters, list_dead_letter
 from spheroseg.errors import BrokerAway, SpherosegError
 from spheroseg.messages import Message, Queue
 from spheroseg.metrics import queue_metrics
-from spheroseg.services import open_database, rabbit_broker
-from spheroseg.settings import Settings, read_settings
+from spheroseg.services import Place, open_place, rabbit_broker
+from spheroseg.settings import read_settings
 from spheroseg.submit import cancel, retry
 
 queue_app = typer.Typer(help="The queues: what is in them, and emptying them.", no_args_is_help=True)
@@ -36,37 +35,11 @@ task_app = typer.Typer(help="One task: its story, another try, the end of it.", 
 broker_app = typer.Typer(help="What must be at RabbitMQ: declare it, check it, export it.", no_args_is_help=True)
 
 
-@dataclass(frozen=True)
-class Place:
-    """What a question may need; without RabbitMQ where the message queue is switched off."""
-
-    settings: Settings
-    engine: AsyncEngine
-    rabbit: RabbitBroker | None
-    management: Management | None
-
-
-@asynccontextmanager
-async def _place(settings: Settings) -> AsyncIterator[Place]:
-    rabbit = rabbit_broker(settings) if settings.enable_message_queue else None
-    management = None
-    if rabbit and settings.rabbitmq_management_url:
-        management = Management(settings.rabbitmq_management_url, settings.rabbitmq_url)
-    try:
-        async with open_database(settings) as engine:
-            yield Place(settings, engine, rabbit, management)
-    finally:
-        if rabbit:
-            await rabbit.close()
-        if management:
-            await management.close()
-
-
 def _ask(question: Callable[[Place], Awaitable[Any]]) -> Any:
     settings = read_settings()
 
     async def asking() -> Any:
-        async with _place(settings) as place:
+        async with open_place(settings) as place:
             return await question(place)
 
     return asyncio.run(asking())
@@ -356,6 +329,23 @@ def broker_check(as_json: Json = False) -> None:
 @broker_app.command("definitions")
 def broker_definitions(
     vhost: Annotated[str, typer.Option(help="Virtual host that the definitions are for.")] = "spheroseg",
+    user: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With this user; the password from RABBITMQ_PASSWORD, or asked for."),
+    ] = None,
 ) -> None:
-    """Print the topology as a RabbitMQ definitions file, without users."""
-    print(json.dumps(definitions(read_settings().rabbitmq_queue_type, vhost), indent=2))
+    """Print the topology as a RabbitMQ definitions file. The password of a user is in it as a salted hash."""
+    wanted = definitions(read_settings().rabbitmq_queue_type, vhost)
+    if user is not None:
+        wanted = with_user(wanted, user, _new_password(user))
+    print(json.dumps(wanted, indent=2))
+
+
+def _new_password(user: str) -> str:
+    # No option: what is in a command line, every user of the machine can read.
+    password = os.environ.get("RABBITMQ_PASSWORD", "")
+    if not password and sys.stdin.isatty():
+        password = typer.prompt(f"Password of {user}", hide_input=True, confirmation_prompt=True, err=True)
+    if not password:
+        raise SpherosegError(f"no password for {user}: set RABBITMQ_PASSWORD, or run this on a terminal to be asked")
+    return password

@@ -6,12 +6,13 @@ from typing import Any
 from uuid import UUID
 
 import uuid_utils.compat as uuid
-from sqlalchemy import Table, select
+from sqlalchemy import Table, exists, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database.engine import DatabaseTime, chunks
-from spheroseg.database.schema import images, projects, users
+from spheroseg.database.schema import images, project_members, projects, users
+from spheroseg.errors import NotFound
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,28 @@ async def ensure_project(conn: AsyncConnection, owner_id: UUID, name: str) -> UU
     )
     wanted = select(projects.c.id).where(projects.c.owner_id == owner_id, projects.c.name == name)
     found: UUID = (await conn.execute(wanted)).scalar_one()
+    await add_member(conn, found, owner_id)
     return found
+
+
+async def add_member(conn: AsyncConnection, project_id: UUID, user_id: UUID) -> None:
+    await conn.execute(
+        insert_new(conn, project_members).values(project_id=project_id, user_id=user_id, added_at=DatabaseTime())
+    )
+
+
+def visible_to(user_id: UUID, project_id: Any) -> Any:
+    """SQL condition: that user is a member of the project."""
+    return exists().where(project_members.c.project_id == project_id, project_members.c.user_id == user_id)
+
+
+async def check_visible(conn: AsyncConnection, user_id: UUID, project_id: UUID) -> None:
+    """Raises NotFound where there is no such project, or not for that user."""
+    member = select(project_members.c.user_id).where(
+        project_members.c.project_id == project_id, project_members.c.user_id == user_id
+    )
+    if (await conn.execute(member)).first() is None:
+        raise NotFound("there is no such project")
 
 
 async def read_tier(conn: AsyncConnection, user_id: UUID) -> str:

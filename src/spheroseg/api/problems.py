@@ -1,0 +1,78 @@
+"""Errors as people and programs read them: RFC 9457, application/problem+json."""
+
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+
+from spheroseg.errors import SpherosegError
+
+log = structlog.get_logger()
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = 5
+
+
+class Problem(BaseModel):
+    """code: for programs, stable. detail: a sentence for a person. errors: which parts of a request are wrong."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: list[dict[str, Any]] | None = None
+
+
+# Any of them may answer any request.
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": title, "content": {MEDIA_TYPE: {}}}
+    for status, title in (
+        (401, "No valid token"),
+        (403, "Not for this role"),
+        (404, "Not there, or not for this user"),
+        (409, "Not as things stand"),
+        (413, "Too large"),
+        (422, "The request is wrong"),
+        (503, "Not now"),
+    )
+}
+
+
+def answer(status: int, code: str, detail: str, **more: Any) -> JSONResponse:
+    title = code.replace("_", " ").capitalize()
+    problem = Problem(title=title, status=status, code=code, detail=detail, **more)
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if status == 503:
+        headers["Retry-After"] = str(RETRY_SECONDS)
+    return JSONResponse(problem.model_dump(exclude_none=True), status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def handle_problems(app: FastAPI) -> None:
+    @app.exception_handler(SpherosegError)
+    async def _ours(_: Request, error: SpherosegError) -> JSONResponse:
+        return answer(error.status, error.code, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        errors = [{"where": ".".join(map(str, fault["loc"])), "what": fault["msg"]} for fault in error.errors()]
+        detail = "; ".join(f"{fault['where']}: {fault['what']}" for fault in errors[:5])
+        return answer(422, "bad_request", detail, errors=errors)
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> JSONResponse:
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
+        response = answer(error.status_code, code, str(error.detail))
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(SQLAlchemyError)
+    @app.exception_handler(ConnectionError)
+    async def _database(request: Request, error: Exception) -> JSONResponse:
+        log.error("the database does not do what a request needs", path=request.url.path, error=str(error))
+        return answer(503, "database_away", "the database does not answer as it should: try again in a moment")

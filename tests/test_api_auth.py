@@ -1,0 +1,73 @@
+"""Who may ask the backend, and how errors are told."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from spheroseg.database.accounts import create_token, list_tokens, revoke_token
+
+from .backend import Backend, backend_on
+
+
+@pytest.fixture
+async def backend(engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[Backend]:
+    async with backend_on(engine, tmp_path) as opened:
+        yield opened
+
+
+async def test_a_token_tells_who_asks(backend: Backend) -> None:
+    async with await backend.client("ada", tier="premium") as ada:
+        answer = await ada.get("/api/me")
+    assert answer.status_code == 200
+    assert {key: answer.json()[key] for key in ("name", "tier", "role", "priority")} == {
+        "name": "ada",
+        "tier": "premium",
+        "role": "member",
+        "priority": 10,
+    }
+
+
+@pytest.mark.parametrize("header", [None, "Bearer spheroseg_wrong", "Basic YTpi"])
+async def test_without_a_valid_token_there_is_a_problem_that_says_what_to_do(
+    backend: Backend, header: str | None
+) -> None:
+    answer = await backend.anonymous.get("/api/me", headers={"Authorization": header} if header else {})
+    assert answer.status_code == 401
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.json()["code"] == "unauthenticated"
+    assert "token" in answer.json()["detail"]
+
+
+async def test_revoked_and_expired_tokens_are_refused(backend: Backend) -> None:
+    token, ada = await backend.token("ada")
+    async with backend.engine.begin() as conn:
+        brief, _ = await create_token(conn, ada.id, "brief", timedelta(seconds=-1))
+    for wrong in (brief,):
+        answer = await backend.anonymous.get("/api/me", headers={"Authorization": f"Bearer {wrong}"})
+        assert answer.status_code == 401
+    headers = {"Authorization": f"Bearer {token}"}
+    assert (await backend.anonymous.get("/api/me", headers=headers)).status_code == 200
+    async with backend.engine.begin() as conn:
+        (used,) = [row for row in await list_tokens(conn, ada.id) if row.name == "test"]
+        assert used.last_used_at is not None
+        await revoke_token(conn, ada.id, used.id)
+    assert (await backend.anonymous.get("/api/me", headers=headers)).status_code == 401
+
+
+async def test_an_unknown_address_is_a_problem_too(backend: Backend) -> None:
+    answer = await backend.anonymous.get("/api/nothing")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+async def test_requests_are_measured_by_route_and_not_by_id(backend: Backend) -> None:
+    async with await backend.client("ada") as ada:
+        await ada.get("/api/me")
+        await ada.get("/api/nothing/17")
+    told = (await backend.anonymous.get("/metrics")).text
+    assert 'spheroseg_http_request_seconds_count{method="GET",route="/me",status="200"} 1.0' in told
+    assert 'route="unknown",status="404"' in told
+    assert "spheroseg_live_clients 0.0" in told
