@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,8 @@ from .compose import (
     seconds,
     services,
 )
-from .conftest import Postgres, eventually, missing_server
-from .rabbitmq import RABBITMQ_3, VHOST, RabbitNode
+from .conftest import Postgres, eventually
+from .rabbitmq import VHOST, RabbitNode
 from .stack import stack_on, switch
 
 OURS = ("backend", "ml", "exporter")
@@ -208,14 +207,6 @@ def test_the_message_queue_is_switched_on_as_the_manual_says(tmp_path: Path) -> 
     shutil.copy(ROOT / "deploy" / "backend.env", tmp_path / "deploy")
     run_block("sed -i", tmp_path)
     assert "\nENABLE_MESSAGE_QUEUE=true\n" in (tmp_path / "deploy" / "backend.env").read_text()
-
-
-@pytest.fixture(scope="module")
-def shipped_rabbit() -> Iterator[RabbitNode]:
-    if not RABBITMQ_3.installed:
-        missing_server("RabbitMQ 3.10")
-    with RabbitNode(RABBITMQ_3, shipped=ROOT / "deploy" / "rabbitmq", password="spheroseg_secret") as node:  # noqa: S106
-        yield node
 
 
 async def test_the_ml_service_works_on_the_database_queue_and_after_a_switch_and_a_restart_on_rabbitmq(
