@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -13,9 +13,9 @@ from spheroseg.inputs import find_inputs
 from spheroseg.segmentation.model import MODELS
 
 from .compose import ROOT, Instance
-from .conftest import Postgres, empty_database, eventually, missing_server
+from .conftest import Postgres, empty_database, eventually
 from .lab import read_task, submit_images
-from .rabbitmq import RABBITMQ_3, RabbitNode
+from .rabbitmq import RabbitNode
 
 EXAMPLE = ROOT / "examples" / "image_08.png"
 
@@ -64,15 +64,6 @@ def switch(instance: Instance, message_queue: bool) -> None:
     )
     assert count == 1
     instance.settings_file.write_text(switched)
-
-
-@contextmanager
-def shipped_node() -> Iterator[RabbitNode]:
-    """RabbitMQ with the configuration and the definitions that are shipped, as they are."""
-    if not RABBITMQ_3.installed:
-        missing_server("RabbitMQ 3.10")
-    with RabbitNode(RABBITMQ_3, shipped=ROOT / "deploy" / "rabbitmq", password="spheroseg_secret") as node:  # noqa: S106
-        yield node
 
 
 @asynccontextmanager

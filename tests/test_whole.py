@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -13,17 +12,11 @@ from spheroseg.database.accounts import add_user, create_token
 from .compose import ROOT
 from .conftest import Postgres, eventually
 from .rabbitmq import RabbitNode
-from .stack import Stack, shipped_node, stack_on
+from .stack import Stack, stack_on
 from .watchers import Watcher, watching
 
 IMAGES = ROOT.parent / "shared/data/nuclei/images"
 COUNT = 200
-
-
-@pytest.fixture
-def node() -> Iterator[RabbitNode]:
-    with shipped_node() as opened:
-        yield opened
 
 
 def real_images() -> list[Path]:
@@ -52,9 +45,9 @@ async def upload(client: httpx.AsyncClient, project_id: str, paths: list[Path]) 
 
 
 async def test_200_images_through_two_backends_while_rabbitmq_stops_and_comes_back(
-    postgres: Postgres, node: RabbitNode, tmp_path: Path
+    postgres: Postgres, shipped_rabbit: RabbitNode, tmp_path: Path
 ) -> None:
-    paths = real_images()
+    paths, node = real_images(), shipped_rabbit
     async with stack_on(postgres, node, tmp_path) as stack:
         first, second = (
             stack.start("backend", message_queue=True, serve_collect="false", serve_relay="false") for _ in range(2)

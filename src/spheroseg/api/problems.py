@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
+from spheroseg.database.revisions import words
 from spheroseg.errors import SpherosegError
 
 log = structlog.get_logger()
@@ -75,5 +76,5 @@ def handle_problems(app: FastAPI) -> None:
     @app.exception_handler(SQLAlchemyError)
     @app.exception_handler(ConnectionError)
     async def _database(request: Request, error: Exception) -> JSONResponse:
-        log.error("the database does not do what a request needs", path=request.url.path, error=str(error))
+        log.error("the database does not do what a request needs", path=request.url.path, error=words(error))
         return answer(503, "database_away", "the database does not answer as it should: try again in a moment")
