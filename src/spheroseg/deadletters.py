@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database import queue
@@ -31,20 +31,35 @@ class Filter:
     since: datetime | None = None
 
 
+# Of a failure outer-joined with its task.
+_IS_DEAD_LETTER = (
+    or_(
+        f.c.task_id.is_(None),
+        and_(t.c.state == TaskState.FAILED, f.c.attempt == t.c.attempt, f.c.next_attempt.is_(None)),
+    ),
+    ~f.c.superseded,
+    f.c.settled_at.is_(None),
+)
+
+
+async def count_dead_letters(conn: AsyncConnection) -> dict[str, int]:
+    """How many there are of each reason; reasons without one are missing."""
+    rows = await conn.execute(
+        select(f.c.reason, func.count())
+        .outerjoin(t, t.c.id == f.c.task_id)
+        .where(*_IS_DEAD_LETTER)
+        .group_by(f.c.reason)
+    )
+    return {reason: count for reason, count in rows}
+
+
 async def list_dead_letters(conn: AsyncConnection, wanted: Filter, limit: int = 1000) -> Sequence[Any]:
     """The last failure of each task that failed for good, and every unreadable message; the newest first."""
     query = (
         select(f, images.c.name.label("image"), images.c.page, t.c.state)
         .outerjoin(t, t.c.id == f.c.task_id)
         .outerjoin(images, images.c.id == t.c.image_id)
-        .where(
-            or_(
-                f.c.task_id.is_(None),
-                and_(t.c.state == TaskState.FAILED, f.c.attempt == t.c.attempt, f.c.next_attempt.is_(None)),
-            ),
-            ~f.c.superseded,
-            f.c.settled_at.is_(None),
-        )
+        .where(*_IS_DEAD_LETTER)
         .order_by(f.c.id.desc())
         .limit(limit)
     )
