@@ -33,6 +33,12 @@ from .rabbitmq import RabbitNode
 
 ROOT = Path(__file__).parent.parent
 UNFINISHED = {"queued", "processing"}
+# What is started otherwise than by its name as a verb of `spheroseg`.
+MODULES = {
+    "worker": ["tests.worker_process"],
+    "worker-http": ["spheroseg.cli", "worker-http"],
+    "exporter": ["tests.exporter_process"],
+}
 
 
 class Service:
@@ -102,9 +108,12 @@ class Site:
     def start(self, *names: str, port: int | None = None, **settings: str) -> None:
         """relay, collect, worker-1 …; `port`: of a proxy before the broker; `settings`: more of the environment."""
         for name in names:
-            module = ["tests.worker_process"] if name.startswith("worker") else ["spheroseg.cli", name]
+            # worker-2 is one more worker.
+            module = MODULES.get(name) or MODULES.get(name.split("-")[0]) or ["spheroseg.cli", name]
             environment = {
                 "PATH": os.environ["PATH"],
+                # The same source as the tests'.
+                "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
                 # The mark by which `leftovers` knows what we started, and its children.
                 "SPHEROSEG_DATA_DIR": str(self.folder),
                 "ENABLE_MESSAGE_QUEUE": "true",

@@ -31,9 +31,9 @@ PROCESSING_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 12
 
 # A counter that appears with its first event hides that event from rate(): these begin at zero.
 REASONS = (
-    "bad_image", "unsupported_image", "image_too_large", "unreadable", "model_unusable", "disk_full", "error",
-    "timeout", "killed", "crashed", "worker_lost", "handed_back", "expired", "maxlen", "message_missing",
-    "bad_message",
+    "bad_image", "unsupported_image", "image_too_large", "bad_parameters", "input_changed", "unreadable",
+    "model_unusable", "out_of_memory", "disk_full", "io_error", "timeout", "killed", "crashed", "not_started",
+    "worker_lost", "handed_back", "expired", "maxlen", "message_missing", "bad_message",
 )  # fmt: skip
 
 
