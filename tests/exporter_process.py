@@ -2,9 +2,8 @@
 
 from functools import partial
 
-import uvicorn
-
 from spheroseg.api.exporter import create_exporter_app
+from spheroseg.cli.web import serve_http
 from spheroseg.exporter import open_exporter
 from spheroseg.logs import log_to
 from spheroseg.settings import read_settings
@@ -13,4 +12,4 @@ if __name__ == "__main__":
     log_to()
     settings = read_settings()
     opening = partial(open_exporter, settings, database_seconds=0.2, rabbitmq_seconds=0.2)
-    uvicorn.run(create_exporter_app(opening), port=settings.exporter_port, log_level="warning")
+    serve_http(create_exporter_app(opening), settings.exporter_host, settings.exporter_port)

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from spheroseg import __version__
 from spheroseg.cli.exporter import exporter
 from spheroseg.cli.queues import broker_app, dlq_app, queue_app, task_app
+from spheroseg.cli.web import serve_http
 from spheroseg.errors import SpherosegError
 from spheroseg.inputs import Listing, find_inputs
 from spheroseg.logs import Tolerant, log_to
@@ -299,16 +300,10 @@ def worker() -> None:
 def worker_http() -> None:
     """Answer over HTTP for the worker on this machine: /health, /ready, /models, /metrics."""
     settings = read_settings()
-    import uvicorn
-
     from spheroseg.api.ml import create_ml_app
 
-    uvicorn.run(
-        create_ml_app(settings.worker_status_file()),
-        host="0.0.0.0",  # noqa: S104 (a container's probes come from outside)
-        port=settings.worker_http_port,
-        log_level="warning",
-    )
+    # A container's probes come from outside.
+    serve_http(create_ml_app(settings.worker_status_file()), "0.0.0.0", settings.worker_http_port)  # noqa: S104
 
 
 @app.command()

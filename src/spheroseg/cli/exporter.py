@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from spheroseg.cli.web import serve_http
 from spheroseg.logs import log_to
 from spheroseg.settings import read_settings
 
@@ -9,15 +10,9 @@ from spheroseg.settings import read_settings
 def exporter() -> None:
     """Answer Prometheus over HTTP until stopped: /metrics, /health."""
     settings = read_settings()
-    import uvicorn
-
     from spheroseg.api.exporter import create_exporter_app
     from spheroseg.exporter import open_exporter
 
     log_to()
-    uvicorn.run(
-        create_exporter_app(partial(open_exporter, settings)),
-        host=settings.exporter_host,
-        port=settings.exporter_port,
-        log_level="warning",
-    )
+    app = create_exporter_app(partial(open_exporter, settings))
+    serve_http(app, settings.exporter_host, settings.exporter_port)
