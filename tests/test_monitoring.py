@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -209,6 +210,32 @@ def dashboard_queries() -> list[str]:
     targets = [target for panel in dashboard["panels"] for target in panel["targets"]]
     assert all(target["datasource"]["uid"] == "${datasource}" for target in targets)
     return [target["expr"] for target in targets]
+
+
+async def test_a_task_can_be_followed_through_the_logs(stack: Stack) -> None:
+    tasks = (await stack.site.tasks()).values()
+    (crashed,) = [task for task in tasks if task.reason == "crashed"]
+    completed = next(task for task in tasks if task.state == "completed")
+    assert story(stack.site, "relay", completed.id) == [("moved to RabbitMQ", 1, None)]
+    assert story(stack.site, "worker-1", completed.id) == [
+        ("started", 1, completed.worker),
+        ("finished", 1, completed.worker),
+    ]
+    assert story(stack.site, "collect", completed.id) == [("completed", 1, completed.worker)]
+    for service, events in (
+        ("relay", ["moved to RabbitMQ"]),
+        ("worker-1", ["started", "finished"]),
+        ("collect", ["attempt did not finish"]),
+    ):
+        told = story(stack.site, service, crashed.id)
+        assert [line[:2] for line in told] == [(event, n) for n in range(1, ATTEMPTS + 1) for event in events]
+        assert service == "relay" or all(worker for _, _, worker in told)
+
+
+def story(site: Site, service: str, task_id: UUID) -> list[tuple[str, int, str | None]]:
+    """What the service's log says of the task: event, attempt, worker."""
+    lines = site.services[service].events()
+    return [(x["event"], x["attempt"], x.get("worker")) for x in lines if x.get("task_id") == str(task_id)]
 
 
 async def test_no_alert_fires_while_all_is_well(stack: Stack) -> None:

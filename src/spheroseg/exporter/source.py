@@ -13,7 +13,7 @@ log = structlog.get_logger()
 
 # Prometheus gives a scrape 10 s, unless it is told otherwise.
 PATIENCE_SECONDS = 5.0
-GIVE_UP_SECONDS = 60.0
+GIVE_UP_SECONDS = 30.0
 AGAIN_SECONDS = 1.0
 
 
