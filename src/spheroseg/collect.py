@@ -22,6 +22,7 @@ from spheroseg.database.tasks import (
     add_result,
     has_record,
     lease_task,
+    read_all_leased,
     read_attempts,
     read_message_facts,
     read_orphans,
@@ -87,16 +88,27 @@ async def collect_once(
     deliveries = await consumer.take(BATCH, wait)
     if deliveries:
         messages = [delivery.message for delivery in deliveries]
-        try:
-            async with engine.begin() as conn:
-                await apply(conn, messages, policy)
-        except DBAPIError as error:
-            if not _is_about_content(error):
-                raise
-            await _apply_one_by_one(engine, messages, policy, apply)
+        while True:
+            try:
+                await _apply_all(engine, messages, policy, apply)
+                break
+            except (SQLAlchemyError, OSError) as error:
+                # Kept in hand: some queues give up on what is given back too often.
+                log.warning("collect waits for the database", messages=len(messages), error=str(error))
+                await asyncio.sleep(PAUSE_SECONDS)
         # Only now: a crash before this line brings them again, and the guard recognises them.
         await consumer.ack(deliveries)
     return len(deliveries)
+
+
+async def _apply_all(engine: AsyncEngine, messages: Sequence[Message], policy: RetryPolicy, apply: Apply) -> None:
+    try:
+        async with engine.begin() as conn:
+            await apply(conn, messages, policy)
+    except DBAPIError as error:
+        if not _is_about_content(error):
+            raise
+        await _apply_one_by_one(engine, messages, policy, apply)
 
 
 def _is_about_content(error: DBAPIError) -> bool:
@@ -325,6 +337,8 @@ async def _keep_unreadable(conn: AsyncConnection, message: Message, error: str) 
         "content_encoding": message.content_encoding,
         "headers": message.headers,
     }
+    if not has_message_queue_tables(conn):
+        await queue.keep_aside(conn, message)
     if task_id:
         state, attempt = standing[task_id]
         number = message.attempt or attempt.number
@@ -341,9 +355,6 @@ async def _keep_unreadable(conn: AsyncConnection, message: Message, error: str) 
                 headers=message.headers,
             )
             return
-    if not has_message_queue_tables(conn):
-        await queue.keep_aside(conn, message)
-        return
     await add_failure(
         conn,
         task_id,
@@ -364,6 +375,26 @@ async def _sweep_forever(engine: AsyncEngine, policy: RetryPolicy, seconds: floa
                 pass
         except AWAY as error:
             log.warning("sweep waits for the database", error=str(error))
+
+
+async def hand_back_leased(engine: AsyncEngine, policy: RetryPolicy) -> int:
+    """Queue again what workers reported to have begun over RabbitMQ, when nobody listens there any more; how many.
+
+    That uses up nothing: they may well have finished, and only their report was not read.
+    """
+    outcome = Outcome(
+        Cause.HANDED_BACK, "switched_off", "the message queue was switched off before its report was read"
+    )
+    count = 0
+    while True:
+        async with engine.begin() as conn:
+            leased = await read_all_leased(conn, SWEEP_LIMIT)
+            standing = await read_attempts(conn, [task.id for task in leased])
+            for task in leased:
+                await _unfinished(conn, task.id, task.attempt, standing[task.id][1], outcome, policy)
+        count += len(leased)
+        if len(leased) < SWEEP_LIMIT:
+            return count
 
 
 async def sweep(engine: AsyncEngine, policy: RetryPolicy) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -205,4 +205,5 @@ def _words(kind: str, error: ValidationError) -> str:
 
 
 def _milliseconds(start: datetime, end: datetime) -> int:
-    return max(0, round((end - start).total_seconds() * 1000))
+    # A half counts up, as in the SQL of revision 010, which fills in what was measured before it.
+    return max(0, (end - start + timedelta(microseconds=500)) // timedelta(milliseconds=1))

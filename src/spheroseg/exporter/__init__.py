@@ -17,6 +17,7 @@ from spheroseg.database.engine import open_engine
 from spheroseg.exporter.database import DatabaseFigures
 from spheroseg.exporter.rabbitmq import RabbitFigures
 from spheroseg.exporter.source import Source
+from spheroseg.heartbeat import Standing, heartbeat
 from spheroseg.settings import Settings
 
 DATABASE_SECONDS = 10.0
@@ -38,6 +39,11 @@ class Exporter:
             up.add_metric([source.name], float(answer.figures is not None))
             families += answer.figures or []
         return families
+
+    def standing(self) -> Standing:
+        """What it says of itself in the database."""
+        blind = [f"{source.name}: {source.last.reason}" for source in self.sources if source.last.figures is None]
+        return Standing("away", "; ".join(blind)) if blind else Standing()
 
     async def health(self) -> dict[str, Any]:
         """`status` is ok, or blind where a source does not answer; per source why."""
@@ -65,8 +71,10 @@ async def open_exporter(
         if settings.rabbitmq_management_url:
             management = Management(settings.rabbitmq_management_url, settings.rabbitmq_url)
         sources.append(Source("rabbitmq", RabbitFigures(management).ask, max_age=rabbitmq_seconds))
+    exporter = Exporter(*sources)
     try:
-        yield Exporter(*sources)
+        async with heartbeat(engine, "exporter", exporter.standing):
+            yield exporter
     finally:
         for source in sources:
             await source.close()

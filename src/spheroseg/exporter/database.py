@@ -6,6 +6,7 @@ from sqlalchemy import and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from spheroseg.database import revisions
+from spheroseg.database.components import SILENT_SECONDS
 from spheroseg.database.engine import DatabaseTime, has_message_queue_tables, reading
 from spheroseg.database.queue import AT_RABBITMQ
 from spheroseg.database.schema import components
@@ -16,7 +17,6 @@ from spheroseg.exporter.histories import REASONS, Histories
 from spheroseg.messages import CANCELS, Queue
 from spheroseg.metrics import database_queue
 
-SEEN_SECONDS = 30.0
 KINDS = ("relay", "collect", "worker", "backend", "exporter")
 PLACES = ("waiting", "in_hand", "at_rabbitmq")
 
@@ -98,14 +98,16 @@ async def _dead_letters(conn: AsyncConnection) -> Metric:
 
 async def _components(conn: AsyncConnection, *, has_relay: bool) -> list[Metric]:
     up = GaugeMetricFamily(
-        "spheroseg_component_up", f"Processes that were seen within {SEEN_SECONDS:g} s.", labels=["kind"]
+        "spheroseg_component_up", f"Processes that were seen within {SILENT_SECONDS:g} s.", labels=["kind"]
     )
     degraded = GaugeMetricFamily(
         "spheroseg_component_degraded", "Those of them that are away or paused.", labels=["kind"]
     )
     c = components.c
     rows = await conn.execute(
-        select(c.kind, c.state, func.count()).where(c.seen_at > DatabaseTime(-SEEN_SECONDS)).group_by(c.kind, c.state)
+        select(c.kind, c.state, func.count())
+        .where(c.seen_at > DatabaseTime(-SILENT_SECONDS))
+        .group_by(c.kind, c.state)
     )
     counts: dict[str, dict[str, int]] = {kind: {} for kind in KINDS}
     for kind, state, count in rows:
@@ -113,8 +115,8 @@ async def _components(conn: AsyncConnection, *, has_relay: bool) -> list[Metric]
     for kind, states in sorted(counts.items()):
         up.add_metric([kind], sum(states.values()))
         degraded.add_metric([kind], sum(count for state, count in states.items() if state != "ok"))
-    relays = counts["relay"]
-    is_degraded = has_relay and (not relays or "away" in relays)
+    # As /api/health has it: one relay that works is enough.
+    is_degraded = has_relay and "ok" not in counts["relay"]
     return [
         up,
         degraded,

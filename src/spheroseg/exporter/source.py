@@ -12,7 +12,7 @@ from prometheus_client import Metric
 log = structlog.get_logger()
 
 # Prometheus gives a scrape 10 s, unless it is told otherwise.
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 4.0
 GIVE_UP_SECONDS = 30.0
 AGAIN_SECONDS = 1.0
 
@@ -47,6 +47,11 @@ class Source:
         self._last = Answer(None, "not asked yet")
         self._answered_at = -float("inf")
         self._asking: asyncio.Task[None] | None = None
+
+    @property
+    def last(self) -> Answer:
+        """What was found last, however long ago."""
+        return self._last
 
     async def read(self) -> Answer:
         max_age = self._max_age if self._last.figures is not None else min(self._max_age, AGAIN_SECONDS)

@@ -136,9 +136,12 @@ class WorkerOptions:
     status_file: Path | None = None
 
 
-async def work(broker: Broker, options: WorkerOptions, stopping: asyncio.Event) -> None:
-    """Run all slots until `stopping` is set and every running task is finished or handed back."""
-    status = Status(options.name)
+async def work(broker: Broker, options: WorkerOptions, stopping: asyncio.Event, status: Status | None = None) -> None:
+    """Run all slots until `stopping` is set and every running task is finished or handed back.
+
+    status: where the slots say what they do, for who wants to look.
+    """
+    status = status or Status(options.name)
     async with asyncio.TaskGroup() as group:
         for number in range(options.slots):
             name = f"{options.name}/{number}"
