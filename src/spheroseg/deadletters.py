@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, null, or_, select, update
+from sqlalchemy import and_, func, null, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database import queue
@@ -34,6 +34,28 @@ class Filter:
     since: datetime | None = None
 
 
+# Of a failure outer-joined with its task.
+_IS_DEAD_LETTER = (
+    or_(
+        f.c.task_id.is_(None),
+        and_(t.c.state == TaskState.FAILED, f.c.attempt == t.c.attempt, f.c.next_attempt.is_(None)),
+    ),
+    ~f.c.superseded,
+    f.c.settled_at.is_(None),
+)
+
+
+async def count_dead_letters(conn: AsyncConnection) -> dict[str, int]:
+    """How many there are of each reason, where failures are on record; reasons without one are missing."""
+    rows = await conn.execute(
+        select(f.c.reason, func.count())
+        .outerjoin(t, t.c.id == f.c.task_id)
+        .where(*_IS_DEAD_LETTER)
+        .group_by(f.c.reason)
+    )
+    return {reason: count for reason, count in rows}
+
+
 async def list_dead_letters(
     conn: AsyncConnection, wanted: Filter, limit: int = 1000, before: int | None = None
 ) -> Sequence[Any]:
@@ -44,11 +66,7 @@ async def list_dead_letters(
     """
     if not has_message_queue_tables(conn):
         return await _list_failed_tasks(conn, wanted, limit)
-    is_dead = or_(
-        f.c.task_id.is_(None),
-        and_(t.c.state == TaskState.FAILED, f.c.attempt == t.c.attempt, f.c.next_attempt.is_(None)),
-    )
-    query = _failures(wanted, limit, before).where(is_dead, ~f.c.superseded, f.c.settled_at.is_(None))
+    query = _failures(wanted, limit, before).where(*_IS_DEAD_LETTER)
     return (await conn.execute(query)).all()
 
 

@@ -156,6 +156,9 @@ class Relay:
         if priority is not None:
             messages = [replace(message, priority=priority) for message in messages]
         errors = await self.rabbit.publish_each(messages)
+        for message, error in zip(messages, errors, strict=True):
+            if error is None:
+                log.info("moved to RabbitMQ", **message.about())
         confirmed = [row.id for row, error in zip(rows, errors, strict=True) if error is None]
         refused = [row.id for row, error in zip(rows, errors, strict=True) if error is not None]
         first_error = next((error for error in errors if error is not None), None)
@@ -169,7 +172,11 @@ class Relay:
             await table.postpone(conn, self.holder, refused, delay)
         if first_error:
             log.warning(
-                "not taken by RabbitMQ", messages=len(refused), error=str(first_error), again_in_s=round(delay, 2)
+                "not taken by RabbitMQ",
+                messages=len(refused),
+                task_ids=[str(row.task_id) for row, error in zip(rows, errors, strict=True) if error is not None],
+                error=str(first_error),
+                again_in_s=round(delay, 2),
             )
             raise first_error
         return [row.priority for row in rows]
