@@ -60,6 +60,18 @@ async def read_places(conn: AsyncConnection, task_ids: Collection[UUID]) -> dict
     return found
 
 
+async def read_batch_places(conn: AsyncConnection, batch_ids: Collection[UUID]) -> dict[UUID, Place]:
+    """The place of each batch's next message; batches of which none waits in line are missing."""
+    line = _line()
+    firsts = (
+        select(t.c.batch_id, func.min(line.c.ahead).label("ahead"))
+        .join(t, t.c.id == line.c.task_id)
+        .where(t.c.batch_id.in_(list(batch_ids)))
+        .group_by(t.c.batch_id)
+    )
+    return {row.batch_id: _place(row.ahead) for row in await conn.execute(firsts)}
+
+
 async def read_batch_place(conn: AsyncConnection, batch_id: UUID, queued: int) -> tuple[Place, int] | None:
     """The place of a batch's next message, and how many messages there are up to its last; None where none waits.
 
