@@ -87,7 +87,8 @@ class RabbitNode:
         home = None if release.root == Path("/") else release.root / "tmp"
         self.folder = Path(tempfile.mkdtemp(prefix="spheroseg-rabbitmq-", dir=home))
         self.name = f"spheroseg-{uuid.uuid4().hex[:8]}@localhost"
-        self.port, self.management_port, self._dist_port, self._epmd_port = (quiet_port() for _ in range(4))
+        self.port, self.management_port, self.metrics_port = (quiet_port() for _ in range(3))
+        self._dist_port, self._epmd_port = quiet_port(), quiet_port()
         self._cookie = uuid.uuid4().hex
         self._process: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
@@ -113,6 +114,8 @@ class RabbitNode:
             settings["definitions.local.path"] = str(self._inside / "definitions.json")
         if self._managed:
             settings |= {"management.tcp.ip": "127.0.0.1", "management.tcp.port": str(self.management_port)}
+        if "rabbitmq_prometheus" in (self.folder / "plugins").read_text():
+            settings |= {"prometheus.tcp.ip": "127.0.0.1", "prometheus.tcp.port": str(self.metrics_port)}
         if definitions is not None:
             (self.folder / "definitions.json").write_text(json.dumps(_with_user(definitions)))
             settings["load_definitions"] = str(self._inside / "definitions.json")

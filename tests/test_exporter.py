@@ -171,6 +171,8 @@ async def test_retries_failures_for_good_and_dead_letters_are_told_apart(
         pytest.param([("away", 0)], 1, 1, 1, id="a relay without RabbitMQ"),
         pytest.param([("ok", 60)], 0, 0, 1, id="a relay that has fallen silent"),
         pytest.param([("ok", 0), ("away", 60)], 1, 0, 0, id="a relay that has been replaced"),
+        pytest.param([("ok", 0), ("away", 0)], 2, 1, 0, id="a second relay that works"),
+        pytest.param([("paused", 0)], 1, 1, 1, id="a paused relay"),
     ],
 )
 async def test_degraded_means_that_no_relay_brings_tasks_to_rabbitmq(

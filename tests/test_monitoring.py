@@ -11,7 +11,6 @@ import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +19,14 @@ from uuid import UUID
 import httpx
 import pytest
 import pytest_asyncio
-from sqlalchemy import delete, insert
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spheroseg.database.engine import DatabaseTime
-from spheroseg.database.schema import components
 from spheroseg.messages import Queue
 
 from .conftest import Postgres, eventually, free_port, missing_server
 from .lab import submit_images
 from .processes import Site, open_site
 from .prometheus import DEPLOY, Prometheus, prometheus
-from .rabbitmq import RABBITMQ_3, RabbitNode, quiet_port
+from .rabbitmq import RABBITMQ_3, RabbitNode
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -39,40 +34,9 @@ COMPLETED, BAD, CRASHING, ATTEMPTS = 30, 2, 1, 4
 
 
 @dataclass
-class Relay:
-    """Stands in for what the relay says of itself in the database."""
-
-    engine: AsyncEngine
-    state: str = "ok"
-
-    async def say(self) -> None:
-        c = components
-        async with self.engine.begin() as conn:
-            await conn.execute(delete(c).where(c.c.name == "stand-in"))
-            now = {"since": DatabaseTime(), "seen_at": DatabaseTime()}
-            await conn.execute(insert(c).values(name="stand-in", kind="relay", state=self.state, detail={}, **now))
-
-    @asynccontextmanager
-    async def saying(self) -> AsyncIterator["Relay"]:
-        async def on() -> None:
-            while True:
-                await self.say()
-                await asyncio.sleep(0.3)
-
-        await self.say()
-        task = asyncio.create_task(on())
-        try:
-            yield self
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-
-@dataclass
 class Stack:
     site: Site
     prometheus: Prometheus
-    relay: Relay
     exporter_url: str
     # When all was up, and nothing had gone wrong yet (time.monotonic).
     since: float
@@ -94,38 +58,32 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
-def rabbitmq_port() -> int:
-    """Of RabbitMQ's own figures."""
-    return quiet_port()
-
-
-@pytest.fixture(scope="module")
-def node(rabbitmq_port: int) -> Iterator[RabbitNode]:
+def node() -> Iterator[RabbitNode]:
     if not RABBITMQ_3.installed:
         missing_server("RabbitMQ 3.10")
-    conf = ["prometheus.tcp.ip = 127.0.0.1", f"prometheus.tcp.port = {rabbitmq_port}"]
-    with RabbitNode(RABBITMQ_3, plugins=["rabbitmq_management", "rabbitmq_prometheus"], conf=conf) as started:
+    with RabbitNode(RABBITMQ_3, plugins=["rabbitmq_management", "rabbitmq_prometheus"]) as started:
         yield started
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stack(
-    node: RabbitNode, rabbitmq_port: int, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
+    node: RabbitNode, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stack]:
     """Everything is running, and has done some work under the eyes of Prometheus."""
     folder = tmp_path_factory.mktemp("monitoring")
-    ports = {"exporter": free_port(), "ml": free_port(), "rabbitmq": rabbitmq_port}
-    async with open_site(node, postgres.url, folder) as site, Relay(site.engine).saying() as relay:
+    ports = {"exporter": free_port(), "ml": free_port(), "backend": free_port(), "rabbitmq": node.metrics_port}
+    async with open_site(node, postgres.url, folder) as site:
         start_exporter(site, ports["exporter"])
         site.start("relay", "collect")
         # As in a container: RabbitMQ is all that the worker knows.
         site.start("worker-1", DATABASE_URL="")
         site.start("worker-http", WORKER_HTTP_PORT=str(ports["ml"]))
+        site.start("serve", BACKEND_PORT=str(ports["backend"]), SERVE_RELAY="false", SERVE_COLLECT="false")
         with prometheus(folder / "prometheus", ports) as server:
-            await server.scrapes({"exporter", "ml", "rabbitmq"})
+            await server.scrapes({"exporter", "backend", "ml", "rabbitmq"})
             # Until its first scrape it knows of no exporter.
             await server.is_silent()
-            stack = Stack(site, server, relay, f"http://127.0.0.1:{ports['exporter']}", time.monotonic())
+            stack = Stack(site, server, f"http://127.0.0.1:{ports['exporter']}", time.monotonic())
             await stack.shows('rabbitmq_queue_consumers{job="exporter",queue="segmentation.tasks"}', 2)
             await stack.submit(COMPLETED, seconds=0.1)
             await stack.submit(BAD, do="fail")
@@ -141,7 +99,8 @@ def start_exporter(site: Site, port: int) -> None:
 
 
 async def test_every_job_of_the_shipped_configuration_is_scraped(stack: Stack) -> None:
-    assert stack.prometheus.targets() == {"exporter": "up", "ml": "up", "rabbitmq": "up"}
+    jobs = {name: "up" for name in ("exporter", "backend", "ml", "rabbitmq")}
+    assert stack.prometheus.targets() == jobs
 
 
 async def test_the_promised_names_tell_of_each_queue(stack: Stack) -> None:
@@ -174,7 +133,10 @@ async def test_our_figures_are_those_of_the_database(stack: Stack) -> None:
         ("sum(spheroseg_database_queue_messages)", 0),
         ("spheroseg_relay_backlog_messages", 0),
         ("spheroseg_relay_backlog_age_seconds", 0),
-        ('spheroseg_component_degraded{kind="relay"}', 0),
+        ("sum(spheroseg_component_degraded)", 0),
+        *((f'spheroseg_component_up{{kind="{kind}"}}', 1) for kind in ("relay", "collect", "backend", "exporter")),
+        # It knows no database.
+        ('spheroseg_component_up{kind="worker"}', 0),
         ("spheroseg_degraded", 0),
         ("sum(spheroseg_exporter_source_up)", 2),
         ("spheroseg_worker_busy_ratio", 0),
@@ -295,10 +257,11 @@ async def test_dead_letters_that_grow(stack: Stack) -> None:
 
 async def test_a_rabbitmq_that_is_away_and_an_exporter_that_sees_half(stack: Stack) -> None:
     await asyncio.to_thread(stack.site.node.kill)
-    stack.relay.state = "away"
     blind = await stack.prometheus.fires("SpherosegExporterBlind")
     assert blind["labels"]["source"] == "rabbitmq"
     await stack.prometheus.fires("SpherosegDegraded")
+    for kind in ("relay", "exporter"):
+        await stack.shows(f'spheroseg_component_degraded{{kind="{kind}"}}', 1)
     # What RabbitMQ had is not repeated as if it were so still, and the database is told of as before.
     await eventually(lambda: not stack.prometheus.query('rabbitmq_queue_messages{job="exporter"}'))
     assert stack.prometheus.query("spheroseg_tasks")
@@ -308,7 +271,6 @@ async def test_a_rabbitmq_that_is_away_and_an_exporter_that_sees_half(stack: Sta
     assert health["sources"]["database"] == "ok"
     assert "does not answer" in health["sources"]["rabbitmq"]
     await asyncio.to_thread(stack.site.node.start)
-    stack.relay.state = "ok"
     await stack.prometheus.is_silent()
 
 
