@@ -32,6 +32,12 @@ from .rabbitmq import RabbitNode
 
 ROOT = Path(__file__).parent.parent
 UNFINISHED = {"queued", "processing"}
+# What is started otherwise than by its name as a verb of `spheroseg`.
+MODULES = {
+    "worker": ["tests.worker_process"],
+    "worker-http": ["spheroseg.cli", "worker-http"],
+    "exporter": ["tests.exporter_process"],
+}
 
 
 class Service:
@@ -101,7 +107,8 @@ class Site:
     def start(self, *names: str, port: int | None = None, **settings: str) -> None:
         """relay, collect, worker-1 …; `port`: of a proxy before the broker; `settings`: more of the environment."""
         for name in names:
-            module = ["tests.worker_process"] if name.startswith("worker") else ["spheroseg.cli", name]
+            # worker-2 is one more worker.
+            module = MODULES.get(name) or MODULES.get(name.split("-")[0]) or ["spheroseg.cli", name]
             environment = {
                 "PATH": os.environ["PATH"],
                 # The code beside these tests, wherever another copy of it is installed.

@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image as Pillow
 
 from spheroseg.errors import BadImage, ImageTooLarge, UnsupportedImage
-from spheroseg.segmentation.image import PixelSize, count_pages, decode
+from spheroseg.segmentation.image import PixelSize, check_headers, count_pages, decode
 
 RNG = np.random.default_rng(5)
 GREY8 = RNG.integers(0, 256, (40, 60), np.uint8)
@@ -248,6 +248,43 @@ def test_a_corrupted_picture_fails_with_the_words_of_the_library(name: str) -> N
     middle = len(data) // 2
     data[middle : middle + 40] = b"\xaa" * 40
     assert "damaged or incomplete: " in refused(bytes(data))
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_the_headers_of_a_whole_picture_are_good(name: str) -> None:
+    assert check_headers(io.BytesIO(WHOLE[name])) == 1
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.8, 0.95])
+@pytest.mark.parametrize("name", [name for name in WHOLE if "jpeg" not in name])
+def test_a_truncated_picture_is_known_without_decoding_it(name: str, share: float) -> None:
+    with pytest.raises(BadImage):
+        check_headers(io.BytesIO(WHOLE[name][: int(len(WHOLE[name]) * share)]))
+
+
+def test_the_headers_tell_what_cannot_be_read() -> None:
+    for header in BOMBS.values():
+        with pytest.raises(ImageTooLarge):
+            check_headers(io.BytesIO(header(30_000, 30_000)))
+    for data in (b"", b"text", pillow(np.zeros((15, 40), np.uint8), "PNG"), tiff(np.zeros((15, 40), np.uint8))):
+        with pytest.raises(BadImage):
+            check_headers(io.BytesIO(data))
+
+
+def test_a_page_that_is_not_read_does_not_spoil_the_others() -> None:
+    pages = io.BytesIO()
+    with tifffile.TiffWriter(pages) as writer:
+        for shape in ((40, 60), (80, 80)):
+            writer.write(np.zeros(shape, np.uint8), metadata=None)
+    assert check_headers(pages, max_pixels=2400) == 2
+    with pytest.raises(ImageTooLarge):
+        check_headers(pages, max_pixels=2399)
+
+
+def test_a_tiff_with_very_many_pages_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spheroseg.segmentation.tiff.MAX_PAGES", 3)
+    assert "split it" in refused(tiff(np.zeros((4, 20, 20), np.uint8), photometric="minisblack"))
+    assert check_headers(io.BytesIO(tiff(np.zeros((3, 20, 20), np.uint8), photometric="minisblack"))) == 3
 
 
 def test_a_tiff_with_missing_strips_fails() -> None:

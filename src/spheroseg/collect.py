@@ -238,6 +238,7 @@ async def _completed(
     )
     if applied:
         await queue.remove_attempt(conn, report.task_id, report.attempt)
+        bound.info("completed")
     else:
         if await has_record(conn, segmentation_results, report.task_id, report.attempt):
             return
@@ -289,6 +290,7 @@ async def _unfinished(
         "attempt did not finish",
         task_id=str(task_id),
         attempt=number,
+        worker=seen.get("worker"),
         cause=outcome.cause,
         reason=outcome.reason,
         error=outcome.error,
@@ -327,7 +329,7 @@ _UNDELIVERED = {
 
 async def _keep_unreadable(conn: AsyncConnection, message: Message, error: str) -> None:
     """Keep a message that nobody can decode, and fail its task if the envelope tells whose it is."""
-    log.error("unreadable message kept", message_id=message.id, error=error)
+    log.error("unreadable message kept", message_id=message.id, error=error, **message.about())
     standing = await read_attempts(conn, [message.task_id]) if message.task_id else {}
     task_id = message.task_id if message.task_id in standing else None
     number = None
@@ -340,7 +342,7 @@ async def _keep_unreadable(conn: AsyncConnection, message: Message, error: str) 
         await queue.keep_aside(conn, message)
     if task_id:
         state, attempt = standing[task_id]
-        number = _attempt_named(message, attempt.number)
+        number = message.attempt or attempt.number
         if state in UNFINISHED:
             outcome = Outcome(Cause.FAILED, BadMessage.code, error, retryable=False)
             await _unfinished(
@@ -364,12 +366,6 @@ async def _keep_unreadable(conn: AsyncConnection, message: Message, error: str) 
         superseded=task_id is not None,
         **kept,
     )
-
-
-def _attempt_named(message: Message, otherwise: int) -> int:
-    """The attempt in the message's id, where it is one of ours."""
-    parts = message.id.split(":")
-    return int(parts[1]) if len(parts) == 3 and parts[1].isdecimal() else otherwise
 
 
 async def _sweep_forever(engine: AsyncEngine, policy: RetryPolicy, seconds: float) -> None:

@@ -26,6 +26,18 @@ class ImageTooLarge(BadImage):
     status = 413
 
 
+class FileTooLarge(SpherosegError):
+    """More bytes than one file may have."""
+
+    code = "file_too_large"
+    status = 413
+
+
+class BadArchive(SpherosegError):
+    code = "bad_archive"
+    status = 422
+
+
 class UnreadableInput(SpherosegError):
     """The file or folder itself could not be read: permissions, a vanished disk."""
 
@@ -53,6 +65,14 @@ class StorageFull(SpherosegError):
     code = "disk_full"
     retryable = True
     status = 507
+
+
+class StorageUnusable(SpherosegError):
+    """The storage does not take what it is given, for another reason than a full disk."""
+
+    code = "storage_unusable"
+    retryable = True
+    status = 503
 
 
 class BadMessage(SpherosegError):
@@ -101,6 +121,13 @@ class NotFound(SpherosegError):
     status = 404
 
 
+class Gone(SpherosegError):
+    """It was there, and somebody has taken it away."""
+
+    code = "gone"
+    status = 410
+
+
 class Conflict(SpherosegError):
     code = "conflict"
     status = 409
@@ -109,6 +136,11 @@ class Conflict(SpherosegError):
 class BadRequest(SpherosegError):
     code = "bad_request"
     status = 422
+
+
+class UnsupportedMediaType(SpherosegError):
+    code = "unsupported_media_type"
+    status = 415
 
 
 class SchemaUnusable(SpherosegError):

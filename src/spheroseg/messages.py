@@ -62,6 +62,16 @@ class Message:
     headers: Mapping[str, Any] = field(default_factory=dict)
     content_encoding: str | None = None
 
+    @property
+    def attempt(self) -> int | None:
+        """The attempt that the id names; None where it is none of ours."""
+        parts = self.id.split(":")
+        return int(parts[1]) if len(parts) == 3 and parts[1].isdecimal() else None
+
+    def about(self) -> dict[str, Any]:
+        """For a line of the log: whose message it is, as far as the envelope tells."""
+        return {"task_id": None if self.task_id is None else str(self.task_id), "attempt": self.attempt}
+
 
 class _Body(BaseModel):
     # Unknown fields are ignored, so that an old worker understands a newer backend.

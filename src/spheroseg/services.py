@@ -132,7 +132,11 @@ async def serve_relay(settings: Settings, stopping: asyncio.Event) -> None:
 
 
 def _relay_standing(relay: Relay) -> Standing:
-    return Standing("away", relay.away_reason) if relay.away_reason else Standing()
+    if relay.away_reason:
+        return Standing("away", relay.away_reason)
+    if relay.is_paused:
+        return Standing("paused", "an administrator has paused it")
+    return Standing()
 
 
 async def serve_collect(settings: Settings, stopping: asyncio.Event) -> None:

@@ -1,14 +1,16 @@
 """Where images are read and results are written: a local folder, or what fsspec can reach."""
 
+import errno
 import lzma
 import os
 import shutil
 import tempfile
 import threading
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 from urllib.parse import quote, unquote, unquote_to_bytes
@@ -27,6 +29,9 @@ DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, Not
 # All of ASCII that is printed, except the sign of the escape itself.
 _PLAIN = "".join(chr(code) for code in range(32, 127)).replace("%", "")
 _PARTIAL = ".part-"
+_INCOMING = "incoming"
+# Nobody uploads one file for longer; what is older was left by a process that was killed.
+ABANDONED_SECONDS = 24 * 3600.0
 _FILE = "file://"
 _ZIP = "zip://"
 
@@ -124,6 +129,55 @@ class ImageStore:
             )
         write_whole(path, content)
 
+    def put_file(self, key: str, path: Path) -> None:
+        """Take the file at `path`, which `make_partial` made, as the content of `key`; a local one is moved.
+
+        For keys that name their content: what has the same key is the same. Raises StorageFull.
+        """
+        with _full_disk():
+            if not self._is_local:
+                system, target = fsspec.core.url_to_fs(f"{self.url.rstrip('/')}/{key}")
+                if not system.exists(target) or system.size(target) != path.stat().st_size:
+                    system.put_file(str(path), target)
+                return
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            path.chmod(0o666 & ~_umask())
+            target = Path(self.url) / key
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+            _sync_folder(target.parent)
+
+    def make_partial(self) -> Path:
+        """An empty file to be written and handed to `put_file`, on the same disk where the storage is local."""
+        folder = self._incoming()
+        with _full_disk():
+            folder.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=folder, prefix=_PARTIAL)
+            os.close(handle)
+        return Path(name)
+
+    def write_partial(self, file: BinaryIO, piece: bytes) -> None:
+        """Add to a file that `make_partial` made. Raises StorageFull, while a reserve is left."""
+        with _full_disk():
+            if shutil.disk_usage(self._incoming()).free < len(piece) + RESERVE_BYTES:
+                raise OSError(errno.ENOSPC, "")
+            file.write(piece)
+            file.flush()
+
+    def remove_abandoned(self) -> None:
+        """Delete the partial files that a killed process has left; other processes may be writing theirs."""
+        folder = self._incoming()
+        if folder.is_dir():
+            remove_partial(folder, older_than=ABANDONED_SECONDS)
+
+    def _incoming(self) -> Path:
+        return Path(self.url) / _INCOMING if self._is_local else Path(tempfile.gettempdir()) / "spheroseg"
+
+    def local_path(self, key: str) -> Path | None:
+        """Where the file of a key lies under a local storage; None for any other."""
+        return Path(self.url) / key if self._is_local and "://" not in key else None
+
     def path(self, key: str) -> Path:
         """The local path of a key without a scheme."""
         if not self._is_local:
@@ -147,10 +201,27 @@ def write_whole(path: Path, content: bytes) -> None:
         raise
 
 
-def remove_partial(folder: Path) -> None:
-    """Delete what a killed `write_whole` has left under `folder`; only while nobody writes there."""
+def remove_partial(folder: Path, older_than: float = 0.0) -> None:
+    """Delete what a killed writer has left under `folder`: what has been still for `older_than` seconds.
+
+    With 0 only while nobody writes there.
+    """
     for path in folder.rglob(f"{_PARTIAL}*"):
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if not older_than or path.stat().st_mtime < time.time() - older_than:
+                path.unlink()
+
+
+@contextmanager
+def _full_disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StorageFull("the disk of the storage is full: free some space on the server, then send it again") from (
+            error
+        )
 
 
 def _sync_folder(folder: Path) -> None:

@@ -20,3 +20,5 @@ ShortName = Annotated[
 LongName = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000), AfterValidator(_storable)
 ]
+# Part of a name, in a search.
+StorableText = Annotated[str, StringConstraints(max_length=1000), AfterValidator(_storable)]

@@ -34,6 +34,7 @@ class Problem(BaseModel):
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": title, "content": {MEDIA_TYPE: {}}}
     for status, title in (
+        (400, "Not even JSON"),
         (401, "No valid token"),
         (403, "Not for this role"),
         (404, "Not there, or not for this user"),

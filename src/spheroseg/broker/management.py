@@ -1,6 +1,7 @@
 """RabbitMQ's management API: what AMQP cannot tell, and policies."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -32,10 +33,10 @@ class Management:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def _ask(self, method: str, *path: str, body: Any = None) -> Any:
+    async def _ask(self, method: str, *path: str, body: Any = None, params: Mapping[str, str] | None = None) -> Any:
         where = "/api/" + "/".join(quote(part, safe="") for part in path)
         try:
-            answer = await self._client.request(method, where, json=body)
+            answer = await self._client.request(method, where, json=body, params=params)
         except httpx.HTTPError as error:
             raise BrokerAway(f"the management API does not answer: {error or type(error).__name__}") from error
         if answer.status_code == 404:
@@ -49,6 +50,14 @@ class Management:
     async def queue(self, queue: Queue) -> dict[str, Any] | None:
         """All that the server says of `queue`; None where it does not exist."""
         found: dict[str, Any] | None = await self._ask("GET", "queues", self.vhost, queue)
+        return found
+
+    async def queues(self) -> list[dict[str, Any]]:
+        """How much is in each queue of the virtual host, who consumes it, and what has passed through it."""
+        columns = "vhost,name,exclusive,auto_delete,messages,consumers,message_stats"
+        found: list[dict[str, Any]] | None = await self._ask("GET", "queues", self.vhost, params={"columns": columns})
+        if found is None:
+            raise BrokerAway(f"RabbitMQ has no virtual host {self.vhost!r}: check RABBITMQ_URL")
         return found
 
     async def set_policies(self, queue_type: QueueType) -> None:

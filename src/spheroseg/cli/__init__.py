@@ -19,8 +19,11 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from spheroseg import __version__
+from spheroseg.cli.accounts import token_app, user_app
 from spheroseg.cli.db import db_app
+from spheroseg.cli.exporter import exporter
 from spheroseg.cli.queues import broker_app, dlq_app, queue_app, task_app
+from spheroseg.cli.web import serve_http
 from spheroseg.errors import DatabaseAway, SpherosegError
 from spheroseg.inputs import Listing, find_inputs
 from spheroseg.logs import Tolerant, log_to
@@ -43,7 +46,10 @@ app.add_typer(queue_app, name="queue")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(task_app, name="task")
 app.add_typer(broker_app, name="broker")
+app.command()(exporter)
 app.add_typer(db_app, name="db")
+app.add_typer(user_app, name="user")
+app.add_typer(token_app, name="token")
 
 SUMMARY_LINES = 40
 
@@ -317,16 +323,10 @@ def worker() -> None:
 def worker_http() -> None:
     """Answer over HTTP for the worker on this machine: /health, /ready, /models, /metrics."""
     settings = read_settings()
-    import uvicorn
-
     from spheroseg.api.ml import create_ml_app
 
-    uvicorn.run(
-        create_ml_app(settings.worker_status_file()),
-        host="0.0.0.0",  # noqa: S104 (a container's probes come from outside)
-        port=settings.worker_http_port,
-        log_level="warning",
-    )
+    # A container's probes come from outside.
+    serve_http(create_ml_app(settings.worker_status_file()), "0.0.0.0", settings.worker_http_port)  # noqa: S104
 
 
 @app.command()

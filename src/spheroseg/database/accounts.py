@@ -9,19 +9,21 @@ from typing import Any
 from uuid import UUID
 
 import uuid_utils.compat as uuid
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database.engine import DatabaseTime
 from spheroseg.database.schema import api_tokens as k
 from spheroseg.database.schema import users as u
-from spheroseg.errors import Conflict, NotFound
+from spheroseg.errors import BadRequest, Conflict, NotFound
 
 # So that a leaked token is recognised by those who scan for such things.
 TOKEN_PREFIX = "spheroseg_"  # noqa: S105 (not the secret part)
 TOKEN_BYTES = 32
 USED_SECONDS = 60.0
+MAX_NAME = 200
+MAX_TOKEN_DAYS = 3650
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,15 @@ class User:
 
 
 async def add_user(conn: AsyncConnection, name: str, tier: str = "regular", role: str = "member") -> User:
-    """Raises Conflict where there is one of that name."""
+    """Raises Conflict where there is one of that name, BadRequest where the name cannot be one."""
+    if not name.strip() or name != name.strip() or len(name) > MAX_NAME or "/" in name or not name.isprintable():
+        raise BadRequest(
+            f"{name!r} cannot be a user's name: 1 to {MAX_NAME} printable characters, without a slash and without "
+            "a space at either end"
+        )
     user = User(uuid.uuid7(), name, tier, role)
     if (await conn.execute(select(u.c.id).where(u.c.name == name))).first():
-        raise Conflict(f"there is a user {name!r} already")
+        raise Conflict(f"there is a user {name!r} already; `spheroseg user set` changes tier and role")
     await conn.execute(insert(u).values(**vars(user), created_at=DatabaseTime()))
     return user
 
@@ -69,7 +76,12 @@ async def list_users(conn: AsyncConnection) -> Sequence[Any]:
 async def create_token(
     conn: AsyncConnection, user_id: UUID, name: str, lifetime: timedelta | None = None
 ) -> tuple[str, UUID]:
-    """A new token, which is shown once and kept nowhere, and its id. Raises Conflict where the name is taken."""
+    """A new token, which is shown once and kept nowhere, and its id.
+
+    Raises Conflict where the user has, or had, a token of that name, BadRequest where the name cannot be one.
+    """
+    if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
+        raise BadRequest(f"{name!r} cannot be a token's name: 1 to {MAX_NAME} printable characters")
     token = TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
     id_ = uuid.uuid7()
     values = {
@@ -84,7 +96,9 @@ async def create_token(
         async with conn.begin_nested():
             await conn.execute(insert(k).values(values))
     except IntegrityError:
-        raise Conflict(f"that user has a token {name!r} already: choose another name") from None
+        raise Conflict(
+            f"that user has a token {name!r} already, or had one that was revoked: choose another name"
+        ) from None
     return token, id_
 
 
@@ -97,10 +111,28 @@ async def list_tokens(conn: AsyncConnection, user_id: UUID | None = None) -> Seq
     return (await conn.execute(query)).all()
 
 
+async def page_of_tokens(conn: AsyncConnection, user_id: UUID, limit: int, after: UUID | None) -> Sequence[Any]:
+    """The user's tokens with an id above `after`, at most `limit` of them."""
+    query = select(k).where(k.c.user_id == user_id).order_by(k.c.id).limit(limit)
+    return (await conn.execute(query.where(k.c.id > after) if after else query)).all()
+
+
+async def find_token(conn: AsyncConnection, user: User, name: str) -> UUID:
+    """The id of that user's token. Raises NotFound."""
+    found: UUID | None = (
+        await conn.execute(select(k.c.id).where(k.c.user_id == user.id, k.c.name == name))
+    ).scalar_one_or_none()
+    if found is None:
+        raise NotFound(f"{user.name} has no token {name!r}; `spheroseg token list` shows those there are")
+    return found
+
+
 async def revoke_token(conn: AsyncConnection, user_id: UUID, token_id: UUID) -> None:
-    """At once and for good. Raises NotFound where that user has no such token."""
+    """At once and for good; when it was first revoked is kept. Raises NotFound where that user has no such token."""
     result = await conn.execute(
-        update(k).where(k.c.user_id == user_id, k.c.id == token_id).values(revoked_at=DatabaseTime())
+        update(k)
+        .where(k.c.user_id == user_id, k.c.id == token_id)
+        .values(revoked_at=func.coalesce(k.c.revoked_at, DatabaseTime()))
     )
     if not result.rowcount:
         raise NotFound("there is no such token")

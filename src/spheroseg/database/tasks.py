@@ -132,14 +132,6 @@ def task_columns(conn: AsyncConnection) -> list[Any]:
     return [*(column for column in t.c if column.name not in MESSAGE_QUEUE_COLUMNS), RETRIES.label("retry_count")]
 
 
-async def read_failures(conn: AsyncConnection, task_id: UUID) -> Sequence[Any]:
-    """The attempts of a task that did not finish, the first one first; before revision 010 none is on record."""
-    if not has_message_queue_tables(conn):
-        return []
-    f = segmentation_failures
-    return (await conn.execute(select(f).where(f.c.task_id == task_id).order_by(f.c.id))).all()
-
-
 async def read_attempts(conn: AsyncConnection, task_ids: Collection[UUID]) -> dict[UUID, tuple[TaskState, Attempt]]:
     """Where the tasks stand; those that do not exist are missing."""
     rows = await conn.execute(

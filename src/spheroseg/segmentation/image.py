@@ -4,7 +4,7 @@ The format is told from the content, never from the name. Sizes are checked in t
 taken for pixels, and a picture that is not whole is refused, so that nothing in it is invented.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -20,10 +20,12 @@ from PIL.PngImagePlugin import PngImageFile
 from spheroseg.errors import BadImage
 from spheroseg.segmentation.magic import TIFF, kind
 from spheroseg.segmentation.pixel_size import PixelSize as PixelSize
-from spheroseg.segmentation.tiff import Tiff, check_size
+from spheroseg.segmentation.tiff import Tiff, check_side, check_size
 
 MAX_PIXELS = 150_000_000
 MIN_SIDE = 16  # px; below this there is no room for an object and the ground around it
+PNG_END = b"IEND\xaeB`\x82"
+PNG_TRUNCATED = "the PNG is truncated: it ends without its end mark"
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
@@ -42,6 +44,26 @@ def count_pages(file: BinaryIO) -> int:
     """
     with _library_errors():
         return len(Tiff(file).pages) if kind(file) == TIFF else 1
+
+
+def check_headers(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> int:
+    """How many pictures the file holds, when `decode` could read one of them as far as its headers tell.
+
+    No memory is taken for pixels. Raises `BadImage` like `decode`: for what no header shows (a JPEG that breaks
+    off, values that are not finite) only `decode` does. One page that is too large or of a kind that is not read
+    is no reason to refuse the other pages; damage to one is.
+    """
+    with _library_errors():
+        found = kind(file)
+        if found == TIFF:
+            tiff = Tiff(file)
+            tiff.check_pages(MIN_SIDE, max_pixels)
+            return len(tiff.pages)
+        picture = _PLUGINS[found](file)
+        check_size(*picture.size, max_pixels)
+        check_side(*picture.size, MIN_SIDE)
+        _check_complete(file, picture)
+        return 1
 
 
 def decode(file: BinaryIO, page: int = 0, *, max_pixels: int = MAX_PIXELS) -> Image:
@@ -82,12 +104,30 @@ def _library_errors() -> Iterator[None]:
         raise BadImage(f"the image is damaged or incomplete: {type(error).__name__}: {error}") from error
 
 
+def _check_complete(file: BinaryIO, picture: ImageFile) -> None:
+    """Raises BadImage where a PNG or a plain BMP shows that it breaks off; a piece at a time, never the whole."""
+    if isinstance(picture, PngImageFile):
+        file.seek(0)
+        tail = b""
+        while piece := file.read(1024**2):
+            if PNG_END in tail + piece:
+                return
+            tail = piece[-len(PNG_END) :]
+        raise BadImage(PNG_TRUNCATED)
+    for decoder, _, offset, arguments in picture.tile:
+        if decoder == "raw" and isinstance(arguments, tuple):
+            # Some writers leave out what fills the last row up to four bytes.
+            wanted = offset + arguments[1] * picture.size[1] - 3
+            if wanted > file.seek(0, 2):
+                raise BadImage("the image is truncated: the picture continues after the end of the file")
+
+
 def _read_png(file: BinaryIO, max_pixels: int) -> npt.NDArray[Any]:
     pixels = _values(PngImageFile(file), max_pixels)
     file.seek(0)
     data = file.read()
-    if b"IEND\xaeB`\x82" not in data:
-        raise BadImage("the PNG is truncated: it ends without its end mark")
+    if PNG_END not in data:
+        raise BadImage(PNG_TRUNCATED)
     if data[24:26] not in (b"\x10\x02", b"\x10\x04", b"\x10\x06"):  # bit depth 16, with colour or opacity
         return pixels
     # Pillow keeps 8 of the 16 bits of such a file; it has just shown that the file is whole.
@@ -103,6 +143,11 @@ def _read_bmp(file: BinaryIO, max_pixels: int) -> npt.NDArray[Any]:
     return _values(BmpImageFile(file), max_pixels)
 
 
+_PLUGINS: Mapping[str, Callable[[BinaryIO], ImageFile]] = {
+    "PNG": PngImageFile,
+    "JPEG": JpegImageFile,
+    "BMP": BmpImageFile,
+}
 _READERS = {"PNG": _read_png, "JPEG": _read_jpeg, "BMP": _read_bmp}
 
 
@@ -120,11 +165,7 @@ def _grey(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         channels = pixels.shape[2]
         pixels = pixels[..., 0] if channels <= 2 else pixels[..., :3].astype(np.float32) @ LUMINANCE
     height, width = pixels.shape
-    if min(height, width) < MIN_SIDE:
-        raise BadImage(
-            f"the image is {width} × {height} pixels: too small to hold a spheroid "
-            f"(at least {MIN_SIDE} px on each side)"
-        )
+    check_side(width, height, MIN_SIDE)
     grey = np.ascontiguousarray(pixels, np.float32)
     if not np.isfinite(grey).all():
         raise BadImage("the image holds values that are not finite numbers (NaN or infinity)")

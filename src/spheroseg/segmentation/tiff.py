@@ -12,6 +12,8 @@ from spheroseg.segmentation.pixel_size import PixelSize, from_imagej, from_ome
 
 GREY = {"MINISBLACK", "MINISWHITE"}
 COLOUR = {"RGB", "YCBCR"}
+# A page header takes 18 bytes in the file and thousands in memory.
+MAX_PAGES = 10_000
 
 
 class Tiff:
@@ -22,6 +24,8 @@ class Tiff:
         self._bytes = file.tell()
         file.seek(0)
         self._tiff = tifffile.TiffFile(file)
+        if len(self._tiff.pages) > MAX_PAGES:
+            raise BadImage(f"the TIFF holds more than {MAX_PAGES:,} pages: split it")
         self.pages = _pictures(list(self._tiff.pages))
 
     def read(self, index: int, max_pixels: int) -> npt.NDArray[Any]:
@@ -36,6 +40,22 @@ class Tiff:
         if page.axes == "SYX":
             pixels = np.moveaxis(pixels, 0, -1)
         return _grey_scale(page, pixels)
+
+    def check_pages(self, min_side: int, max_pixels: int) -> None:
+        """Raises what `read` would, where a page is damaged or none is such that it can be read."""
+        refused: BadImage | None = None
+        readable = 0
+        for page in self.pages:
+            try:
+                check_size(page.imagewidth, page.imagelength, max_pixels)
+                self._check_layout(page)
+                readable += 1
+            except (ImageTooLarge, UnsupportedImage) as error:
+                refused = refused or error
+            check_side(page.imagewidth, page.imagelength, min_side)
+            self._check_complete(page)
+        if refused and not readable:
+            raise refused
 
     def pixel_size(self) -> PixelSize | None:
         page = self.pages[0]
@@ -80,6 +100,14 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise ImageTooLarge(
             f"the image has {width} × {height} pixels; at most {max_pixels:,} are accepted: "
             "crop it or save it at a lower resolution"
+        )
+
+
+def check_side(width: int, height: int, min_side: int) -> None:
+    if min(height, width) < min_side:
+        raise BadImage(
+            f"the image is {width} × {height} pixels: too small to hold a spheroid "
+            f"(at least {min_side} px on each side)"
         )
 
 

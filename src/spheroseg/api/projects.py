@@ -1,0 +1,124 @@
+"""Projects, and who may work in them."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from spheroseg.api.auth import ThePlace, TheUser
+from spheroseg.api.fields import LongName, ShortName
+from spheroseg.api.paging import Cursor, Limit, Page, read_cursor, write_cursor
+from spheroseg.database import projects as rows_of
+from spheroseg.database.accounts import User, find_user
+from spheroseg.database.engine import reading
+from spheroseg.errors import Conflict, Forbidden, NotFound
+
+router = APIRouter(prefix="/projects", tags=["projects"])
+
+
+class ProjectName(BaseModel):
+    name: LongName
+
+
+class Project(BaseModel):
+    """owner: name of the user who made it. is_owner: whether that is you."""
+
+    id: UUID
+    name: str
+    owner: str
+    is_owner: bool
+    created_at: datetime
+
+
+class Member(BaseModel):
+    """name: of the user."""
+
+    name: str
+    is_owner: bool
+    added_at: datetime
+
+
+def _project(row: Any, user: User) -> Project:
+    return Project(
+        id=row.id, name=row.name, owner=row.owner, is_owner=row.owner_id == user.id, created_at=row.created_at
+    )
+
+
+def _check_owner(row: Any, user: User, what: str) -> None:
+    if row.owner_id != user.id:
+        raise Forbidden(f"only the owner, {row.owner}, {what}")
+
+
+@router.post("", status_code=201)
+async def create_project(place: ThePlace, user: TheUser, new: ProjectName) -> Project:
+    """Make a project of your own. 409 where you have one of that name."""
+    async with place.engine.begin() as conn:
+        project_id = await rows_of.create_project(conn, user.id, new.name)
+        return _project(await rows_of.read_project(conn, user.id, project_id), user)
+
+
+@router.get("")
+async def list_projects(place: ThePlace, user: TheUser, limit: Limit = 100, cursor: Cursor = None) -> Page[Project]:
+    """The projects that you are a member of, oldest first."""
+    async with reading(place.engine) as conn:
+        rows = await rows_of.list_projects(conn, user.id, limit + 1, read_cursor(cursor, UUID))
+    return Page(
+        items=[_project(row, user) for row in rows[:limit]],
+        next_cursor=write_cursor(rows, limit, lambda row: row.id),
+    )
+
+
+@router.get("/{project_id}")
+async def read_project(place: ThePlace, user: TheUser, project_id: UUID) -> Project:
+    """One project."""
+    async with reading(place.engine) as conn:
+        return _project(await rows_of.read_project(conn, user.id, project_id), user)
+
+
+@router.patch("/{project_id}")
+async def rename_project(place: ThePlace, user: TheUser, project_id: UUID, change: ProjectName) -> Project:
+    """Give a project of your own another name. 409 where another of yours has it."""
+    async with place.engine.begin() as conn:
+        _check_owner(await rows_of.read_project(conn, user.id, project_id), user, "renames a project")
+        await rows_of.rename_project(conn, project_id, change.name)
+        return _project(await rows_of.read_project(conn, user.id, project_id), user)
+
+
+@router.get("/{project_id}/members")
+async def list_members(
+    place: ThePlace, user: TheUser, project_id: UUID, limit: Limit = 100, cursor: Cursor = None
+) -> Page[Member]:
+    """Who may see the project and work in it, its owner among them."""
+    async with reading(place.engine) as conn:
+        await rows_of.check_visible(conn, user.id, project_id)
+        rows = await rows_of.list_members(conn, project_id, limit + 1, read_cursor(cursor, UUID))
+    return Page(
+        items=[Member(name=row.name, is_owner=row.is_owner, added_at=row.added_at) for row in rows[:limit]],
+        next_cursor=write_cursor(rows, limit, lambda row: row.id),
+    )
+
+
+@router.put("/{project_id}/members/{name}")
+async def add_member(place: ThePlace, user: TheUser, project_id: UUID, name: ShortName) -> Member:
+    """Let a user, by name, see a project of your own and work in it. Who is in it already stays so."""
+    async with place.engine.begin() as conn:
+        _check_owner(await rows_of.read_project(conn, user.id, project_id), user, "adds members")
+        added = await find_user(conn, name)
+        await rows_of.add_member(conn, project_id, added.id)
+        row = await rows_of.read_member(conn, project_id, added.id)
+    return Member(name=row.name, is_owner=row.is_owner, added_at=row.added_at)
+
+
+@router.delete("/{project_id}/members/{name}", status_code=204)
+async def remove_member(place: ThePlace, user: TheUser, project_id: UUID, name: ShortName) -> None:
+    """Take a member out of a project of your own, or yourself out of another's. The owner stays: 409."""
+    async with place.engine.begin() as conn:
+        project = await rows_of.read_project(conn, user.id, project_id)
+        if name != user.name:
+            _check_owner(project, user, "takes other members out")
+        if name == project.owner:
+            raise Conflict("a project keeps its owner")
+        if not await rows_of.remove_member(conn, project_id, name):
+            raise NotFound(f"{name!r} is no member of this project")
