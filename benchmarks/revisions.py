@@ -68,6 +68,10 @@ class Writers:
             if not isinstance(outcome, asyncio.CancelledError):
                 raise RuntimeError("a writer has failed") from outcome
 
+    def before(self, moment: float) -> list[float]:
+        """Milliseconds of those that had ended by then."""
+        return [1000 * seconds for began, seconds in self.spent if began + seconds <= moment]
+
     def between(self, start: float, end: float) -> list[float]:
         """Milliseconds of those that ran at some moment between the two."""
         return [1000 * seconds for began, seconds in self.spent if began < end and began + seconds > start]
@@ -123,7 +127,7 @@ async def measure(engine: AsyncEngine, name: str, step: Callable[[], Awaitable[A
     # So that those are seen to their end that began meanwhile.
     await asyncio.sleep(2.0)
     await writers.stop()
-    usual, meanwhile = writers.between(0.0, began), writers.between(began, ended)
+    usual, meanwhile = writers.before(began), writers.between(began, ended)
     return [
         name,
         f"{ended - began:.1f}",
