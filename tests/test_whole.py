@@ -8,9 +8,11 @@ import httpx
 import pytest
 
 from spheroseg.database.accounts import add_user, create_token
+from spheroseg.messages import Queue
 
 from .compose import ROOT
 from .conftest import Postgres, eventually
+from .prometheus import prometheus
 from .rabbitmq import RabbitNode
 from .stack import Stack, stack_on
 from .watchers import Watcher, watching
@@ -55,8 +57,14 @@ async def test_200_images_through_two_backends_while_rabbitmq_stops_and_comes_ba
         for command in ("relay", "collect"):
             stack.start("backend", ["spheroseg", command], message_queue=True)
         services = [stack.start("ml", message_queue=True) for _ in range(2)]
-        for instance in (first, second, *services):
+        exporter = stack.start("exporter", message_queue=True)
+        for instance in (first, second, *services, exporter):
             await instance.becomes_healthy()
+        ports = {
+            "backend": first.ports["BACKEND_PORT"],
+            "ml": services[0].ports["WORKER_HTTP_PORT"],
+            "exporter": exporter.ports["EXPORTER_PORT"],
+        }
         token = await token_of(stack, "ada")
         headers = {"Authorization": f"Bearer {token}"}
         async with httpx.AsyncClient(base_url=first.url("BACKEND_PORT"), headers=headers, timeout=60) as client:
@@ -95,6 +103,12 @@ async def test_200_images_through_two_backends_while_rabbitmq_stops_and_comes_ba
             assert batch["state"] == "completed"
             table = (await client.get(f"/api/segmentation/batches/{batch_id}/results.csv")).text.splitlines()
             assert len(table) > COUNT
+            with prometheus(tmp_path / "prometheus", ports) as metrics:
+                await metrics.scrapes(set(ports))
+                assert metrics.value('spheroseg_tasks{state="completed"}') == COUNT
+                assert metrics.value("spheroseg_task_processing_seconds_count") == COUNT
+                assert metrics.value("spheroseg_degraded") == 0
+                assert metrics.value(f'rabbitmq_queue_messages{{job="exporter",queue="{Queue.TASKS}"}}') == 0
             task_id = next(iter(watcher.tasks))
             mask = await client.get(f"/api/segmentation/tasks/{task_id}/mask")
             assert mask.content[:2] == b"II"
