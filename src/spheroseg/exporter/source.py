@@ -13,6 +13,8 @@ log = structlog.get_logger()
 
 # Prometheus gives a scrape 10 s, unless it is told otherwise.
 PATIENCE_SECONDS = 4.0
+# A question that takes longer than a scrape is no blindness, as long as it is answered.
+STALE_SECONDS = 30.0
 GIVE_UP_SECONDS = 30.0
 AGAIN_SECONDS = 1.0
 
@@ -29,7 +31,7 @@ class Source:
     """`ask` is run when somebody reads and the last answer is older than `max_age` seconds.
 
     A reader waits `patience` seconds for it at most. A question that takes longer goes on, and no second one is begun
-    beside it; its answer is for whoever reads next.
+    beside it; its answer is for whoever reads next. Until then the last one does, if it is not older than `stale`.
     """
 
     def __init__(
@@ -39,11 +41,13 @@ class Source:
         *,
         max_age: float,
         patience: float = PATIENCE_SECONDS,
+        stale: float = STALE_SECONDS,
     ) -> None:
         self.name = name
         self._ask = ask
         self._max_age = max_age
         self._patience = patience
+        self._stale = stale
         self._last = Answer(None, "not asked yet")
         self._answered_at = -float("inf")
         self._asking: asyncio.Task[None] | None = None
@@ -60,9 +64,9 @@ class Source:
         if self._asking is not None:
             # Not awaited itself: a scrape that is broken off must not take the question with it.
             await asyncio.wait({self._asking}, timeout=self._patience)
-        if self._asking is not None:
-            return Answer(None, f"no answer within {self._patience:g} s")
-        return self._last
+        if self._asking is None or time.monotonic() - self._answered_at < self._stale:
+            return self._last
+        return Answer(None, f"no answer within {self._patience:g} s")
 
     async def close(self) -> None:
         if self._asking is not None:
