@@ -19,6 +19,7 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from spheroseg import __version__
+from spheroseg.cli.doctor import doctor
 from spheroseg.cli.queues import broker_app, dlq_app, queue_app, task_app
 from spheroseg.errors import DatabaseAway, SpherosegError
 from spheroseg.inputs import Listing, find_inputs
@@ -42,6 +43,7 @@ app.add_typer(queue_app, name="queue")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(task_app, name="task")
 app.add_typer(broker_app, name="broker")
+app.command()(doctor)
 
 SUMMARY_LINES = 40
 
