@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from spheroseg import __version__
 from spheroseg.cli.accounts import token_app, user_app
 from spheroseg.cli.db import db_app
+from spheroseg.cli.doctor import doctor
 from spheroseg.cli.exporter import exporter
 from spheroseg.cli.queues import broker_app, dlq_app, queue_app, task_app
 from spheroseg.cli.web import serve_http
@@ -50,6 +51,7 @@ app.command()(exporter)
 app.add_typer(db_app, name="db")
 app.add_typer(user_app, name="user")
 app.add_typer(token_app, name="token")
+app.command()(doctor)
 
 SUMMARY_LINES = 40
 

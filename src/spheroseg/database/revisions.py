@@ -46,6 +46,12 @@ async def prepare(engine: AsyncEngine, *, needs_message_queue: bool = False) -> 
     found = await current(engine)
     if engine.dialect.name == "sqlite" and found != HEAD:
         found = await _bring_up(engine, found)
+    refuse_unusable(found, needs_message_queue=needs_message_queue)
+    set_message_queue_tables(engine, found == HEAD)
+
+
+def refuse_unusable(found: str | None, *, needs_message_queue: bool) -> None:
+    """Raises SchemaUnusable where a database at revision `found` cannot be used, naming the command to run."""
     if found is None:
         raise SchemaUnusable(f"the database has no tables of spheroseg yet: {UPGRADE}")
     if found not in REVISIONS:
@@ -58,7 +64,6 @@ async def prepare(engine: AsyncEngine, *, needs_message_queue: bool = False) -> 
             f"the database is at revision {found}, without what the message queue needs: {UPGRADE}, "
             "or set ENABLE_MESSAGE_QUEUE=false to go on over the database queue"
         )
-    set_message_queue_tables(engine, found == HEAD)
 
 
 async def create_tables(engine: AsyncEngine) -> None:
