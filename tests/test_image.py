@@ -262,6 +262,19 @@ def test_a_truncated_picture_is_known_without_decoding_it(name: str, share: floa
         check_headers(io.BytesIO(WHOLE[name][: int(len(WHOLE[name]) * share)]))
 
 
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_a_stack_that_breaks_off_anywhere_is_refused(bigtiff: bool) -> None:
+    data = tiff(np.zeros((3, 20, 20), np.uint8), photometric="minisblack", bigtiff=bigtiff, metadata=None)
+    assert check_headers(io.BytesIO(data)) == 3
+    with tifffile.TiffFile(io.BytesIO(data)) as opened:
+        page, layout = opened.pages[-1], opened.tiff
+        # What comes after the last header are remarks.
+        last = page.offset + layout.tagnosize + len(page.tags) * layout.tagsize + layout.offsetsize
+    for length in range(last):
+        with pytest.raises(BadImage):
+            check_headers(io.BytesIO(data[:length]))
+
+
 def test_the_headers_tell_what_cannot_be_read() -> None:
     for header in BOMBS.values():
         with pytest.raises(ImageTooLarge):

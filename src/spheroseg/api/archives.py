@@ -1,7 +1,10 @@
 """Zip archives that somebody has sent: opened and unpacked within bounds, one member at a time."""
 
 import io
+import os
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from spheroseg.api.incoming import PIECE, ZIP_STARTS, Incoming
@@ -19,7 +22,9 @@ class _Bounded(io.FileIO):
     """A file of which nobody reads much at once; only a table of contents is read so."""
 
     def read(self, size: int | None = -1) -> bytes:
-        if size is None or not 0 <= size <= MAX_DIRECTORY_BYTES:
+        if size is None or size < 0:
+            size = max(0, os.fstat(self.fileno()).st_size - self.tell())
+        if size > MAX_DIRECTORY_BYTES:
             raise FileTooLarge(_too_many())
         return super().read(size) or b""
 
@@ -28,19 +33,21 @@ def _too_many() -> str:
     return f"the archive holds more than {MAX_MEMBERS:,} files: split it"
 
 
-def open_archive(path: Path) -> zipfile.ZipFile:
+@contextmanager
+def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """Blocks. Raises BadArchive where it is damaged, FileTooLarge where it holds too many files."""
-    try:
-        archive = zipfile.ZipFile(_Bounded(path))
-    except SpherosegError:
-        raise
-    except Exception as error:
-        # A damaged one makes the library raise anything.
-        raise BadArchive(f"the zip archive is damaged or incomplete: {error}") from error
-    if len(archive.infolist()) > MAX_MEMBERS:
-        archive.close()
-        raise FileTooLarge(_too_many())
-    return archive
+    with _Bounded(path) as file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except SpherosegError:
+            raise
+        except Exception as error:
+            # A damaged one makes the library raise anything.
+            raise BadArchive(f"the zip archive is damaged or incomplete: {error}") from error
+        with archive:
+            if len(archive.infolist()) > MAX_MEMBERS:
+                raise FileTooLarge(_too_many())
+            yield archive
 
 
 def files_in(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:

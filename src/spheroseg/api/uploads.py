@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Literal
 from uuid import UUID
@@ -72,12 +73,12 @@ class Intake:
             await self._take_file(incoming)
 
     async def _take_archive(self, incoming: Incoming) -> None:
-        try:
-            archive = await asyncio.to_thread(open_archive, incoming.finish())
-        except SpherosegError as error:
-            self._reject(incoming.name, error)
-            return
-        with archive:
+        with ExitStack() as opened:
+            try:
+                archive = await asyncio.to_thread(opened.enter_context, open_archive(incoming.finish()))
+            except SpherosegError as error:
+                self._reject(incoming.name, error)
+                return
             members = files_in(archive)
             if not members:
                 self._reject(incoming.name, BadArchive("the zip archive holds no files"))

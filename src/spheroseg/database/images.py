@@ -81,9 +81,18 @@ async def add_upload(conn: AsyncConnection, user_id: UUID, project_id: UUID, upl
 
 
 def _images_seen_by(user_id: UUID) -> Any:
-    newest = select(t.c.id).where(t.c.image_id == i.c.id).order_by(t.c.id.desc()).limit(1).scalar_subquery()
+    any_task = t.alias()
+    newest = (
+        select(any_task.c.id)
+        .where(any_task.c.image_id == i.c.id)
+        .order_by(any_task.c.id.desc())
+        .limit(1)
+        .correlate(i)
+        .scalar_subquery()
+    )
     return (
         select(i, t.c.id.label("task_id"), t.c.state)
+        .select_from(i)
         .outerjoin(t, t.c.id == newest)
         .where(visible_to(user_id, i.c.project_id))
     )

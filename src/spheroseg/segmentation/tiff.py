@@ -1,5 +1,6 @@
 """TIFF files: which of their pages are pictures, and the pixels of one."""
 
+import struct
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
@@ -26,7 +27,11 @@ class Tiff:
         self._tiff = tifffile.TiffFile(file)
         if len(self._tiff.pages) > MAX_PAGES:
             raise BadImage(f"the TIFF holds more than {MAX_PAGES:,} pages: split it")
-        self.pages = _pictures(list(self._tiff.pages))
+        pages = list(self._tiff.pages)
+        # The library leaves out a page that it cannot read, and says so in its log alone.
+        if pages and self._next_page(pages[-1]) not in {0, *(page.offset for page in pages)}:
+            raise BadImage("the TIFF is truncated or damaged: it speaks of a page that is not there")
+        self.pages = _pictures(pages)
 
     def read(self, index: int, max_pixels: int) -> npt.NDArray[Any]:
         """Pixels as (height, width) or (height, width, 3 or 4), dtype as stored."""
@@ -62,6 +67,15 @@ class Tiff:
         if self._tiff.is_ome and (size := from_ome(page.description)) is not None:
             return size
         return from_imagej(page.description, *(_per_unit(page, axis) for axis in "XY"))
+
+    def _next_page(self, page: Any) -> int:
+        """Where in the file the page after `page` is said to begin; 0 where there is none."""
+        file, layout = self._tiff.filehandle, self._tiff.tiff
+        file.seek(page.offset)
+        tags = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))[0]
+        file.seek(page.offset + layout.tagnosize + tags * layout.tagsize)
+        (found,) = struct.unpack(layout.offsetformat, file.read(layout.offsetsize))
+        return int(found)
 
     def _check_layout(self, page: Any) -> None:
         if page.axes not in ("YX", "YXS", "SYX") or page.imagedepth > 1:
