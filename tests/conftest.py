@@ -187,6 +187,16 @@ def own_rabbit() -> Iterator[RabbitNode]:
         yield node
 
 
+@pytest.fixture(scope="module")
+def shipped_rabbit() -> Iterator[RabbitNode]:
+    """A node of 3.10 with the configuration that we ship."""
+    if not RABBITMQ_3.installed:
+        missing_server("RabbitMQ 3.10")
+    folder = Path(__file__).parents[1] / "deploy" / "rabbitmq"
+    with RabbitNode(RABBITMQ_3, shipped=folder, password="spheroseg_secret") as node:  # noqa: S106
+        yield node
+
+
 async def eventually(
     is_true: Callable[[], Awaitable[bool]] | Callable[[], bool], within: float = 10.0, what: str = ""
 ) -> None:

@@ -29,12 +29,16 @@ class Stack:
         self.folder = folder
         self.instances: list[Instance] = []
 
-    def start(self, name: str, command: Sequence[str] | None = None, *, message_queue: bool = False) -> Instance:
-        """`message_queue`: as if switched on in the settings file before the start."""
+    def start(
+        self, name: str, command: Sequence[str] | None = None, *, message_queue: bool = False, **settings: str
+    ) -> Instance:
+        """`message_queue`: as if switched on in the settings file before the start; `settings`: more lines of it."""
         folder = self.folder / f"{name}-{len(self.instances)}"
         folder.mkdir()
         instance = Instance(name, folder, self.elsewhere, command)
         switch(instance, message_queue)
+        with instance.settings_file.open("a") as file:
+            file.writelines(f"{setting.upper()}={value}\n" for setting, value in settings.items())
         self.instances.append(instance)
         instance.start()
         return instance

@@ -16,6 +16,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker.table import TableBroker
+from spheroseg.database import queue
 from spheroseg.database.engine import reading
 from spheroseg.database.projects import NewImage
 from spheroseg.database.schema import segmentation_tasks, webhooks
@@ -273,6 +274,21 @@ async def test_the_place_in_line_is_the_order_of_the_queue(
         assert found["ahead"] == 1, (
             "of ada's messages one is in a worker's hand, and one of grace's goes before the next"
         )
+
+
+async def test_what_rabbitmq_has_waits_in_line_too(backend: Backend, ada: httpx.AsyncClient, plate: UUID) -> None:
+    await submit_images(backend.engine, 2, user="grace")
+    await add_images(backend.engine, plate, 2)
+    async with backend.engine.begin() as conn:
+        moved = await queue.claim(conn, Queue.TASKS, 2, "relay-1", 60.0, is_delivery=False)
+        await queue.confirm_relayed(conn, "relay-1", [row.id for row in moved], queue.RELAY_LEASE)
+    batch = await submitted(ada, plate)
+    assert batch["ahead"] == 2
+    async with backend.engine.begin() as conn:
+        moved = await queue.claim(conn, Queue.TASKS, 1, "relay-1", 60.0, is_delivery=False)
+        await queue.confirm_relayed(conn, "relay-1", [row.id for row in moved], queue.RELAY_LEASE)
+    places = [task["ahead"] for task in (await ada.get(f"{URL}/{batch['id']}/tasks")).json()["items"]]
+    assert places == [2, 3]
 
 
 async def test_the_expected_time_comes_from_what_finished_lately(

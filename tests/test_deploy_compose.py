@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,8 @@ from .compose import (
     seconds,
     services,
 )
-from .conftest import Postgres, eventually, missing_server
-from .rabbitmq import RABBITMQ_3, VHOST, RabbitNode
+from .conftest import Postgres, eventually
+from .rabbitmq import VHOST, RabbitNode
 from .stack import stack_on, switch
 
 OURS = ("backend", "ml", "exporter")
@@ -180,7 +179,7 @@ def run_block(naming: str, folder: Path) -> None:
     """The block of the manual in which that stands, in a folder where docker-compose runs things right here."""
     (block,) = (block for block in blocks_of(MANUAL) if naming in block)
     binaries = folder / "bin"
-    binaries.mkdir()
+    binaries.mkdir(exist_ok=True)
     stand_in = binaries / "docker-compose"
     stand_in.write_text('#!/bin/sh\nwhile [ "$1" != backend ]; do shift; done\nshift\nexec "$@"\n')
     stand_in.chmod(0o755)
@@ -203,19 +202,13 @@ def test_the_secrets_of_production_are_made_as_the_manual_says(tmp_path: Path) -
     assert len(made["secret_key"]) > 40
 
 
-def test_the_message_queue_is_switched_on_as_the_manual_says(tmp_path: Path) -> None:
+def test_the_message_queue_is_switched_on_and_off_as_the_manual_says(tmp_path: Path) -> None:
     (tmp_path / "deploy").mkdir()
     shutil.copy(ROOT / "deploy" / "backend.env", tmp_path / "deploy")
-    run_block("sed -i", tmp_path)
+    run_block("true/' deploy/backend.env\ndocker-compose restart backend", tmp_path)
     assert "\nENABLE_MESSAGE_QUEUE=true\n" in (tmp_path / "deploy" / "backend.env").read_text()
-
-
-@pytest.fixture(scope="module")
-def shipped_rabbit() -> Iterator[RabbitNode]:
-    if not RABBITMQ_3.installed:
-        missing_server("RabbitMQ 3.10")
-    with RabbitNode(RABBITMQ_3, shipped=ROOT / "deploy" / "rabbitmq", password="spheroseg_secret") as node:  # noqa: S106
-        yield node
+    run_block("ENABLE_MESSAGE_QUEUE=false/", tmp_path)
+    assert "\nENABLE_MESSAGE_QUEUE=false\n" in (tmp_path / "deploy" / "backend.env").read_text()
 
 
 async def test_the_ml_service_works_on_the_database_queue_and_after_a_switch_and_a_restart_on_rabbitmq(

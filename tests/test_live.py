@@ -135,6 +135,21 @@ async def test_a_client_that_reads_late_is_told_the_last_state_once(engine: Asyn
         assert {task["state"] for task in late.tasks.values()} == {"completed"}
 
 
+async def test_the_place_in_line_moves_without_any_change_of_the_batch(engine: AsyncEngine, address: str) -> None:
+    before = await submit_images(engine, 3, user="other")
+    batch = await submit_images(engine, 2, user="me")
+    token = await token_of(engine, "eve", await project_of(engine, batch))
+    key = str(batch.batch_id)
+    async with watching(address, token, batch_id=key) as watcher:
+        await eventually(lambda: watcher.batches.get(key, {}).get("ahead") == 1, what="turns go round the users")
+        async with engine.begin() as conn:
+            await cancel(conn, before.task_ids)
+        await eventually(lambda: watcher.batches[key]["ahead"] == 0)
+        async with engine.begin() as conn:
+            await cancel(conn, batch.task_ids)
+        await eventually(lambda: watcher.batches[key]["ahead"] is None and watcher.batches[key]["is_finished"])
+
+
 async def test_what_belongs_to_others_is_not_there(engine: AsyncEngine, address: str) -> None:
     batch = await submit_images(engine, 1)
     token = await token_of(engine, "mallory")

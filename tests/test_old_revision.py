@@ -6,19 +6,23 @@ That the queue itself works there as ever, `test_collect`, `test_submit` and `te
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
 
 from spheroseg.broker.table import TableBroker
-from spheroseg.collect import apply_dead_letter
+from spheroseg.collect import apply_dead_letter, collect
 from spheroseg.database.engine import reading, set_message_queue_tables
 from spheroseg.database.queue import UNREADABLE
-from spheroseg.database.revisions import upgrade
+from spheroseg.database.revisions import downgrade, upgrade
+from spheroseg.database.schema import segmentation_queue
 from spheroseg.deadletters import Filter, list_dead_letters
-from spheroseg.messages import Message, Queue
+from spheroseg.messages import Message, Queue, TaskCompleted
 from spheroseg.metrics import queue_metrics
 from spheroseg.services import serve_collect
 from spheroseg.settings import Settings
@@ -111,3 +115,35 @@ async def test_what_nobody_can_read_is_kept_aside_and_told_after_the_upgrade(
     stopping.set()
     await collecting
     assert {bytes(letter.body) for letter in await dead_letters(engine)} == {b"{not json", b"\xff"}
+
+
+async def test_a_report_stays_in_hand_while_the_tables_are_not_those_that_collect_knows(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    async with empty_database(postgres.url) as engine:
+        broker = TableBroker(engine, poll=0.05)
+        (task_id,) = (await submit_images(engine, 1)).task_ids
+        now = datetime.now(UTC)
+        done = TaskCompleted(task_id=task_id, attempt=1, worker="w", at=now, started_at=now, result={})
+        await downgrade(engine, "009")
+        collecting = asyncio.create_task(collect(engine, [broker], RetryPolicy()))
+        await broker.publish([done.message()])
+
+        async def deliveries() -> int:
+            async with reading(engine) as conn:
+                q = segmentation_queue.c
+                row = await conn.execute(select(q.deliveries, q.holder).where(q.queue == Queue.RESULTS))
+                return int(row.one().deliveries)
+
+        with capture_logs() as said:
+            await eventually(lambda: sum("waits for the database" in line["event"] for line in said) == 3)
+        assert await deliveries() == 1, "not given back and taken again: a quorum queue would count that"
+        await upgrade(engine)
+
+        async def is_applied() -> bool:
+            return bool((await read_task(engine, task_id)).state == "completed")
+
+        await eventually(is_applied)
+        assert not collecting.done()
+        collecting.cancel()
+        await asyncio.gather(collecting, return_exceptions=True)

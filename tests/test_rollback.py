@@ -12,14 +12,18 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from spheroseg.database.engine import reading, set_message_queue_tables
+from spheroseg.database.projects import NewImage
 from spheroseg.database.schema import segmentation_failures
+from spheroseg.inputs import find_inputs
 from spheroseg.messages import Queue
+from spheroseg.segmentation.model import MODELS
 
 from .conftest import Postgres, eventually
-from .lab import submit_images
+from .lab import read_results, read_task, submit_images
 from .processes import Site, open_site
 from .rabbitmq import RabbitNode
 from .schemas import BACK_SQL, FORWARD_SQL, psql
+from .stack import EXAMPLE, stack_on, switch
 
 # A short window, so that tasks wait in the table too, and a long backoff, so that some wait for their retry.
 SETTINGS = {"RELAY_WINDOW": "12", "RETRY_BACKOFF_SECONDS": "12"}
@@ -90,6 +94,7 @@ async def test_rolled_back_in_the_middle_of_its_work_it_ends_every_task_and_forw
     set_message_queue_tables(site.engine, False)
     site.services["collect"].signal(signal.SIGCONT)
     await site.says("collect", "collect waits for the database")
+    assert "not at the revision at which this process found them: restart it" in site.services["collect"].tail()
     assert {task.id: (task.state, task.attempt) for task in (await site.tasks()).values()} == standing
     set_message_queue_tables(site.engine, True)
     with pytest.raises(SQLAlchemyError):
@@ -133,6 +138,43 @@ async def test_rolled_back_in_the_middle_of_its_work_it_ends_every_task_and_forw
     assert slow.task_ids[0] in tasks
     assert len(await site.failures()) > len(failures)
     await site.stop()
+
+
+async def test_the_services_of_the_compose_files_are_rolled_back_by_the_manual_and_the_backend_alone_ends_it(
+    postgres: Postgres, shipped_rabbit: RabbitNode, tmp_path: Path
+) -> None:
+    (item,) = find_inputs([EXAMPLE]).inputs
+    images = [NewImage(f"{number}.png", item.storage_key, item.sha256) for number in range(14)]
+    async with stack_on(postgres, shipped_rabbit, tmp_path) as stack:
+        backend = stack.start("backend", message_queue=True)
+        ml = stack.start("ml", message_queue=True)
+        await backend.becomes_healthy()
+        await ml.becomes_healthy()
+        submitted = await submit_images(stack.engine, images, model=MODELS[0])
+
+        async def states() -> Counter[str]:
+            return Counter([(await read_task(stack.engine, task_id)).state for task_id in submitted.task_ids])
+
+        async def is_begun() -> bool:
+            return (await states())["completed"] >= 2
+
+        await eventually(is_begun, 60, ml.tail())
+        await ml.stop()
+        assert (await states())["queued"] > 0
+        switch(backend, False)
+        await psql(postgres.url, BACK_SQL)
+        set_message_queue_tables(stack.engine, False)
+        await backend.stop()
+        backend.start()
+
+        async def is_ended() -> bool:
+            return await states() == {"completed": 14}
+
+        await eventually(is_ended, 90, backend.tail())
+        for task_id in submitted.task_ids:
+            assert [result.superseded for result in await read_results(stack.engine, task_id)] == [False]
+        await backend.becomes_healthy()
+        await backend.stop()
 
 
 async def _at_least(site: Site, count: int) -> bool:

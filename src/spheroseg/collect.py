@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from spheroseg.broker import Broker, Consumer
 from spheroseg.database import queue
 from spheroseg.database.engine import DatabaseTime, has_message_queue_tables, message_queue_columns, reading
+from spheroseg.database.revisions import words
 from spheroseg.database.schema import segmentation_failures, segmentation_results
 from spheroseg.database.tasks import (
     add_failure,
@@ -94,7 +95,7 @@ async def collect_once(
                 break
             except (SQLAlchemyError, OSError) as error:
                 # Kept in hand: some queues give up on what is given back too often.
-                log.warning("collect waits for the database", messages=len(messages), error=str(error))
+                log.warning("collect waits for the database", messages=len(messages), error=words(error))
                 await asyncio.sleep(PAUSE_SECONDS)
         # Only now: a crash before this line brings them again, and the guard recognises them.
         await consumer.ack(deliveries)
@@ -374,7 +375,7 @@ async def _sweep_forever(engine: AsyncEngine, policy: RetryPolicy, seconds: floa
             while await sweep(engine, policy) == SWEEP_LIMIT:
                 pass
         except AWAY as error:
-            log.warning("sweep waits for the database", error=str(error))
+            log.warning("sweep waits for the database", error=words(error))
 
 
 async def hand_back_leased(engine: AsyncEngine, policy: RetryPolicy) -> int:

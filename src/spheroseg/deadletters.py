@@ -16,7 +16,7 @@ from spheroseg.database.revisions import BASE, UPGRADE
 from spheroseg.database.schema import images
 from spheroseg.database.schema import segmentation_failures as f
 from spheroseg.database.schema import segmentation_tasks as t
-from spheroseg.errors import SchemaUnusable
+from spheroseg.errors import Conflict, SchemaUnusable
 from spheroseg.messages import ROUTES, Message
 from spheroseg.submit import retry
 from spheroseg.tasks import TaskState
@@ -75,11 +75,16 @@ async def list_failures(
 ) -> Sequence[Any]:
     """Every attempt that did not finish, whatever came after it; the newest first. before: only with a lower id.
 
-    Raises SchemaUnusable before revision 010, which keeps no record of them.
+    Raises Conflict before revision 010, which keeps no record of them.
     """
-    if not has_message_queue_tables(conn):
-        raise SchemaUnusable(f"no failures are on record at revision {BASE} of the database: {UPGRADE}")
+    check_history(conn)
     return (await conn.execute(_failures(wanted, limit, before))).all()
+
+
+def check_history(conn: AsyncConnection) -> None:
+    """Raises Conflict where the database keeps no failures."""
+    if not has_message_queue_tables(conn):
+        raise Conflict("the database is at revision 009, which keeps no failures: run `spheroseg db upgrade`")
 
 
 def _failures(wanted: Filter, limit: int, before: int | None) -> Any:

@@ -15,18 +15,18 @@ from spheroseg.api.fields import LongName, ShortName
 from spheroseg.api.paging import Cursor, Limit, Page, read_cursor, write_cursor
 from spheroseg.database import audit, switches
 from spheroseg.database.accounts import User
-from spheroseg.database.engine import has_message_queue_tables, reading
+from spheroseg.database.engine import reading
 from spheroseg.database.schema import components
 from spheroseg.database.workers import read_workers
 from spheroseg.deadletters import (
     Filter,
+    check_history,
     discard_dead_letters,
     list_dead_letters,
     list_failures,
     record_change,
     retry_dead_letters,
 )
-from spheroseg.errors import Conflict
 from spheroseg.metrics import queue_metrics
 from spheroseg.services import Place
 
@@ -156,16 +156,11 @@ class LettersOut(BaseModel):
     dry_run: bool
 
 
-def _check_history(conn: AsyncConnection) -> None:
-    if not has_message_queue_tables(conn):
-        raise Conflict("the database is at revision 009, which keeps no failures: run `spheroseg db upgrade`")
-
-
 async def _failures(place: Place, wanted: PagedFilter, listing: Callable[..., Awaitable[Any]]) -> Page[FailureOut]:
     before = read_cursor(wanted.cursor, _row_id)
     chosen = Filter(**wanted.model_dump(exclude={"limit", "cursor"}))
     async with reading(place.engine) as conn:
-        _check_history(conn)
+        check_history(conn)
         rows = await listing(conn, chosen, wanted.limit + 1, before)
     items = [_failure(row) for row in rows[: wanted.limit]]
     return Page(items=items, next_cursor=write_cursor(rows, wanted.limit, lambda row: row.id))
@@ -193,7 +188,7 @@ async def _change(
     wanted: LettersIn, place: Place, admin: User, change: Callable[..., Awaitable[int]], action: str
 ) -> LettersOut:
     async with place.engine.begin() as conn:
-        _check_history(conn)
+        check_history(conn)
         letters = await list_dead_letters(conn, wanted.chosen(), limit=MOST_LETTERS)
         count = len(letters)
         if letters and not wanted.dry_run:

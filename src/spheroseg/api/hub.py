@@ -21,6 +21,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database.engine import chunks, reading
+from spheroseg.database.line import Place as PlaceInLine
+from spheroseg.database.line import read_batch_places
 from spheroseg.database.schema import images, segmentation_batches
 from spheroseg.database.schema import segmentation_tasks as t
 from spheroseg.health import Health, look
@@ -33,6 +35,7 @@ TICK_SECONDS = 0.25
 # A batch of which nothing moves is looked at less often; a person may still try its failures again.
 QUIET_SECONDS = 2.0
 HEALTH_SECONDS = 2.0
+LINE_SECONDS = 2.0
 # Of the time, at most: a batch of 100,000 tasks is read again less often.
 LOAD = 0.25
 
@@ -64,8 +67,8 @@ class Client:
         # Only now: the versions that it has been told add up to the batch's.
         while self.batches:
             batch = hub.batches.get(self.batches.pop())
-            if batch is not None and batch.summary is not None:
-                return batch.summary
+            if batch is not None and batch.counts:
+                return _batch_text(batch)
         return None
 
 
@@ -77,13 +80,17 @@ class Seen:
 
 @dataclass(eq=False)
 class Batch:
-    """A batch that somebody watches. `version`: the sum of its tasks' versions, as they are in `tasks`."""
+    """A batch that somebody watches. `version`: the sum of its tasks' versions, as they are in `tasks`.
+
+    ahead: messages that go before its next one; None where none waits in line.
+    """
 
     id: UUID
     project_id: UUID
     tasks: dict[UUID, Seen] = field(default_factory=dict)
     version: int = 0
-    summary: str | None = None
+    counts: dict[TaskState, int] = field(default_factory=dict)
+    ahead: int | None = None
     is_quiet: bool = False
     looked_at: float = -float("inf")
     clients: set[Client] = field(default_factory=set)
@@ -100,6 +107,7 @@ class Hub:
         self._projects: dict[UUID, set[Client]] = defaultdict(set)
         self._known_health: tuple[Any, ...] = ()
         self._health_at = -float("inf")
+        self._line_at = -float("inf")
         self._wake = asyncio.Event()
 
     def join(self, client: Client) -> None:
@@ -162,6 +170,7 @@ class Hub:
                 await self._look_at_health(began)
                 if self._projects or self.batches:
                     await self._look(began)
+                    await self._look_at_line(began)
             except (SQLAlchemyError, OSError) as error:
                 log.warning("the watchers wait for the database", error=str(error))
                 await asyncio.sleep(1.0)
@@ -194,8 +203,24 @@ class Hub:
                         continue
                     batch.looked_at = now
                     batch.is_quiet = not any(counts.counts[state] for state in UNFINISHED)
-                    if counts.version != batch.version or batch.summary is None:
+                    if counts.version != batch.version or not batch.counts:
                         await self._read_batch(conn, batch)
+
+    async def _look_at_line(self, now: float) -> None:
+        """The place in line changes without any change of the batch."""
+        if now - self._line_at < LINE_SECONDS:
+            return
+        self._line_at = now
+        waiting = [batch for batch in self.batches.values() if not batch.is_quiet]
+        places: dict[UUID, PlaceInLine] = {}
+        async with reading(self.place.engine) as conn:
+            for some in chunks([batch.id for batch in waiting], 1000):
+                places |= await read_batch_places(conn, some)
+        for batch in waiting:
+            ahead = places[batch.id].ahead if batch.id in places else None
+            if ahead != batch.ahead:
+                batch.ahead = ahead
+                self._tell(batch, [])
 
     async def _find_batches(self, conn: AsyncConnection) -> None:
         if not self._projects:
@@ -211,11 +236,12 @@ class Hub:
         changed = [row for row in rows if (seen := batch.tasks.get(row.id)) is None or seen.version != row.version]
         for row in changed:
             batch.tasks[row.id] = Seen(row.version, _task_text(row))
-        counts = dict.fromkeys(TaskState, 0)
+        batch.counts = dict.fromkeys(TaskState, 0)
         for row in rows:
-            counts[TaskState(row.state)] += 1
+            batch.counts[TaskState(row.state)] += 1
         batch.version = sum(row.version for row in rows)
-        batch.summary = _batch_text(batch, counts)
+        if not batch.counts[TaskState.QUEUED]:
+            batch.ahead = None
         self._tell(batch, [row.id for row in changed])
 
     def _tell(self, batch: Batch, task_ids: Iterable[UUID]) -> None:
@@ -288,15 +314,16 @@ def _task_text(row: Any) -> str:
     )
 
 
-def _batch_text(batch: Batch, counts: dict[TaskState, int]) -> str:
-    finished = sum(count for state, count in counts.items() if state not in UNFINISHED)
+def _batch_text(batch: Batch) -> str:
+    finished = sum(count for state, count in batch.counts.items() if state not in UNFINISHED)
     told = {
         "id": str(batch.id),
         "version": batch.version,
         "total": len(batch.tasks),
         "finished": finished,
         "is_finished": finished == len(batch.tasks),
-        "counts": {str(state): count for state, count in counts.items()},
+        "counts": {str(state): count for state, count in batch.counts.items()},
+        "ahead": batch.ahead,
     }
     return json.dumps({"type": "batch", "batch": told})
 

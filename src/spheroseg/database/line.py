@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Subquery, func, select, union_all
+from sqlalchemy import Subquery, case, func, literal, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database.engine import DatabaseTime, chunks
@@ -28,22 +28,30 @@ class Place:
 
 
 def _line() -> Subquery:
-    """The first messages that wait, in the order of a claim, each with the number of those before it.
+    """The first messages that wait, in their order, each with the number of those before it.
 
-    What RabbitMQ has still waits: its row goes when a worker begins.
+    What RabbitMQ has still waits, since its row goes when a worker begins. Within a priority it comes first, in the
+    order in which it came there; the rest in the order of a claim.
     """
-    order = (q.c.priority.desc(), q.c.turn, q.c.id)
-    columns = (q.c.id, q.c.task_id, q.c.priority, q.c.turn)
-    here = select(*columns).where(q.c.queue == Queue.TASKS, q.c.ready).order_by(*order).limit(LONGEST).subquery()
-    there = (
-        select(*columns)
-        .where(~q.c.ready, q.c.holder == AT_RABBITMQ, q.c.queue == Queue.TASKS)
-        .order_by(*order)
+    columns = (q.c.task_id, q.c.priority, q.c.visible_at, q.c.turn, q.c.id)
+    here = (
+        select(*columns, literal(1).label("is_here"))
+        .where(q.c.queue == Queue.TASKS, q.c.ready)
+        .order_by(q.c.priority.desc(), q.c.turn, q.c.id)
         .limit(LONGEST)
         .subquery()
     )
-    both = union_all(select(here), select(there)).subquery()
-    number = func.row_number().over(order_by=(both.c.priority.desc(), both.c.turn, both.c.id)) - 1
+    there = (
+        select(*columns, literal(0).label("is_here"))
+        .where(~q.c.ready, q.c.holder == AT_RABBITMQ, q.c.queue == Queue.TASKS)
+        .order_by(q.c.priority.desc(), q.c.visible_at, q.c.turn, q.c.id)
+        .limit(LONGEST)
+        .subquery()
+    )
+    both = union_all(select(there), select(here)).subquery()
+    came = case((both.c.is_here == 0, both.c.visible_at))
+    order = (both.c.priority.desc(), both.c.is_here, came, both.c.turn, both.c.id)
+    number = func.row_number().over(order_by=order) - 1
     return select(both.c.task_id, number.label("ahead")).subquery("line")
 
 
@@ -58,6 +66,18 @@ async def read_places(conn: AsyncConnection, task_ids: Collection[UUID]) -> dict
         for task_id in (await conn.execute(waiting)).scalars():
             found.setdefault(task_id, _place(LONGEST))
     return found
+
+
+async def read_batch_places(conn: AsyncConnection, batch_ids: Collection[UUID]) -> dict[UUID, Place]:
+    """The place of each batch's next message; batches of which none waits in line are missing."""
+    line = _line()
+    firsts = (
+        select(t.c.batch_id, func.min(line.c.ahead).label("ahead"))
+        .join(t, t.c.id == line.c.task_id)
+        .where(t.c.batch_id.in_(list(batch_ids)))
+        .group_by(t.c.batch_id)
+    )
+    return {row.batch_id: _place(row.ahead) for row in await conn.execute(firsts)}
 
 
 async def read_batch_place(conn: AsyncConnection, batch_id: UUID, queued: int) -> tuple[Place, int] | None:

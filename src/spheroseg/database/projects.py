@@ -18,6 +18,7 @@ from spheroseg.errors import BadRequest, Conflict, NotFound
 
 # Of those that are missing, in an error.
 NAMED = 5
+READ_CHUNK = 1000
 
 
 @dataclass(frozen=True)
@@ -198,18 +199,24 @@ async def read_images(
     """
     i = images
     query = select(i.c.id, i.c.name, i.c.storage_key, i.c.sha256, i.c.page).where(i.c.project_id == project_id)
-    if image_ids is None:
-        rows = (await conn.execute(query.order_by(i.c.name, i.c.page, i.c.id))).all()
-        return {row.id: NewImage(row.name, row.storage_key, row.sha256, row.page) for row in rows}
-    wanted = list(dict.fromkeys(image_ids))
     found: dict[UUID, NewImage] = {}
-    for chunk in chunks(wanted):
-        for row in await conn.execute(query.where(i.c.id.in_(chunk))):
-            found[row.id] = NewImage(row.name, row.storage_key, row.sha256, row.page)
+    if image_ids is None:
+        rows = await conn.stream(query.order_by(i.c.name, i.c.page, i.c.id))
+        # Piece by piece, so that a process with other things to do is never busy for long.
+        async for some in rows.partitions(READ_CHUNK):
+            found.update({row.id: _image(row) for row in some})
+        return found
+    wanted = list(dict.fromkeys(image_ids))
+    for chunk in chunks(wanted, READ_CHUNK):
+        found.update({row.id: _image(row) for row in await conn.execute(query.where(i.c.id.in_(chunk)))})
     if missing := [image_id for image_id in wanted if image_id not in found]:
         named = ", ".join(map(str, missing[:NAMED])) + (" …" if len(missing) > NAMED else "")
         raise BadRequest(f"the project has no such image, {len(missing)} of {len(wanted)}: {named}")
     return {image_id: found[image_id] for image_id in wanted}
+
+
+def _image(row: Any) -> NewImage:
+    return NewImage(row.name, row.storage_key, row.sha256, row.page)
 
 
 def _identity(image: NewImage) -> tuple[str, int, str, str]:

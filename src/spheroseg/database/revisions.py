@@ -32,6 +32,8 @@ _UNVERSIONED = (
     "use another database or another folder"
 )
 LOCK_NOT_AVAILABLE = "55P03"
+# No such column, no such table.
+CHANGED_TABLES = ("42703", "42P01")
 _LOCK = "hashtext('spheroseg tables')"
 _MIGRATIONS = Path(__file__).with_name("migrations")
 
@@ -98,6 +100,14 @@ def _read(conn: Connection) -> str | None:
     if found is None and inspect(conn).has_table("segmentation_tasks"):
         raise SchemaUnusable(_UNVERSIONED)
     return found
+
+
+def words(error: Exception) -> str:
+    """What the database's `error` is about, in a line; it may be that the tables have changed under the program."""
+    cause = getattr(error, "orig", None) or error
+    if getattr(cause, "sqlstate", None) in CHANGED_TABLES:
+        return f"the tables are not at the revision at which this process found them: restart it ({cause})"
+    return str(cause)
 
 
 async def upgrade(engine: AsyncEngine, revision: str = HEAD) -> tuple[str | None, str | None]:
