@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -324,17 +323,6 @@ async def test_a_healthy_site_has_no_problem(
         assert done.returncode == 0, done.stdout + done.stderr
         assert "no problems, no warnings" in done.stdout
         assert not done.stderr
-
-
-async def test_the_debug_commands_of_the_page_work_as_written(node: RabbitNode) -> None:
-    await declare(node, "spheroseg")
-    page = (Path(__file__).parent.parent / "docs/operations.md").read_text()
-    section = page.partition("### Debug commands")[2].partition("\n## ")[0]
-    commands = re.findall(r"^docker-compose exec rabbitmq rabbitmqctl (.+)$", section, re.MULTILINE)
-    assert len(commands) == 5
-    said = [await asyncio.to_thread(node.ctl, *command.split()) for command in commands]
-    assert "segmentation.tasks" in said[0]
-    assert "segmentation.results\t0\t0" in said[2]
 
 
 async def test_a_server_that_was_killed_is_told(node: RabbitNode) -> None:
