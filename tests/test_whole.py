@@ -3,11 +3,13 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from spheroseg.database.accounts import add_user, create_token
+from spheroseg.heartbeat import EVERY_SECONDS
 from spheroseg.messages import Queue
 
 from .compose import ROOT
@@ -28,9 +30,9 @@ def real_images() -> list[Path]:
     return found
 
 
-async def token_of(stack: Stack, name: str) -> str:
+async def token_of(stack: Stack, name: str, role: str = "member") -> str:
     async with stack.engine.begin() as conn:
-        user = await add_user(conn, name, tier="premium")
+        user = await add_user(conn, name, tier="premium", role=role)
         token, _ = await create_token(conn, user.id, "test")
     return token
 
@@ -109,11 +111,23 @@ async def test_200_images_through_two_backends_while_rabbitmq_stops_and_comes_ba
                 assert metrics.value("spheroseg_task_processing_seconds_count") == COUNT
                 assert metrics.value("spheroseg_degraded") == 0
                 assert metrics.value(f'rabbitmq_queue_messages{{job="exporter",queue="{Queue.TASKS}"}}') == 0
+            figures = await read_figures(second.url("BACKEND_PORT"), await token_of(stack, "root", role="admin"))
+            assert figures["queue"]["status"] == "connected"
+            assert figures["messages"]["processes"] == 4, "relay, collect, two workers"
+            assert min(figures["messages"]["published"], figures["messages"]["consumed"]) >= 30
+            assert figures["tasks"]["completed"] == COUNT
             task_id = next(iter(watcher.tasks))
             mask = await client.get(f"/api/segmentation/tasks/{task_id}/mask")
             assert mask.content[:2] == b"II"
             story = (await client.get(f"/api/segmentation/tasks/{task_id}")).json()
             assert story["state"] == "completed", json.dumps(story)
+
+
+async def read_figures(url: str, token: str) -> Any:
+    """What the specification's metrics say, once every process has told what it did last."""
+    await asyncio.sleep(EVERY_SECONDS)
+    async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {token}"}) as admin:
+        return (await admin.get("/api/admin/queue/metrics")).json()
 
 
 def finished(watcher: Watcher, batch_id: str) -> int:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from spheroseg.broker.management import Management
 from spheroseg.broker.rabbit import RabbitBroker
+from spheroseg.database.components import read_alive
 from spheroseg.database.engine import DatabaseTime, has_message_queue_tables, reading
 from spheroseg.database.queue import AT_RABBITMQ
 from spheroseg.database.schema import segmentation_failures as f
@@ -37,7 +38,7 @@ async def queue_metrics(
         return {
             "queue": await _connection(rabbit),
             "queues": await _queues(rabbit, management),
-            "messages": asdict(rabbit.counts) if rabbit else None,
+            "messages": await _messages(conn, rabbit) if rabbit else None,
             "database_queue": await database_queue(conn),
             "tasks": {str(state): count for state, count in (await count_states(conn)).items()},
             "failures": await _failures(conn),
@@ -59,6 +60,13 @@ def _moment(monotonic: float | None) -> str | None:
     if monotonic is None:
         return None
     return (datetime.now(UTC) - timedelta(seconds=time.monotonic() - monotonic)).isoformat()
+
+
+async def _messages(conn: AsyncConnection, rabbit: RabbitBroker) -> dict[str, int]:
+    """What the processes that run now have published, consumed and so on since they started; how many they are."""
+    told = [row.detail["messages"] for row in await read_alive(conn) if "messages" in row.detail]
+    sums = {name: sum(counts.get(name, 0) for counts in told) for name in asdict(rabbit.counts)}
+    return {**sums, "processes": len(told)}
 
 
 async def _queues(rabbit: RabbitBroker | None, management: Management | None) -> dict[str, dict[str, Any]]:

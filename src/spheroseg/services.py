@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import structlog
@@ -95,7 +95,10 @@ async def serve_worker(settings: Settings, stopping: asyncio.Event, command: lis
     rabbit = rabbit_broker(settings)
     try:
         if settings.database_url:
-            async with open_database(settings) as engine, heartbeat(engine, "worker", _worker_standing(status)):
+            async with (
+                open_database(settings) as engine,
+                heartbeat(engine, "worker", _worker_standing(status, rabbit)),
+            ):
                 table = TableBroker(engine, lease=settings.lease_seconds)
                 await work(FallbackBroker(rabbit, table), options, stopping, status)
         else:
@@ -104,11 +107,16 @@ async def serve_worker(settings: Settings, stopping: asyncio.Event, command: lis
         await rabbit.close()
 
 
-def _worker_standing(status: Status) -> Callable[[], Standing]:
+def _worker_standing(status: Status, rabbit: RabbitBroker | None = None) -> Callable[[], Standing]:
     def look() -> Standing:
         is_away = "away" in status.slots.values()
         reason = "its queue does not answer" if is_away else None
-        detail = {"name": status.worker, "slots": dict(status.slots), "finished": dict(status.finished)}
+        detail = {
+            "name": status.worker,
+            "slots": dict(status.slots),
+            "finished": dict(status.finished),
+            **_message_counts(rabbit),
+        }
         return Standing("away" if is_away else "ok", reason, detail)
 
     return look
@@ -132,17 +140,28 @@ async def serve_relay(settings: Settings, stopping: asyncio.Event) -> None:
 
 
 def _relay_standing(relay: Relay) -> Standing:
+    detail = _message_counts(relay.rabbit)
     if relay.away_reason:
-        return Standing("away", relay.away_reason)
+        return Standing("away", relay.away_reason, detail)
     if relay.is_paused:
-        return Standing("paused", "an administrator has paused it")
-    return Standing()
+        return Standing("paused", "an administrator has paused it", detail)
+    return Standing(detail=detail)
+
+
+def _message_counts(rabbit: RabbitBroker | None) -> dict[str, Any]:
+    """What this process has seen of RabbitMQ, for whoever asks about all processes."""
+    return {"messages": asdict(rabbit.counts)} if rabbit else {}
 
 
 async def serve_collect(settings: Settings, stopping: asyncio.Event) -> None:
     """Apply what workers report, and tell whoever asked to be told when a batch has finished."""
     settings.refuse_weak_secrets()
-    async with open_database(settings) as engine, heartbeat(engine, "collect"):
+    rabbit = rabbit_broker(settings) if settings.enable_message_queue else None
+
+    def look() -> Standing:
+        return Standing(detail=_message_counts(rabbit))
+
+    async with open_database(settings) as engine, heartbeat(engine, "collect", look):
         async with engine.begin() as conn:
             if has_message_queue_tables(conn):
                 await queue.restore_aside(conn)
@@ -152,7 +171,6 @@ async def serve_collect(settings: Settings, stopping: asyncio.Event) -> None:
         if found:
             log.info("the message queue is switched off: what RabbitMQ had is queued again", messages=found)
         brokers: list[Broker] = [TableBroker(engine, lease=settings.lease_seconds)]
-        rabbit = rabbit_broker(settings) if settings.enable_message_queue else None
         if rabbit:
             brokers.append(rabbit)
         try:
