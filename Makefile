@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test check lock servers clean
+.PHONY: help run test check sql lock servers clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -22,6 +22,11 @@ check: .venv/dev ## formatting, lint, types, and the walls between the layers
 
 servers: ## PostgreSQL and RabbitMQ from Debian, which the tests start privately
 	@sh tests/servers.sh
+
+sql: .venv/run ## write scripts/postgres anew from the migrations
+	$(BIN)/spheroseg db sql :009 >scripts/postgres/migrations/009_base.sql
+	$(BIN)/spheroseg db sql 009:010 >scripts/postgres/migrations/010_add_message_queue_tables.sql
+	$(BIN)/spheroseg db sql 010:009 >scripts/postgres/rollback/010_add_message_queue_tables_rollback.sql
 
 lock: .venv/dev ## pin the newest allowed versions of everything in requirements.lock
 	$(BIN)/python -m pip install --quiet uv

@@ -1,7 +1,7 @@
 """A child process for tests of the worker: what it does is in the task's parameters.
 
 do: "succeed" (default), "fail", "hang" (native code that no signal handler can interrupt), "exit", "be killed",
-"eat memory", "print". seconds: how long to work before.
+"eat memory", "print". seconds: how long to work before. failures: how many first attempts end by an error.
 """
 
 import os
@@ -19,6 +19,8 @@ from spheroseg.worker.child import serve
 def work(task: TaskNew) -> dict[str, Any]:
     do = task.parameters.get("do", "succeed")
     time.sleep(task.parameters.get("seconds", 0.0))
+    if task.attempt <= task.parameters.get("failures", 0):
+        raise RuntimeError("not the first time")
     if do == "fail":
         raise BadImage("not an image")
     if do == "raise":

@@ -7,16 +7,18 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spheroseg.database.engine import open_engine
-from spheroseg.database.revisions import create_tables
+from spheroseg.database.engine import open_engine, set_message_queue_tables
+from spheroseg.database.revisions import HEAD, REVISIONS, create_tables, downgrade
 from spheroseg.database.schema import metadata
 from tests.rabbitmq import RABBITMQ_3, RABBITMQ_4, RabbitNode
 
@@ -94,20 +96,49 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @asynccontextmanager
-async def empty_database(url: str) -> AsyncIterator[AsyncEngine]:
+async def new_database(server_url: str) -> AsyncIterator[str]:
+    """The URL of a PostgreSQL database of a test's own, without tables; dropped at the end."""
+    name = f"test_{uuid.uuid4().hex[:8]}"
+    server = open_engine(server_url).execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        async with server.connect() as conn:
+            await conn.execute(text(f"CREATE DATABASE {name}"))
+        yield urlsplit(server_url)._replace(path=f"/{name}").geturl()
+    finally:
+        async with server.connect() as conn:
+            await conn.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+        await server.dispose()
+
+
+@asynccontextmanager
+async def empty_database(url: str, revision: str = HEAD) -> AsyncIterator[AsyncEngine]:
     opened = open_engine(url)
     if url.startswith("postgresql"):
         async with opened.begin() as conn:
             await conn.execute(text("DROP TABLE IF EXISTS segmentation_failures_kept, alembic_version"))
             await conn.run_sync(metadata.drop_all)
-    await create_tables(opened)
-    yield opened
-    await opened.dispose()
+    try:
+        await create_tables(opened)
+        if revision != HEAD:
+            await downgrade(opened, revision)
+            set_message_queue_tables(opened, False)
+        yield opened
+    finally:
+        await opened.dispose()
+
+
+# For what must be the same before the message queue's tables came.
+at_both_revisions = pytest.mark.parametrize("revision", REVISIONS)
 
 
 @pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    async with empty_database(database_url) as opened:
+def revision() -> str:
+    return HEAD
+
+
+@pytest.fixture
+async def engine(database_url: str, revision: str) -> AsyncIterator[AsyncEngine]:
+    async with empty_database(database_url, revision) as opened:
         yield opened
 
 
@@ -153,6 +184,16 @@ def own_rabbit() -> Iterator[RabbitNode]:
     if not RABBITMQ_3.installed:
         missing_server("RabbitMQ 3.10")
     with RabbitNode(RABBITMQ_3) as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def shipped_rabbit() -> Iterator[RabbitNode]:
+    """A node of 3.10 with the configuration that we ship."""
+    if not RABBITMQ_3.installed:
+        missing_server("RabbitMQ 3.10")
+    folder = Path(__file__).parents[1] / "deploy" / "rabbitmq"
+    with RabbitNode(RABBITMQ_3, shipped=folder, password="spheroseg_secret") as node:  # noqa: S106
         yield node
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from spheroseg.database.engine import reading
 from spheroseg.database.projects import NewImage, ensure_project, ensure_user
 from spheroseg.database.schema import segmentation_failures, segmentation_results, segmentation_tasks
+from spheroseg.database.tasks import task_columns
 from spheroseg.messages import Message, TaskNew, decode_task
 from spheroseg.submit import Submitted, submit
 
@@ -51,7 +52,7 @@ async def submit_images(
 
 async def read_task(engine: AsyncEngine, task_id: UUID) -> Any:
     async with reading(engine) as conn:
-        return (await conn.execute(select(segmentation_tasks).where(segmentation_tasks.c.id == task_id))).one()
+        return (await conn.execute(select(*task_columns(conn)).where(segmentation_tasks.c.id == task_id))).one()
 
 
 async def read_failures(engine: AsyncEngine, task_id: UUID | None) -> list[Any]:

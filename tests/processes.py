@@ -6,15 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.database.engine import open_engine, reading
@@ -26,13 +24,20 @@ from spheroseg.database.schema import (
     segmentation_results,
     segmentation_tasks,
 )
+from spheroseg.database.tasks import task_columns
 from spheroseg.messages import Queue
 
-from .conftest import eventually
+from .conftest import eventually, new_database
 from .rabbitmq import RabbitNode
 
 ROOT = Path(__file__).parent.parent
 UNFINISHED = {"queued", "processing"}
+# What is started otherwise than by its name as a verb of `spheroseg`.
+MODULES = {
+    "worker": ["tests.worker_process"],
+    "worker-http": ["spheroseg.cli", "worker-http"],
+    "exporter": ["tests.exporter_process"],
+}
 
 
 class Service:
@@ -97,19 +102,22 @@ class Site:
         self.vhost = vhost
         self.folder = folder
         self.services: dict[str, Service] = {}
-        self._database_url = database_url
+        self.database_url = database_url
 
     def start(self, *names: str, port: int | None = None, **settings: str) -> None:
         """relay, collect, worker-1 …; `port`: of a proxy before the broker; `settings`: more of the environment."""
         for name in names:
-            module = ["tests.worker_process"] if name.startswith("worker") else ["spheroseg.cli", name]
+            # worker-2 is one more worker.
+            module = MODULES.get(name) or MODULES.get(name.split("-")[0]) or ["spheroseg.cli", name]
             environment = {
                 "PATH": os.environ["PATH"],
+                # The code beside these tests, wherever another copy of it is installed.
+                "PYTHONPATH": str(ROOT / "src"),
                 # The mark by which `leftovers` knows what we started, and its children.
                 "SPHEROSEG_DATA_DIR": str(self.folder),
                 "ENABLE_MESSAGE_QUEUE": "true",
                 "RABBITMQ_URL": self.node.vhost_url(self.vhost, port),
-                "DATABASE_URL": self._database_url,
+                "DATABASE_URL": self.database_url,
                 "BROKER_AWAY_SECONDS": "4",
                 "LEASE_SECONDS": "5",
                 "RETRY_BACKOFF_SECONDS": "0.2",
@@ -142,7 +150,7 @@ class Site:
 
     async def tasks(self) -> dict[UUID, Any]:
         async with reading(self.engine) as conn:
-            return {row.id: row for row in await conn.execute(select(segmentation_tasks))}
+            return {row.id: row for row in await conn.execute(select(*task_columns(conn)))}
 
     async def results(self) -> list[Any]:
         r = segmentation_results.c
@@ -220,22 +228,15 @@ class Site:
 @asynccontextmanager
 async def open_site(node: RabbitNode, server_url: str, folder: Path) -> AsyncIterator[Site]:
     """An empty site; at the end all its processes are killed."""
-    name = f"chaos_{uuid.uuid4().hex[:8]}"
-    server = open_engine(server_url).execution_options(isolation_level="AUTOCOMMIT")
-    database_url = urlsplit(server_url)._replace(path=f"/{name}").geturl()
-    engine = open_engine(database_url)
-    try:
-        async with server.connect() as conn:
-            await conn.execute(text(f"CREATE DATABASE {name}"))
-        await create_tables(engine)
-        with node.fresh_vhost() as vhost:
-            site = Site(engine, database_url, node, vhost, folder)
-            try:
-                yield site
-            finally:
-                site.kill()
-    finally:
-        await engine.dispose()
-        async with server.connect() as conn:
-            await conn.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
-        await server.dispose()
+    async with new_database(server_url) as database_url:
+        engine = open_engine(database_url)
+        try:
+            await create_tables(engine)
+            with node.fresh_vhost() as vhost:
+                site = Site(engine, database_url, node, vhost, folder)
+                try:
+                    yield site
+                finally:
+                    site.kill()
+        finally:
+            await engine.dispose()

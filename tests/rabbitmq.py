@@ -74,13 +74,21 @@ class RabbitNode:
         conf: Iterable[str] = (),
         definitions: Mapping[str, Any] | None = None,
         plugins: Iterable[str] = ("rabbitmq_management",),
+        shipped: Path | None = None,
+        password: str = PASSWORD,
     ) -> None:
+        """`shipped`: a folder with rabbitmq.conf, definitions.json and enabled_plugins, which are used as they are.
+
+        What makes the node private, and `conf`, then comes from a file beside; `password` is that in the definitions.
+        """
         self.release = release
+        self.password = password
         self.plugins = tuple(plugins)
         home = None if release.root == Path("/") else release.root / "tmp"
         self.folder = Path(tempfile.mkdtemp(prefix="spheroseg-rabbitmq-", dir=home))
         self.name = f"spheroseg-{uuid.uuid4().hex[:8]}@localhost"
-        self.port, self.management_port, self._dist_port, self._epmd_port = (quiet_port() for _ in range(4))
+        self.port, self.management_port, self.metrics_port = (quiet_port() for _ in range(3))
+        self._dist_port, self._epmd_port = quiet_port(), quiet_port()
         self._cookie = uuid.uuid4().hex
         self._process: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
@@ -89,17 +97,25 @@ class RabbitNode:
         cookie.write_text(self._cookie)
         cookie.chmod(0o400)
         (self.folder / "plugins").write_text(f"[{','.join(self.plugins)}].")
-        settings = {
-            "listeners.tcp.1": f"127.0.0.1:{self.port}",
-            "default_user": USER,
-            "default_pass": PASSWORD,
-            "default_vhost": VHOST,
-            # The API shows what happened half a second ago, not five.
-            "collect_statistics_interval": "500",
-            "disk_free_limit.absolute": "50MB",
-        }
+        settings = {"listeners.tcp.1": f"127.0.0.1:{self.port}"}
+        if shipped is None:
+            settings |= {
+                "default_user": USER,
+                "default_pass": password,
+                "default_vhost": VHOST,
+                # The API shows what happened half a second ago, not five.
+                "collect_statistics_interval": "500",
+                "disk_free_limit.absolute": "50MB",
+            }
+        else:
+            shutil.copy(shipped / "rabbitmq.conf", self.folder)
+            shutil.copy(shipped / "definitions.json", self.folder)
+            shutil.copy(shipped / "enabled_plugins", self.folder / "plugins")
+            settings["definitions.local.path"] = str(self._inside / "definitions.json")
         if self._managed:
             settings |= {"management.tcp.ip": "127.0.0.1", "management.tcp.port": str(self.management_port)}
+        if "rabbitmq_prometheus" in (self.folder / "plugins").read_text():
+            settings |= {"prometheus.tcp.ip": "127.0.0.1", "prometheus.tcp.port": str(self.metrics_port)}
         if definitions is not None:
             (self.folder / "definitions.json").write_text(json.dumps(_with_user(definitions)))
             settings["load_definitions"] = str(self._inside / "definitions.json")
@@ -110,7 +126,9 @@ class RabbitNode:
         for line in conf:
             key, _, value = line.partition("=")
             settings[key.strip()] = value.strip()
-        (self.folder / "rabbitmq.conf").write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
+        own = self.folder / ("rabbitmq.conf" if shipped is None else "conf.d/private.conf")
+        own.parent.mkdir(exist_ok=True)
+        own.write_text("".join(f"{key} = {value}\n" for key, value in settings.items()))
 
     def __enter__(self) -> Self:
         try:
@@ -131,11 +149,11 @@ class RabbitNode:
 
     def vhost_url(self, vhost: str, port: int | None = None) -> str:
         """With another port: that of a proxy before the node."""
-        return f"amqp://{USER}:{PASSWORD}@127.0.0.1:{port or self.port}/{quote(vhost, safe='')}"
+        return f"amqp://{USER}:{self.password}@127.0.0.1:{port or self.port}/{quote(vhost, safe='')}"
 
     @property
     def management_url(self) -> str:
-        return f"http://{USER}:{PASSWORD}@127.0.0.1:{self.management_port}"
+        return f"http://{USER}:{self.password}@127.0.0.1:{self.management_port}"
 
     @property
     def pid(self) -> int | None:
@@ -246,7 +264,7 @@ class RabbitNode:
         """Of the management API: `path` begins with /api/ and is quoted already; None where it answers nothing."""
         connection = http.client.HTTPConnection("127.0.0.1", self.management_port, timeout=30)
         with contextlib.closing(connection):
-            login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+            login = base64.b64encode(f"{USER}:{self.password}".encode()).decode()
             headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
@@ -334,6 +352,8 @@ class RabbitNode:
             "RABBITMQ_LOG_BASE": str(inside / "logs"),
             "RABBITMQ_LOGS": "-",
             "RABBITMQ_CONFIG_FILE": str(inside / "rabbitmq.conf"),
+            # Read after it: what they say counts.
+            "RABBITMQ_CONFIG_FILES": str(inside / "conf.d"),
             # What the machine's own node is configured with is no concern of this one.
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(inside / "advanced.config"),

@@ -8,6 +8,9 @@ has_4() { [ -x "$trixie/usr/lib/rabbitmq/bin/rabbitmq-server" ]; }
 missing=
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing="$missing rabbitmq-server"
+command -v prometheus >/dev/null || missing="$missing prometheus"
+# Only to read the Compose files with: no engine is needed, nor installed.
+command -v docker-compose >/dev/null || missing="$missing docker-compose"
 if [ -n "$may_install" ] && ! has_4 && ! command -v debootstrap >/dev/null; then missing="$missing debootstrap"; fi
 if [ -n "$missing" ] && [ -n "$may_install" ]; then
     # The tests start their own; Debian's must not start beside them, on the standard ports.

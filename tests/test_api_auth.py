@@ -61,3 +61,13 @@ async def test_revoked_and_expired_tokens_are_refused(backend: Backend) -> None:
 async def test_an_unknown_address_is_a_problem_too(backend: Backend) -> None:
     answer = await backend.anonymous.get("/api/nothing")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+async def test_requests_are_measured_by_route_and_not_by_id(backend: Backend) -> None:
+    async with await backend.client("ada") as ada:
+        await ada.get("/api/me")
+        await ada.get("/api/nothing/17")
+    told = (await backend.anonymous.get("/metrics")).text
+    assert 'spheroseg_http_request_seconds_count{method="GET",route="/me",status="200"} 1.0' in told
+    assert 'route="unknown",status="404"' in told
+    assert "spheroseg_live_clients 0.0" in told

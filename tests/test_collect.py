@@ -13,7 +13,7 @@ from spheroseg.messages import Message, Queue, Report, TaskCompleted, TaskFailed
 from spheroseg.submit import cancel, retry
 from spheroseg.tasks import RetryPolicy
 
-from .conftest import execute
+from .conftest import at_both_revisions, execute
 from .lab import order, read_failures, read_results, read_task, submit_images
 
 POLICY = RetryPolicy(max_retries=3, max_losses=2, backoff=4.0, backoff_max=60.0)
@@ -54,6 +54,7 @@ async def test_a_task_is_started_and_completed_with_its_result(engine: AsyncEngi
     assert (result.result, result.superseded, result.attempt) == ({"objects": [1, 2]}, False, 1)
 
 
+@at_both_revisions
 async def test_a_result_may_overtake_its_start(engine: AsyncEngine, task_id: UUID) -> None:
     await apply(engine, completed(task_id))
     await apply(engine, started(task_id))
@@ -73,6 +74,7 @@ async def test_a_failure_is_recorded_and_tried_again_with_backoff(engine: AsyncE
     assert 2.0 < wait <= 4.0
 
 
+@at_both_revisions
 async def test_the_next_attempt_comes_only_after_its_delay(engine: AsyncEngine, task_id: UUID) -> None:
     broker = TableBroker(engine, poll=0.05)
     async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
@@ -83,6 +85,7 @@ async def test_the_next_attempt_comes_only_after_its_delay(engine: AsyncEngine, 
         assert order(again.message).attempt == 2
 
 
+@at_both_revisions
 async def test_jitter_is_drawn_from_nothing_to_the_whole_backoff(engine: AsyncEngine, task_id: UUID) -> None:
     drawn = []
 
@@ -104,12 +107,14 @@ async def test_after_three_retries_it_failed_for_good(engine: AsyncEngine, task_
     assert [(failure.attempt, failure.next_attempt) for failure in failures] == [(1, 2), (2, 3), (3, 4), (4, None)]
 
 
+@at_both_revisions
 async def test_what_cannot_get_better_fails_at_once(engine: AsyncEngine, task_id: UUID) -> None:
     await apply(engine, failed(task_id, reason="bad_image", error="not an image", retryable=False))
     task = await read_task(engine, task_id)
     assert (task.state, task.reason, task.attempt) == ("failed", "bad_image", 1)
 
 
+@at_both_revisions
 async def test_a_person_may_try_again_and_late_news_of_before_is_ignored(engine: AsyncEngine, task_id: UUID) -> None:
     await apply(engine, failed(task_id, retryable=False))
     async with engine.begin() as conn:
@@ -132,6 +137,7 @@ async def test_a_duplicate_report_changes_nothing(engine: AsyncEngine, task_id: 
     assert (await read_task(engine, other)).attempt == 2
 
 
+@at_both_revisions
 async def test_a_late_result_is_kept_as_superseded(engine: AsyncEngine, task_id: UUID) -> None:
     await apply(engine, failed(task_id, 1), completed(task_id, 2, n=2), completed(task_id, 1, n=1))
     applied, late = await read_results(engine, task_id)
@@ -149,6 +155,7 @@ async def test_a_late_failure_is_kept_as_superseded(engine: AsyncEngine, task_id
     assert late.superseded
 
 
+@at_both_revisions
 async def test_a_cancelled_task_stays_cancelled_whatever_arrives(engine: AsyncEngine, task_id: UUID) -> None:
     await apply(engine, started(task_id))
     async with engine.begin() as conn:
@@ -157,6 +164,7 @@ async def test_a_cancelled_task_stays_cancelled_whatever_arrives(engine: AsyncEn
     assert (await read_task(engine, task_id)).state == "cancelled"
 
 
+@at_both_revisions
 async def test_a_lost_worker_burns_no_retry_but_has_its_own_limit(engine: AsyncEngine, task_id: UUID) -> None:
     for attempt in (1, 2):
         await apply(engine, started(task_id, attempt), failed(task_id, attempt, cause="lost", reason="worker_lost"))
@@ -167,6 +175,7 @@ async def test_a_lost_worker_burns_no_retry_but_has_its_own_limit(engine: AsyncE
     assert (task.state, task.reason) == ("failed", "worker_lost")
 
 
+@at_both_revisions
 async def test_a_handed_back_task_is_queued_as_the_same_attempt(engine: AsyncEngine, task_id: UUID) -> None:
     await execute(engine, "DELETE FROM segmentation_queue")
     given_back = failed(task_id, cause="handed_back", reason="handed_back")
@@ -176,6 +185,7 @@ async def test_a_handed_back_task_is_queued_as_the_same_attempt(engine: AsyncEng
     assert await TableBroker(engine).depth(Queue.TASKS) == 1
 
 
+@at_both_revisions
 async def test_a_report_of_an_unknown_task_is_no_disaster(engine: AsyncEngine, task_id: UUID) -> None:
     await apply(engine, completed(uuid4()), completed(task_id))
     assert (await read_task(engine, task_id)).state == "completed"
@@ -226,6 +236,7 @@ async def test_a_message_that_nobody_can_read_is_kept_and_fails_its_task(engine:
     assert failure.headers["x-death"][0]["reason"] == "rejected"
 
 
+@at_both_revisions
 async def test_the_sweep_puts_back_what_no_queue_holds(engine: AsyncEngine) -> None:
     queued, running, held = (await submit_images(engine, 3)).task_ids
     await apply(engine, started(running))
@@ -242,6 +253,7 @@ async def test_the_sweep_puts_back_what_no_queue_holds(engine: AsyncEngine) -> N
     assert await TableBroker(engine).depth(Queue.TASKS) == 3
 
 
+@at_both_revisions
 async def test_the_sweep_leaves_alone_what_is_reported_but_not_yet_applied(
     engine: AsyncEngine, task_id: UUID
 ) -> None:

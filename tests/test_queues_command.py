@@ -17,6 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from spheroseg.broker.rabbit import RabbitBroker
 from spheroseg.broker.table import TableBroker
 from spheroseg.collect import apply_dead_letter, apply_reports
+from spheroseg.database.audit import list_records
+from spheroseg.database.engine import reading
 from spheroseg.messages import Message, Queue, TaskFailed
 from spheroseg.tasks import RetryPolicy
 
@@ -38,6 +40,14 @@ def spheroseg(*arguments: Any, env: dict[str, str], code: int = 0) -> str:
     assert "Traceback" not in done.stderr
     # Programs read stdout alone; a person sees both.
     return done.stdout if code == 0 else done.stdout + done.stderr
+
+
+async def audited(engine: AsyncEngine) -> list[tuple[str, Any]]:
+    """The audit trail: actions and details, the oldest first; all by who sits here."""
+    async with reading(engine) as conn:
+        records = await list_records(conn, 100)
+    assert all(found.actor.startswith("cli:") and found.actor != "cli:" for found in records)
+    return [(found.action, found.detail) for found in reversed(records)]
 
 
 @pytest.fixture
@@ -76,6 +86,7 @@ async def test_queues_are_listed_peeked_at_and_purged(here: tuple[AsyncEngine, d
     assert await TableBroker(engine).depth(Queue.TASKS) == 3
     assert "3 messages deleted" in spheroseg("queue", "purge", "segmentation.tasks", "--yes", env=env)
     assert await TableBroker(engine).depth(Queue.TASKS) == 0
+    assert await audited(engine) == [("queue.purge", {"queue": "segmentation.tasks", "count": 3})]
 
 
 async def test_all_figures_are_shown_as_json(here: tuple[AsyncEngine, dict[str, str]]) -> None:
@@ -118,7 +129,13 @@ async def test_dead_letters_are_listed_filtered_retried_and_discarded(
     left = json.loads(spheroseg("dlq", "list", "--json", env=env))
     assert [letter["reason"] for letter in left] == ["killed"]
     assert "--all" in spheroseg("dlq", "retry", env=env, code=2)
+    assert "--all" in spheroseg("dlq", "discard", env=env, code=2), "before anybody is asked whether it is meant"
     assert "no dead letter 999" in spheroseg("dlq", "show", "999", env=env, code=2)
+    assert [(action, detail["count"]) for action, detail in await audited(engine)] == [
+        ("dead_letters.retry", 1),
+        ("dead_letters.retry", 1),
+        ("dead_letters.discard", 1),
+    ]
 
 
 async def test_a_task_tells_its_story_and_can_be_cancelled_and_retried(
@@ -135,6 +152,10 @@ async def test_a_task_tells_its_story_and_can_be_cancelled_and_retried(
     assert "cancelled" in spheroseg("task", "cancel", waiting, env=env)
     assert (await read_task(engine, waiting)).state == "cancelled"
     assert "there is no task" in spheroseg("task", "show", uuid4(), env=env, code=2)
+    assert await audited(engine) == [
+        ("task.retry", {"task_id": str(failed)}),
+        ("task.cancel", {"task_id": str(waiting)}),
+    ]
 
 
 async def test_the_topology_is_declared_checked_and_its_drift_told_with_the_step_that_mends_it(

@@ -25,6 +25,7 @@ from spheroseg.collect import collect
 from spheroseg.database.engine import reading
 from spheroseg.database.queue import AT_RABBITMQ
 from spheroseg.database.schema import segmentation_queue, segmentation_tasks
+from spheroseg.database.switches import RELAY, set_switch
 from spheroseg.errors import BrokerAway
 from spheroseg.messages import Message, Queue, TaskFailed
 from spheroseg.relay import Relay, RelayOptions
@@ -37,6 +38,7 @@ from spheroseg.worker.loop import WorkerOptions, work
 from .conftest import empty_database, eventually
 from .lab import order, read_failures, read_results, read_task, submit_images
 from .rabbitmq import RabbitNode, quiet_port
+from .test_worker import is_alive
 
 COMMAND = [sys.executable, "-m", "tests.children"]
 POLICY = RetryPolicy(max_retries=1, max_losses=3, backoff=0.05, silence=20.0)
@@ -454,6 +456,43 @@ async def test_a_worker_that_knows_only_rabbitmq_waits_for_it(own: Lab) -> None:
         await asyncio.sleep(1.0)
         await asyncio.to_thread(own.node.start)
         await own.all_completed(second.task_ids, within=60)
+
+
+async def test_a_paused_relay_moves_no_task_and_the_work_goes_over_the_database(lab: Lab) -> None:
+    await switch_relay(lab.engine, is_on=False)
+    async with lab.collecting(), lab.relay() as relay:
+        await eventually(lambda: relay.is_paused)
+        ids = (await submit_images(lab.engine, 3)).task_ids
+        async with lab.working():
+            await lab.all_completed(ids)
+        assert relay.rabbit.counts.published == 0
+        await switch_relay(lab.engine, is_on=True)
+        again = (await submit_images(lab.engine, 3)).task_ids
+        async with lab.working(with_database=False):
+            await lab.all_completed(again)
+
+
+async def test_a_paused_relay_still_tells_the_workers_what_is_cancelled(lab: Lab, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pids"
+    task_id = (await submit_images(lab.engine, 1, do="hang", pid_file=str(pid_file))).task_ids[0]
+    async with lab.everything(with_database=False) as relay:
+        await eventually(lambda: pid_file.exists() and len(pid_file.read_text().split()) == 2)
+
+        async def has_begun() -> bool:
+            return (await lab.states())[task_id] == "processing"
+
+        await eventually(has_begun)
+        await switch_relay(lab.engine, is_on=False)
+        await eventually(lambda: relay.is_paused)
+        async with lab.engine.begin() as conn:
+            await cancel(conn, [task_id])
+        pids = [int(pid) for pid in pid_file.read_text().split()]
+        await eventually(lambda: not any(map(is_alive, pids)))
+
+
+async def switch_relay(engine: AsyncEngine, *, is_on: bool) -> None:
+    async with engine.begin() as conn:
+        await set_switch(conn, RELAY, is_on, "test")
 
 
 async def test_a_drifted_queue_is_told_in_words(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:

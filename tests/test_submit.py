@@ -14,6 +14,7 @@ from spheroseg.database.schema import segmentation_batches, segmentation_queue, 
 from spheroseg.messages import Queue
 from spheroseg.submit import cancel, retry, submit
 
+from .conftest import at_both_revisions
 from .lab import order, read_failures, read_task, some_images, submit_images
 
 
@@ -34,6 +35,7 @@ async def test_a_batch_its_tasks_and_their_messages_are_written_together(engine:
         assert (task.state, task.attempt, task.message_queue_id) == ("queued", 1, found.message_id)
 
 
+@at_both_revisions
 async def test_a_submit_that_is_rolled_back_leaves_no_trace(engine: AsyncEngine) -> None:
     async with engine.connect() as conn:
         user_id = await ensure_user(conn, "ada")
@@ -44,6 +46,7 @@ async def test_a_submit_that_is_rolled_back_leaves_no_trace(engine: AsyncEngine)
         assert await count(engine, table) == 0
 
 
+@at_both_revisions
 async def test_the_same_key_of_the_same_user_is_the_same_batch(engine: AsyncEngine) -> None:
     first = await submit_images(engine, 3, key="monday")
     again = await submit_images(engine, 3, key="monday")
@@ -53,6 +56,7 @@ async def test_the_same_key_of_the_same_user_is_the_same_batch(engine: AsyncEngi
     assert await count(engine, segmentation_tasks) == await count(engine, segmentation_queue) == 6
 
 
+@at_both_revisions
 async def test_the_same_key_at_the_same_moment_is_one_batch(engine: AsyncEngine) -> None:
     await submit_images(engine, 0)
     answers = await asyncio.gather(*(submit_images(engine, 4, key="double click") for _ in range(5)))
@@ -74,6 +78,7 @@ async def test_a_bad_image_does_not_spoil_its_batch(engine: AsyncEngine) -> None
     assert await TableBroker(engine).depth(Queue.TASKS) == 2
 
 
+@at_both_revisions
 async def test_an_image_that_the_project_has_is_not_stored_twice(engine: AsyncEngine) -> None:
     images = some_images(3)
     await submit_images(engine, images)
@@ -82,6 +87,7 @@ async def test_an_image_that_the_project_has_is_not_stored_twice(engine: AsyncEn
     assert await count(engine, segmentation_tasks) == 6
 
 
+@at_both_revisions
 @pytest.mark.parametrize(("tier", "priority"), [("regular", 1), ("premium", 10)])
 async def test_the_users_tier_is_the_priority(engine: AsyncEngine, tier: str, priority: int) -> None:
     await submit_images(engine, 1, user=tier, tier=tier)
@@ -90,6 +96,7 @@ async def test_the_users_tier_is_the_priority(engine: AsyncEngine, tier: str, pr
     assert delivery.message.priority == priority
 
 
+@at_both_revisions
 async def test_a_cancelled_task_is_never_delivered(engine: AsyncEngine) -> None:
     submitted = await submit_images(engine, 3)
     async with engine.begin() as conn:
@@ -103,6 +110,7 @@ async def test_a_cancelled_task_is_never_delivered(engine: AsyncEngine) -> None:
     assert [order(delivery.message).task_id for delivery in deliveries] == submitted.task_ids[2:]
 
 
+@at_both_revisions
 async def test_only_what_failed_can_be_retried_and_it_gets_fresh_tries(engine: AsyncEngine) -> None:
     bad = NewImage("locked", "file:///locked", "", problem=("unreadable", "no right to read"))
     submitted = await submit_images(engine, [bad, *some_images(1)])

@@ -24,7 +24,7 @@ from spheroseg.submit import cancel
 from spheroseg.tasks import RetryPolicy
 from spheroseg.worker.loop import WorkerOptions, work
 
-from .conftest import eventually
+from .conftest import at_both_revisions, eventually
 from .lab import read_failures, read_results, read_task, submit_images
 
 COMMAND = [sys.executable, "-m", "tests.children"]
@@ -79,6 +79,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+@at_both_revisions
 async def test_a_task_is_done_and_its_result_stored(engine: AsyncEngine) -> None:
     submitted = await submit_images(engine, 5)
     async with system(engine, slots=2):
@@ -117,6 +118,7 @@ async def test_native_code_is_killed_within_a_second_of_its_deadline(engine: Asy
         assert 1.4 < (failure.failed_at - failure.started_at).total_seconds() < 2.5
 
 
+@at_both_revisions
 @pytest.mark.parametrize(
     ("do", "reason", "words"),
     [("be killed", "killed", "SIGKILL"), ("exit", "crashed", "exit code 3"), ("raise", "crashed", "a bug")],
@@ -173,6 +175,7 @@ async def test_a_cancel_kills_the_running_child(engine: AsyncEngine, tmp_path: P
     assert await read_failures(engine, task_id) == []
 
 
+@at_both_revisions
 async def test_a_stopped_worker_finishes_what_it_is_doing(engine: AsyncEngine) -> None:
     first, second = (await submit_images(engine, 2, seconds=1.0)).task_ids
     async with system(engine) as stopping:
@@ -187,6 +190,7 @@ async def test_a_stopped_worker_finishes_what_it_is_doing(engine: AsyncEngine) -
     assert (task.state, task.attempt) == ("queued", 1)
 
 
+@at_both_revisions
 async def test_a_worker_out_of_patience_hands_back_and_uses_up_nothing(engine: AsyncEngine) -> None:
     (task_id,) = (await submit_images(engine, 1, do="hang")).task_ids
     async with system(engine, grace=0.2) as stopping:
@@ -214,6 +218,7 @@ async def test_a_redelivered_message_is_reported_lost_and_collect_decides(engine
     assert (failure.cause, failure.reason, failure.next_attempt) == ("lost", "worker_lost", 2)
 
 
+@at_both_revisions
 async def test_a_message_that_nobody_can_read_does_not_stop_the_worker(engine: AsyncEngine) -> None:
     await TableBroker(engine).publish([Message("poison", "task.new", b"{not json", priority=10)])
     (task_id,) = (await submit_images(engine, 1)).task_ids

@@ -16,12 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from spheroseg.broker import Broker, Consumer
 from spheroseg.database import queue
 from spheroseg.database.engine import DatabaseTime, has_message_queue_tables, message_queue_columns, reading
+from spheroseg.database.revisions import words
 from spheroseg.database.schema import segmentation_failures, segmentation_results
 from spheroseg.database.tasks import (
     add_failure,
     add_result,
     has_record,
     lease_task,
+    read_all_leased,
     read_attempts,
     read_message_facts,
     read_orphans,
@@ -87,16 +89,27 @@ async def collect_once(
     deliveries = await consumer.take(BATCH, wait)
     if deliveries:
         messages = [delivery.message for delivery in deliveries]
-        try:
-            async with engine.begin() as conn:
-                await apply(conn, messages, policy)
-        except DBAPIError as error:
-            if not _is_about_content(error):
-                raise
-            await _apply_one_by_one(engine, messages, policy, apply)
+        while True:
+            try:
+                await _apply_all(engine, messages, policy, apply)
+                break
+            except (SQLAlchemyError, OSError) as error:
+                # Kept in hand: some queues give up on what is given back too often.
+                log.warning("collect waits for the database", messages=len(messages), error=words(error))
+                await asyncio.sleep(PAUSE_SECONDS)
         # Only now: a crash before this line brings them again, and the guard recognises them.
         await consumer.ack(deliveries)
     return len(deliveries)
+
+
+async def _apply_all(engine: AsyncEngine, messages: Sequence[Message], policy: RetryPolicy, apply: Apply) -> None:
+    try:
+        async with engine.begin() as conn:
+            await apply(conn, messages, policy)
+    except DBAPIError as error:
+        if not _is_about_content(error):
+            raise
+        await _apply_one_by_one(engine, messages, policy, apply)
 
 
 def _is_about_content(error: DBAPIError) -> bool:
@@ -225,6 +238,7 @@ async def _completed(
     )
     if applied:
         await queue.remove_attempt(conn, report.task_id, report.attempt)
+        bound.info("completed")
     else:
         if await has_record(conn, segmentation_results, report.task_id, report.attempt):
             return
@@ -276,6 +290,7 @@ async def _unfinished(
         "attempt did not finish",
         task_id=str(task_id),
         attempt=number,
+        worker=seen.get("worker"),
         cause=outcome.cause,
         reason=outcome.reason,
         error=outcome.error,
@@ -314,7 +329,7 @@ _UNDELIVERED = {
 
 async def _keep_unreadable(conn: AsyncConnection, message: Message, error: str) -> None:
     """Keep a message that nobody can decode, and fail its task if the envelope tells whose it is."""
-    log.error("unreadable message kept", message_id=message.id, error=error)
+    log.error("unreadable message kept", message_id=message.id, error=error, **message.about())
     standing = await read_attempts(conn, [message.task_id]) if message.task_id else {}
     task_id = message.task_id if message.task_id in standing else None
     number = None
@@ -323,9 +338,11 @@ async def _keep_unreadable(conn: AsyncConnection, message: Message, error: str) 
         "content_encoding": message.content_encoding,
         "headers": message.headers,
     }
+    if not has_message_queue_tables(conn):
+        await queue.keep_aside(conn, message)
     if task_id:
         state, attempt = standing[task_id]
-        number = _attempt_named(message, attempt.number)
+        number = message.attempt or attempt.number
         if state in UNFINISHED:
             outcome = Outcome(Cause.FAILED, BadMessage.code, error, retryable=False)
             await _unfinished(
@@ -339,9 +356,6 @@ async def _keep_unreadable(conn: AsyncConnection, message: Message, error: str) 
                 headers=message.headers,
             )
             return
-    if not has_message_queue_tables(conn):
-        await queue.keep_aside(conn, message)
-        return
     await add_failure(
         conn,
         task_id,
@@ -354,12 +368,6 @@ async def _keep_unreadable(conn: AsyncConnection, message: Message, error: str) 
     )
 
 
-def _attempt_named(message: Message, otherwise: int) -> int:
-    """The attempt in the message's id, where it is one of ours."""
-    parts = message.id.split(":")
-    return int(parts[1]) if len(parts) == 3 and parts[1].isdecimal() else otherwise
-
-
 async def _sweep_forever(engine: AsyncEngine, policy: RetryPolicy, seconds: float) -> None:
     while True:
         await asyncio.sleep(seconds)
@@ -367,7 +375,27 @@ async def _sweep_forever(engine: AsyncEngine, policy: RetryPolicy, seconds: floa
             while await sweep(engine, policy) == SWEEP_LIMIT:
                 pass
         except AWAY as error:
-            log.warning("sweep waits for the database", error=str(error))
+            log.warning("sweep waits for the database", error=words(error))
+
+
+async def hand_back_leased(engine: AsyncEngine, policy: RetryPolicy) -> int:
+    """Queue again what workers reported to have begun over RabbitMQ, when nobody listens there any more; how many.
+
+    That uses up nothing: they may well have finished, and only their report was not read.
+    """
+    outcome = Outcome(
+        Cause.HANDED_BACK, "switched_off", "the message queue was switched off before its report was read"
+    )
+    count = 0
+    while True:
+        async with engine.begin() as conn:
+            leased = await read_all_leased(conn, SWEEP_LIMIT)
+            standing = await read_attempts(conn, [task.id for task in leased])
+            for task in leased:
+                await _unfinished(conn, task.id, task.attempt, standing[task.id][1], outcome, policy)
+        count += len(leased)
+        if len(leased) < SWEEP_LIMIT:
+            return count
 
 
 async def sweep(engine: AsyncEngine, policy: RetryPolicy) -> int:

@@ -94,6 +94,12 @@ class BrokerAway(SpherosegError):
         self.is_silence = is_silence
 
 
+class DatabaseAway(SpherosegError):
+    code = "database_away"
+    retryable = True
+    status = 503
+
+
 class BadSettings(SpherosegError):
     code = "bad_settings"
 
@@ -113,6 +119,13 @@ class NotFound(SpherosegError):
 
     code = "not_found"
     status = 404
+
+
+class Gone(SpherosegError):
+    """It was there, and somebody has taken it away."""
+
+    code = "gone"
+    status = 410
 
 
 class Conflict(SpherosegError):

@@ -38,7 +38,7 @@ async def queue_metrics(
             "queue": await _connection(rabbit),
             "queues": await _queues(rabbit, management),
             "messages": asdict(rabbit.counts) if rabbit else None,
-            "database_queue": await _database_queue(conn),
+            "database_queue": await database_queue(conn),
             "tasks": {str(state): count for state, count in (await count_states(conn)).items()},
             "failures": await _failures(conn),
             **await _recent_times(conn),
@@ -89,7 +89,7 @@ async def _queue(queue: Queue, rabbit: RabbitBroker, management: Management | No
     }
 
 
-async def _database_queue(conn: AsyncConnection) -> dict[str, dict[str, Any]]:
+async def database_queue(conn: AsyncConnection) -> dict[str, dict[str, Any]]:
     """What waits in the table, what is in a hand, what RabbitMQ has, and the age of the oldest that waits."""
     waiting = q.c.holder.is_(None)
     rows = await conn.execute(

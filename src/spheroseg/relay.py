@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from spheroseg.broker.rabbit import RabbitBroker
 from spheroseg.broker.table import TableBroker, to_message
 from spheroseg.database import queue as table
+from spheroseg.database import switches
 from spheroseg.database.engine import reading
 from spheroseg.errors import BrokerAway
 from spheroseg.messages import CANCELS, Queue
@@ -27,6 +28,8 @@ log = structlog.get_logger()
 PUBLISHING_LEASE = 60.0
 # A premium task is let in although the window is full, up to as many again.
 PREMIUM_ABOVE = 1
+# Between two looks at the switch.
+SWITCH_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,11 @@ class Relay:
         self._refusals = 0
         self._owed = 0.0
         self._away_since: float | None = None
+        self.away_reason: str | None = None
         self._checked = time.monotonic()
+        # An administrator has switched it off; what that is for is told in `api/admin.py`.
+        self.is_paused = False
+        self._looked = -SWITCH_SECONDS
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -82,9 +89,28 @@ class Relay:
         if self._away_since is not None:
             log.info("relay goes on", away_seconds=round(time.monotonic() - self._away_since, 1))
             self._away_since = None
+        self.away_reason = None
         await self._table.wake_due()
         moved = await self._move_cancels()
-        room = self.options.window - ready
+        if not await self._paused():
+            moved += await self._fill(self.options.window - ready)
+        if ready == 0 and time.monotonic() - self._checked > self.options.missing:
+            await self._look_for_lost()
+        return moved
+
+    async def _paused(self) -> bool:
+        """Whether no task is to be moved. Cancels go on: the work is at RabbitMQ that they are about."""
+        if time.monotonic() - self._looked >= SWITCH_SECONDS:
+            async with reading(self.engine) as conn:
+                is_on = await switches.is_on(conn, switches.RELAY)
+            self._looked = time.monotonic()
+            if is_on == self.is_paused:
+                log.info("relay goes on" if is_on else "relay is paused: workers take tasks from the database")
+            self.is_paused = not is_on
+        return self.is_paused
+
+    async def _fill(self, room: int) -> int:
+        """Move as many tasks as there is `room` for in the window; how many."""
         if self._refusals:
             # One to see whether it is over, before many wait for an answer that does not come.
             priorities = await self._move_tasks(1)
@@ -93,12 +119,9 @@ class Relay:
             priorities = await self._move_tasks(low, lowest_first=True)
             priorities += await self._move_tasks(room - low)
         else:
-            priorities = await self._move_tasks(2 * self.options.window - ready, above=PREMIUM_ABOVE)
+            priorities = await self._move_tasks(room + self.options.window, above=PREMIUM_ABOVE)
         priorities += await self._move_owed(priorities)
-        moved += len(priorities)
-        if ready == 0 and time.monotonic() - self._checked > self.options.missing:
-            await self._look_for_lost()
-        return moved
+        return len(priorities)
 
     async def _move_owed(self, priorities: list[int]) -> list[int]:
         """Let some of the lowest class go along with premium ones, as if they were of that class.
@@ -133,6 +156,9 @@ class Relay:
         if priority is not None:
             messages = [replace(message, priority=priority) for message in messages]
         errors = await self.rabbit.publish_each(messages)
+        for message, error in zip(messages, errors, strict=True):
+            if error is None:
+                log.info("moved to RabbitMQ", **message.about())
         confirmed = [row.id for row, error in zip(rows, errors, strict=True) if error is None]
         refused = [row.id for row, error in zip(rows, errors, strict=True) if error is not None]
         first_error = next((error for error in errors if error is not None), None)
@@ -146,7 +172,11 @@ class Relay:
             await table.postpone(conn, self.holder, refused, delay)
         if first_error:
             log.warning(
-                "not taken by RabbitMQ", messages=len(refused), error=str(first_error), again_in_s=round(delay, 2)
+                "not taken by RabbitMQ",
+                messages=len(refused),
+                task_ids=[str(row.task_id) for row, error in zip(rows, errors, strict=True) if error is not None],
+                error=str(first_error),
+                again_in_s=round(delay, 2),
             )
             raise first_error
         return [row.priority for row in rows]
@@ -175,6 +205,7 @@ class Relay:
 
     async def _away(self, error: BrokerAway) -> None:
         now = time.monotonic()
+        self.away_reason = str(error)
         if self._away_since is None:
             self._away_since = now
             log.warning("relay waits for RabbitMQ; workers take tasks from the database meanwhile", error=str(error))

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,15 +15,18 @@ from spheroseg.broker.fallback import FallbackBroker
 from spheroseg.broker.management import Management
 from spheroseg.broker.rabbit import RabbitBroker
 from spheroseg.broker.table import TableBroker
-from spheroseg.collect import collect
+from spheroseg.collect import collect, hand_back_leased
 from spheroseg.database import queue, revisions
 from spheroseg.database.engine import has_message_queue_tables, open_engine
 from spheroseg.errors import BadSettings
+from spheroseg.heartbeat import Standing, heartbeat
+from spheroseg.notify import Notifier
 from spheroseg.relay import Relay, RelayOptions
 from spheroseg.run import child_command
 from spheroseg.segmentation.model import MODELS, load_model
 from spheroseg.settings import Settings
 from spheroseg.worker.loop import WorkerOptions, work
+from spheroseg.worker.status import Status
 
 log = structlog.get_logger()
 
@@ -83,21 +86,32 @@ async def serve_worker(settings: Settings, stopping: asyncio.Event, command: lis
         grace=settings.shutdown_grace_seconds,
         status_file=settings.worker_status_file(),
     )
+    status = Status(options.name)
     log.info("worker starts", worker=options.name, slots=options.slots, model=model)
     if not settings.enable_message_queue:
-        async with open_database(settings) as engine:
-            await work(TableBroker(engine, lease=settings.lease_seconds), options, stopping)
+        async with open_database(settings) as engine, heartbeat(engine, "worker", _worker_standing(status)):
+            await work(TableBroker(engine, lease=settings.lease_seconds), options, stopping, status)
         return
     rabbit = rabbit_broker(settings)
     try:
         if settings.database_url:
-            async with open_database(settings) as engine:
+            async with open_database(settings) as engine, heartbeat(engine, "worker", _worker_standing(status)):
                 table = TableBroker(engine, lease=settings.lease_seconds)
-                await work(FallbackBroker(rabbit, table), options, stopping)
+                await work(FallbackBroker(rabbit, table), options, stopping, status)
         else:
-            await work(rabbit, options, stopping)
+            await work(rabbit, options, stopping, status)
     finally:
         await rabbit.close()
+
+
+def _worker_standing(status: Status) -> Callable[[], Standing]:
+    def look() -> Standing:
+        is_away = "away" in status.slots.values()
+        reason = "its queue does not answer" if is_away else None
+        detail = {"name": status.worker, "slots": dict(status.slots), "finished": dict(status.finished)}
+        return Standing("away" if is_away else "ok", reason, detail)
+
+    return look
 
 
 async def serve_relay(settings: Settings, stopping: asyncio.Event) -> None:
@@ -110,29 +124,49 @@ async def serve_relay(settings: Settings, stopping: asyncio.Event) -> None:
     options = RelayOptions(window=settings.relay_window, away=away, missing=max(5.0, away / 2))
     try:
         async with open_database(settings) as engine:
-            await _until(stopping, Relay(engine, rabbit, options).run())
+            relay = Relay(engine, rabbit, options)
+            async with heartbeat(engine, "relay", lambda: _relay_standing(relay)):
+                await _until(stopping, relay.run())
     finally:
         await rabbit.close()
 
 
+def _relay_standing(relay: Relay) -> Standing:
+    if relay.away_reason:
+        return Standing("away", relay.away_reason)
+    if relay.is_paused:
+        return Standing("paused", "an administrator has paused it")
+    return Standing()
+
+
 async def serve_collect(settings: Settings, stopping: asyncio.Event) -> None:
-    async with open_database(settings) as engine:
-        brokers: list[Broker] = [TableBroker(engine, lease=settings.lease_seconds)]
+    """Apply what workers report, and tell whoever asked to be told when a batch has finished."""
+    settings.refuse_weak_secrets()
+    async with open_database(settings) as engine, heartbeat(engine, "collect"):
         async with engine.begin() as conn:
             if has_message_queue_tables(conn):
                 await queue.restore_aside(conn)
+            found = 0 if settings.enable_message_queue else await queue.take_back(conn, older_than=0.0)
         if not settings.enable_message_queue:
-            async with engine.begin() as conn:
-                found = await queue.take_back(conn, older_than=0.0)
-            if found:
-                log.info("the message queue is switched off: what RabbitMQ had is queued again", messages=found)
-            await _until(stopping, collect(engine, brokers, settings.retry_policy))
-            return
-        rabbit = rabbit_broker(settings)
+            found += await hand_back_leased(engine, settings.retry_policy)
+        if found:
+            log.info("the message queue is switched off: what RabbitMQ had is queued again", messages=found)
+        brokers: list[Broker] = [TableBroker(engine, lease=settings.lease_seconds)]
+        rabbit = rabbit_broker(settings) if settings.enable_message_queue else None
+        if rabbit:
+            brokers.append(rabbit)
         try:
-            await _until(stopping, collect(engine, [*brokers, rabbit], settings.retry_policy))
+            await _until(stopping, _collect_and_notify(engine, brokers, settings))
         finally:
-            await rabbit.close()
+            if rabbit:
+                await rabbit.close()
+
+
+async def _collect_and_notify(engine: AsyncEngine, brokers: list[Broker], settings: Settings) -> None:
+    notifier = Notifier(engine, settings.secret_key, settings.allows_private_webhooks)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(collect(engine, brokers, settings.retry_policy))
+        group.create_task(notifier.run())
 
 
 async def _until(stopping: asyncio.Event, service: Coroutine[Any, Any, None]) -> None:

@@ -6,6 +6,7 @@ a task.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,14 +15,15 @@ from sqlalchemy import Row, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database import queue
-from spheroseg.database.engine import DatabaseTime, message_queue_columns
+from spheroseg.database.engine import DatabaseTime, chunks, message_queue_columns
 from spheroseg.database.projects import NewImage, ensure_images, insert_new, read_tier
 from spheroseg.database.schema import segmentation_batches, segmentation_tasks
-from spheroseg.database.tasks import add_failure, read_leased, read_message_facts, transition_all
+from spheroseg.database.tasks import add_failure, name_messages, read_leased, read_message_facts, transition_all
 from spheroseg.messages import CANCELLED_KEY, Message, TaskNew
 from spheroseg.tasks import Cause, TaskState
 
 PRIORITIES: Mapping[str, int] = {"regular": 1, "premium": 10}
+SUBMIT_CHUNK = 1000
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ async def submit(
     user_id: UUID,
     project_id: UUID,
     images: Sequence[NewImage],
+    image_ids: Sequence[UUID] | None = None,
     model: str,
     model_sha256: str | None = None,
     parameters: Mapping[str, Any],
@@ -47,10 +50,11 @@ async def submit(
 ) -> Submitted:
     """Write a batch, a task for each image, and the tasks' messages.
 
+    image_ids: of `images`, where the project has them already; otherwise they are added to it.
+
     The same user's same key gives the same batch, whatever else is in the call. An image with a `problem` gets a
     failed task that says so; the others are not concerned.
     """
-    priority = PRIORITIES[await read_tier(conn, user_id)]
     batch_id = uuid.uuid7()
     key = idempotency_key or str(batch_id)
     batch = {
@@ -58,7 +62,7 @@ async def submit(
         "user_id": user_id,
         "project_id": project_id,
         "idempotency_key": key,
-        "priority": priority,
+        "priority": PRIORITIES[await read_tier(conn, user_id)],
         "model": model,
         "model_sha256": model_sha256,
         "parameters": dict(parameters),
@@ -70,15 +74,26 @@ async def submit(
         return await _existing(conn, user_id, key)
     if not images:
         return Submitted(batch_id, [], is_new=True)
-    image_ids = await ensure_images(conn, project_id, images)
+    if image_ids is None:
+        image_ids = await ensure_images(conn, project_id, images)
     now = (await conn.execute(select(DatabaseTime()))).scalar_one()
-    task_ids = [uuid.uuid7() for _ in images]
+    task_ids: list[UUID] = []
+    # Piece by piece, so that a process with other things to do is never busy for long.
+    for chunk in chunks(list(zip(images, image_ids, strict=True)), SUBMIT_CHUNK):
+        task_ids += await _add_tasks(conn, batch, chunk, now)
+    return Submitted(batch_id, task_ids, is_new=True)
+
+
+async def _add_tasks(
+    conn: AsyncConnection, batch: Mapping[str, Any], chunk: Sequence[tuple[NewImage, UUID]], now: datetime
+) -> list[UUID]:
+    task_ids = [uuid.uuid7() for _ in chunk]
     await conn.execute(
         insert(segmentation_tasks),
         [
             {
                 "id": task_id,
-                "batch_id": batch_id,
+                "batch_id": batch["id"],
                 "image_id": image_id,
                 "state": TaskState.FAILED if image.problem else TaskState.QUEUED,
                 # An input that cannot even be read was never attempted.
@@ -90,11 +105,11 @@ async def submit(
                 "finished_at": now if image.problem else None,
                 **message_queue_columns(conn, message_queue_id=None if image.problem else f"{task_id}:1:task.new"),
             }
-            for image, image_id, task_id in zip(images, image_ids, task_ids, strict=True)
+            for (image, image_id), task_id in zip(chunk, task_ids, strict=True)
         ],
     )
     messages = []
-    for image, task_id in zip(images, task_ids, strict=True):
+    for (image, _), task_id in zip(chunk, task_ids, strict=True):
         if image.problem:
             await add_failure(conn, task_id, 0, Cause.FAILED, *image.problem)
         else:
@@ -104,14 +119,14 @@ async def submit(
                 image_key=image.storage_key,
                 image_sha256=image.sha256,
                 page=image.page,
-                model=model,
-                model_sha256=model_sha256,
-                parameters=dict(parameters),
-                pixel_size_um=pixel_size_um,
+                model=batch["model"],
+                model_sha256=batch["model_sha256"],
+                parameters=batch["parameters"],
+                pixel_size_um=batch["pixel_size_um"],
             )
-            messages.append(new.message(priority=priority, user_id=user_id))
+            messages.append(new.message(priority=batch["priority"], user_id=batch["user_id"]))
     await queue.enqueue(conn, messages)
-    return Submitted(batch_id, task_ids, is_new=True)
+    return task_ids
 
 
 async def _existing(conn: AsyncConnection, user_id: UUID, key: str) -> Submitted:
@@ -141,7 +156,10 @@ async def retry(conn: AsyncConnection, task_ids: Sequence[UUID]) -> list[UUID]:
     """Give failed tasks a fresh set of tries; the ids of what is queued again."""
     forgotten: dict[str, Any] = dict.fromkeys(["reason", "error", "worker", "started_at", "finished_at"])
     again = await transition_all(conn, task_ids, Cause.RETRY, TaskState.QUEUED, **forgotten)
-    await queue.enqueue(conn, [task_message(row) for row in await read_message_facts(conn, again)])
+    for chunk in chunks(again, SUBMIT_CHUNK):
+        messages = [task_message(row) for row in await read_message_facts(conn, chunk)]
+        await name_messages(conn, {message.task_id: message.id for message in messages if message.task_id})
+        await queue.enqueue(conn, messages)
     return again
 
 

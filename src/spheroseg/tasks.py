@@ -63,6 +63,35 @@ FINISHED = frozenset({TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED
 UNFINISHED = frozenset(TaskState) - FINISHED
 
 
+class BatchState(StrEnum):
+    """What the tasks of a batch amount to. Derived from their states, stored nowhere.
+
+    queued: nothing has begun. processing: something has, and not all is finished. completed: all that was not
+    cancelled completed. completed_with_errors: some completed, some failed. failed: some failed, none completed.
+    cancelled: all were.
+    """
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    COMPLETED_WITH_ERRORS = "completed_with_errors"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+def batch_state(counts: Mapping[TaskState, int]) -> BatchState:
+    """The state of a batch with so many tasks in each state; one without tasks is completed."""
+    completed, failed = counts.get(TaskState.COMPLETED, 0), counts.get(TaskState.FAILED, 0)
+    if any(counts.get(state, 0) for state in UNFINISHED):
+        has_begun = completed or failed or counts.get(TaskState.PROCESSING, 0)
+        return BatchState.PROCESSING if has_begun else BatchState.QUEUED
+    if failed:
+        return BatchState.COMPLETED_WITH_ERRORS if completed else BatchState.FAILED
+    if not completed and counts.get(TaskState.CANCELLED, 0):
+        return BatchState.CANCELLED
+    return BatchState.COMPLETED
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of one attempt. `reason` is a code, `error` a sentence for a person."""

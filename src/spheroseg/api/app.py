@@ -1,13 +1,38 @@
 """The backend's HTTP interface, put together."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from fastapi import APIRouter, FastAPI
 
 from spheroseg import __version__
-from spheroseg.api import images, me, projects, tokens
+from spheroseg.api import admin, batches, health, images, live, me, metrics, projects, tasks, tokens
+from spheroseg.api.hub import Hub
 from spheroseg.api.problems import RESPONSES, handle_problems
 from spheroseg.services import Place
 
-ROUTERS: tuple[APIRouter, ...] = (me.router, tokens.router, projects.router, images.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    health.router,
+    live.router,
+    me.router,
+    tokens.router,
+    projects.router,
+    images.router,
+    batches.router,
+    tasks.router,
+    admin.router,
+)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    reading = asyncio.create_task(app.state.hub.run())
+    try:
+        yield
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
 def create_app(place: Place) -> FastAPI:
@@ -18,9 +43,14 @@ def create_app(place: Place) -> FastAPI:
         openapi_url="/api/openapi.json",
         docs_url=None,
         redoc_url=None,
+        lifespan=_lifespan,
     )
     app.state.place = place
+    app.state.hub = Hub(place)
+    app.state.metrics = metrics.BackendMetrics(app.state.hub)
+    app.add_middleware(metrics.Timing, metrics=app.state.metrics)
     handle_problems(app)
     for router in ROUTERS:
         app.include_router(router, prefix="/api", responses=RESPONSES)
+    app.include_router(metrics.router)
     return app

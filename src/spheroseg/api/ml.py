@@ -1,14 +1,15 @@
 """The small HTTP face of the ML service: is the worker beside it alive, is it consuming, what has it done."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Response
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from spheroseg import __version__
+from spheroseg.api.exposition import exposition
 from spheroseg.segmentation.model import MODELS, load_model
 from spheroseg.worker.status import read_readiness
 
@@ -38,28 +39,28 @@ def create_ml_app(status_file: Path) -> FastAPI:
     @app.get("/metrics")
     def metrics() -> Response:
         """For Prometheus."""
-        registry = CollectorRegistry()
-        registry.register(_Figures(status_file))
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return exposition(_figures(status_file))
 
     return app
 
 
-class _Figures:
-    def __init__(self, status_file: Path) -> None:
-        self.status_file = status_file
-
-    def collect(self) -> Any:
-        found = read_readiness(self.status_file)
-        yield GaugeMetricFamily("spheroseg_worker_ready", "1 while the worker consumes.", value=float(found.ready))
-        if found.status is None:
-            return
-        slots = GaugeMetricFamily("spheroseg_worker_slots", "Slots of the worker, by what they do.", labels=["state"])
-        states = list(found.status["slots"].values())
-        for state in ("starting", "idle", "busy", "away"):
-            slots.add_metric([state], states.count(state))
-        yield slots
-        tasks = CounterMetricFamily("spheroseg_worker_tasks", "Attempts that have ended here.", labels=["outcome"])
-        for outcome, count in sorted(found.status["finished"].items()):
-            tasks.add_metric([outcome], count)
-        yield tasks
+def _figures(status_file: Path) -> Iterator[Metric]:
+    found = read_readiness(status_file)
+    yield GaugeMetricFamily("spheroseg_worker_ready", "1 while the worker consumes.", value=float(found.ready))
+    if found.status is None or not found.is_fresh:
+        return
+    slots = GaugeMetricFamily("spheroseg_worker_slots", "Slots of the worker, by what they do.", labels=["state"])
+    states = list(found.status["slots"].values())
+    for state in ("starting", "idle", "busy", "away"):
+        slots.add_metric([state], states.count(state))
+    yield slots
+    if states:
+        yield GaugeMetricFamily(
+            "spheroseg_worker_busy_ratio",
+            "Share of the slots that work on a task, 0 to 1.",
+            value=states.count("busy") / len(states),
+        )
+    tasks = CounterMetricFamily("spheroseg_worker_tasks", "Attempts that have ended here.", labels=["outcome"])
+    for outcome, count in sorted(found.status["finished"].items()):
+        tasks.add_metric([outcome], count)
+    yield tasks

@@ -7,9 +7,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from spheroseg.database.revisions import words
 from spheroseg.errors import SpherosegError
 
 log = structlog.get_logger()
@@ -33,6 +35,7 @@ class Problem(BaseModel):
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": title, "content": {MEDIA_TYPE: {}}}
     for status, title in (
+        (400, "Not even JSON"),
         (401, "No valid token"),
         (403, "Not for this role"),
         (404, "Not there, or not for this user"),
@@ -71,8 +74,15 @@ def handle_problems(app: FastAPI) -> None:
         response.headers.update(error.headers or {})
         return response
 
-    @app.exception_handler(SQLAlchemyError)
+    @app.exception_handler(DBAPIError)
+    @app.exception_handler(TimeoutError)
+    @app.exception_handler(PoolTimeout)
     @app.exception_handler(ConnectionError)
     async def _database(request: Request, error: Exception) -> JSONResponse:
-        log.error("the database does not do what a request needs", path=request.url.path, error=str(error))
+        log.error("the database does not do what a request needs", path=request.url.path, error=words(error))
         return answer(503, "database_away", "the database does not answer as it should: try again in a moment")
+
+    @app.exception_handler(Exception)
+    async def _bug(request: Request, error: Exception) -> JSONResponse:
+        log.error("a request met a bug", path=request.url.path, exc_info=error)
+        return answer(500, "internal", "this is a fault of the backend's own: its log says what happened")

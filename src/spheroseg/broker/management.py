@@ -2,6 +2,8 @@
 
 import asyncio
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -32,12 +34,9 @@ class Management:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def _ask(self, method: str, *path: str, body: Any = None) -> Any:
+    async def _ask(self, method: str, *path: str, body: Any = None, **params: Any) -> Any:
         where = "/api/" + "/".join(quote(part, safe="") for part in path)
-        try:
-            answer = await self._client.request(method, where, json=body)
-        except httpx.HTTPError as error:
-            raise BrokerAway(f"the management API does not answer: {error or type(error).__name__}") from error
+        answer = await self._answer(method, where, body, params)
         if answer.status_code == 404:
             return None
         if answer.status_code == 401:
@@ -46,10 +45,49 @@ class Management:
             raise BrokerAway(f"the management API answers {answer.status_code}: {answer.text[:200]}")
         return answer.json() if answer.content else None
 
+    async def _answer(self, method: str, where: str, body: Any, params: dict[str, Any]) -> httpx.Response:
+        try:
+            return await self._client.request(method, where, json=body, params=params)
+        except httpx.HTTPError as error:
+            words = str(error) or type(error).__name__
+            raise BrokerAway(f"the management API does not answer: {words}") from error
+
     async def queue(self, queue: Queue) -> dict[str, Any] | None:
         """All that the server says of `queue`; None where it does not exist."""
         found: dict[str, Any] | None = await self._ask("GET", "queues", self.vhost, queue)
         return found
+
+    async def queues(self) -> list[dict[str, Any]]:
+        """How much is in each queue of the virtual host, who consumes it, and what has passed through it."""
+        columns = "vhost,name,exclusive,auto_delete,messages,consumers,message_stats"
+        found: list[dict[str, Any]] | None = await self._ask("GET", "queues", self.vhost, columns=columns)
+        if found is None:
+            raise BrokerAway(f"RabbitMQ has no virtual host {self.vhost!r}: check RABBITMQ_URL")
+        return found
+
+    async def queue_history(self, queue: Queue, seconds: int, step: int) -> dict[str, Any] | None:
+        """As `queue`, with samples of the last `seconds`, one in `step` s, the newest first."""
+        params = {"lengths_age": seconds, "lengths_incr": step, "msg_rates_age": seconds, "msg_rates_incr": step}
+        found: dict[str, Any] | None = await self._ask("GET", "queues", self.vhost, queue, **params)
+        return found
+
+    async def nodes(self) -> list[dict[str, Any]]:
+        """Memory, disk and alarms of each node. The user needs the tag `monitoring`."""
+        found: list[dict[str, Any]] = await self._ask("GET", "nodes") or []
+        return found
+
+    async def connections(self) -> list[dict[str, Any]]:
+        """Those to the virtual host that this user may see."""
+        found: list[dict[str, Any]] = await self._ask("GET", "vhosts", self.vhost, "connections") or []
+        return found
+
+    async def clock(self) -> datetime | None:
+        """The server's clock, to the second."""
+        answer = await self._answer("GET", "/api/whoami", None, {})
+        try:
+            return parsedate_to_datetime(answer.headers["date"])
+        except (KeyError, ValueError):
+            return None
 
     async def set_policies(self, queue_type: QueueType) -> None:
         """Set them, and return when they are in force, a moment later."""

@@ -20,8 +20,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from spheroseg import __version__
 from spheroseg.cli.accounts import token_app, user_app
+from spheroseg.cli.db import db_app
+from spheroseg.cli.doctor import doctor
+from spheroseg.cli.exporter import exporter
 from spheroseg.cli.queues import broker_app, dlq_app, queue_app, task_app
-from spheroseg.errors import SpherosegError
+from spheroseg.cli.web import serve_http
+from spheroseg.errors import DatabaseAway, SpherosegError
 from spheroseg.inputs import Listing, find_inputs
 from spheroseg.logs import Tolerant, log_to
 from spheroseg.outputs import Line, write_outputs
@@ -43,8 +47,11 @@ app.add_typer(queue_app, name="queue")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(task_app, name="task")
 app.add_typer(broker_app, name="broker")
+app.command()(exporter)
+app.add_typer(db_app, name="db")
 app.add_typer(user_app, name="user")
 app.add_typer(token_app, name="token")
+app.command()(doctor)
 
 SUMMARY_LINES = 40
 
@@ -291,6 +298,24 @@ def _duration(seconds: float) -> str:
 
 
 @app.command()
+def serve() -> None:
+    """Answer over HTTP, and run beside it what the settings ask for: collect, relay, workers.
+
+    With no settings at all this is everything in one process, on SQLite, for this machine alone.
+    """
+    from spheroseg.api.serve import serve_backend
+
+    def announce(address: str, token: str | None) -> None:
+        print(f"spheroseg answers at {address}/api", flush=True)
+        if token:
+            print(f"token of the administrator: {token}", flush=True)
+        else:
+            print("tokens: `spheroseg token create USER --name NAME`", flush=True)
+
+    _serve(lambda settings, stopping: serve_backend(settings, stopping, announce))
+
+
+@app.command()
 def worker() -> None:
     """Take tasks from the queue and work on them until stopped."""
     _serve(serve_worker)
@@ -300,16 +325,10 @@ def worker() -> None:
 def worker_http() -> None:
     """Answer over HTTP for the worker on this machine: /health, /ready, /models, /metrics."""
     settings = read_settings()
-    import uvicorn
-
     from spheroseg.api.ml import create_ml_app
 
-    uvicorn.run(
-        create_ml_app(settings.worker_status_file()),
-        host="0.0.0.0",  # noqa: S104 (a container's probes come from outside)
-        port=settings.worker_http_port,
-        log_level="warning",
-    )
+    # A container's probes come from outside.
+    serve_http(create_ml_app(settings.worker_status_file()), "0.0.0.0", settings.worker_http_port)  # noqa: S104
 
 
 @app.command()
@@ -333,7 +352,13 @@ def _serve(service: Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None
         _stop_on_signal(stopping)
         await service(settings, stopping)
 
-    asyncio.run(serve())
+    try:
+        asyncio.run(serve())
+    except* (SQLAlchemyError, OSError) as group:
+        cause: BaseException = group
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        raise DatabaseAway(f"the database does not answer ({cause}): check DATABASE_URL") from cause
 
 
 @app.command(name="settings")

@@ -1,6 +1,8 @@
 """Tables for people, JSON for programs."""
 
+import getpass
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -47,6 +49,15 @@ def confirm(question: str, *, yes: bool) -> None:
     if not sys.stdin.isatty():
         raise typer.BadParameter("nobody is there to ask: add --yes if you mean it")
     typer.confirm(question, abort=True)
+
+
+def actor() -> str:
+    """Who sits at the command line, for the audit trail."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):
+        # In a container, as a user without a name.
+        return f"cli:{os.getuid()}"
 
 
 def _cell(value: Any) -> str:

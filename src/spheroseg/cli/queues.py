@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any
@@ -12,12 +14,21 @@ from rich.console import Console
 from rich.markup import escape
 from sqlalchemy import delete, select
 
+from spheroseg.broker.credentials import with_user
 from spheroseg.broker.management import Management
 from spheroseg.broker.topology import definitions
-from spheroseg.cli.output import DryRun, Json, Yes, confirm, print_json, print_rows
+from spheroseg.cli.output import DryRun, Json, Yes, actor, confirm, print_json, print_rows
+from spheroseg.database.audit import record
+from spheroseg.database.batches import read_failures, read_task
 from spheroseg.database.engine import reading
-from spheroseg.database.schema import images, segmentation_failures, segmentation_queue, segmentation_tasks
-from spheroseg.deadletters import Filter, discard_dead_letters, list_dead_letters, retry_dead_letters
+from spheroseg.database.schema import segmentation_queue
+from spheroseg.deadletters import (
+    Filter,
+    discard_dead_letters,
+    list_dead_letters,
+    record_change,
+    retry_dead_letters,
+)
 from spheroseg.errors import BrokerAway, SpherosegError
 from spheroseg.messages import Message, Queue
 from spheroseg.metrics import queue_metrics
@@ -121,7 +132,9 @@ def queue_purge(queue: Annotated[Queue, typer.Argument(help="Name of the queue."
     async def purge(place: Place) -> int:
         async with place.engine.begin() as conn:
             here = await conn.execute(delete(segmentation_queue).where(segmentation_queue.c.queue == queue))
-        return here.rowcount + (await place.rabbit.purge(queue) if place.rabbit else 0)
+            count = here.rowcount + (await place.rabbit.purge(queue) if place.rabbit else 0)
+            await record(conn, actor(), "queue.purge", queue=str(queue), count=count)
+        return count
 
     print(f"{_ask(purge)} messages deleted from {queue}")
 
@@ -136,7 +149,8 @@ Everything = Annotated[bool, typer.Option("--all", help="All of them.")]
 def _filter(
     number: int | None, reason: str | None, worker: str | None, image: str | None, since: datetime | None
 ) -> Filter:
-    return Filter(id=number, reason=reason, worker=worker, image=image, since=since.astimezone() if since else None)
+    ids = None if number is None else (number,)
+    return Filter(ids=ids, reason=reason, worker=worker, image=image, since=since.astimezone() if since else None)
 
 
 @dlq_app.command("list")
@@ -165,58 +179,58 @@ def _listing(wanted: Filter) -> Callable[[Place], Awaitable[Any]]:
 @dlq_app.command("show")
 def dlq_show(number: Annotated[int, typer.Argument(metavar="ID", help="As `dlq list` gives it.")]) -> None:
     """One dead letter with everything that is known of it, as JSON."""
-    letters = _ask(_listing(Filter(id=number)))
+    letters = _ask(_listing(Filter(ids=(number,))))
     if not letters:
         raise SpherosegError(f"there is no dead letter {number}: `spheroseg dlq list` shows those there are")
     print_json(dict(letters[0]._mapping))
 
 
-@dlq_app.command("retry")
-def dlq_retry(
-    number: Annotated[int | None, typer.Argument(metavar="ID", help="One, or choose by the options.")] = None,
-    reason: Reason = None,
-    worker: Worker = None,
-    image: ImageName = None,
-    since: Since = None,
-    everything: Everything = False,
-    dry_run: DryRun = False,
+def _add_change(
+    name: str, meaning: str, change: Callable[..., Awaitable[int]], done: str, question: str = ""
 ) -> None:
-    """Give them another set of tries."""
-    wanted = _filter(number, reason, worker, image, since)
-    _change(wanted, everything, dry_run, retry_dead_letters, "queued again")
+    """A command that chooses dead letters and does something to them; with a `question` it asks first."""
+
+    def command(
+        number: Annotated[int | None, typer.Argument(metavar="ID", help="One, or choose by the options.")] = None,
+        reason: Reason = None,
+        worker: Worker = None,
+        image: ImageName = None,
+        since: Since = None,
+        everything: Everything = False,
+        dry_run: DryRun = False,
+        yes: Yes = not question,
+    ) -> None:
+        wanted = _filter(number, reason, worker, image, since)
+        if wanted == Filter() and not everything:
+            raise typer.BadParameter(
+                "name one by its id, choose with --reason, --worker, --image, --since, or say --all"
+            )
+        if not dry_run:
+            confirm(question, yes=yes)
+
+        async def changing(place: Place) -> int:
+            async with place.engine.begin() as conn:
+                letters = await list_dead_letters(conn, wanted, limit=1_000_000)
+                if dry_run or not letters:
+                    return len(letters)
+                count = await change(conn, letters)
+                await record_change(conn, actor(), f"dead_letters.{name}", letters, wanted, everything=everything)
+                return count
+
+        count = _ask(changing)
+        print(f"{count} would be {done}" if dry_run else f"{count} {done}")
+
+    dlq_app.command(name, help=meaning)(command)
 
 
-@dlq_app.command("discard")
-def dlq_discard(
-    number: Annotated[int | None, typer.Argument(metavar="ID", help="One, or choose by the options.")] = None,
-    reason: Reason = None,
-    worker: Worker = None,
-    image: ImageName = None,
-    since: Since = None,
-    everything: Everything = False,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-) -> None:
-    """Take them off the list. Their tasks stay failed, and everything stays on record."""
-    if not dry_run:
-        confirm("Discard these dead letters?", yes=yes)
-    wanted = _filter(number, reason, worker, image, since)
-    _change(wanted, everything, dry_run, discard_dead_letters, "discarded")
-
-
-def _change(
-    wanted: Filter, everything: bool, dry_run: bool, change: Callable[..., Awaitable[int]], done: str
-) -> None:
-    if wanted == Filter() and not everything:
-        raise typer.BadParameter("name one by its id, choose with --reason, --worker, --image, --since, or say --all")
-
-    async def changing(place: Place) -> int:
-        async with place.engine.begin() as conn:
-            letters = await list_dead_letters(conn, wanted, limit=1_000_000)
-            return len(letters) if dry_run else await change(conn, letters)
-
-    count = _ask(changing)
-    print(f"{count} would be {done}" if dry_run else f"{count} {done}")
+_add_change("retry", "Give them another set of tries.", retry_dead_letters, "queued again")
+_add_change(
+    "discard",
+    "Take them off the list. Their tasks stay failed, and everything stays on record.",
+    discard_dead_letters,
+    "discarded",
+    "Discard these dead letters?",
+)
 
 
 TaskId = Annotated[UUID, typer.Argument(metavar="TASK", help="Id of the task.")]
@@ -227,48 +241,42 @@ def task_show(task_id: TaskId, as_json: Json = False) -> None:
     """The story of a task: its state, its attempts, why they ended."""
 
     async def show(place: Place) -> dict[str, Any]:
-        t, f = segmentation_tasks, segmentation_failures
         async with reading(place.engine) as conn:
-            task = (
-                await conn.execute(
-                    select(t, images.c.name.label("image"), images.c.page)
-                    .join(images, images.c.id == t.c.image_id)
-                    .where(t.c.id == task_id)
-                )
-            ).first()
-            if task is None:
-                raise SpherosegError(f"there is no task {task_id}")
-            failures = await conn.execute(select(f).where(f.c.task_id == task_id).order_by(f.c.id))
-            return {**task._mapping, "failures": [dict(row._mapping) for row in failures]}
+            task = await read_task(conn, task_id)
+            failures = await read_failures(conn, task_id)
+        return {**task._mapping, "failures": [dict(row._mapping) for row in failures]}
 
     story = _ask(show)
     if as_json:
         print_json(story)
         return
     console = Console()
-    for name in ("image", "state", "attempt", "retry_count", "lost_count", "worker", "reason", "error", "started_at"):
+    for name in ("image", "state", "attempt", "retries", "lost_count", "worker", "reason", "error", "started_at"):
         if story[name] is not None:
             console.print(f"{name.replace('_', ' '):12} {escape(str(story[name]))}", highlight=False)
     columns = ["attempt", "cause", "reason", "error", "worker", "failed_at", "next_attempt_at", "superseded"]
-    print_rows(story["failures"], columns, as_json=False, nothing="No attempt has failed.")
+    print_rows(story["failures"], columns, as_json=False, nothing="No failed attempt is on record.")
 
 
 @task_app.command("retry")
 def task_retry(task_id: TaskId) -> None:
     """Give a failed task another set of tries."""
-    _act(task_id, retry, "queued again", "only a failed task can be tried again")
+    _act(task_id, "task.retry", retry, "queued again", "only a failed task can be tried again")
 
 
 @task_app.command("cancel")
 def task_cancel(task_id: TaskId) -> None:
     """Cancel a task that is not finished; a worker that is at it stops."""
-    _act(task_id, cancel, "cancelled", "only a task that is not finished can be cancelled")
+    _act(task_id, "task.cancel", cancel, "cancelled", "only a task that is not finished can be cancelled")
 
 
-def _act(task_id: UUID, action: Callable[..., Awaitable[list[UUID]]], done: str, otherwise: str) -> None:
+def _act(task_id: UUID, name: str, action: Callable[..., Awaitable[list[UUID]]], done: str, otherwise: str) -> None:
     async def acting(place: Place) -> list[UUID]:
         async with place.engine.begin() as conn:
-            return await action(conn, [task_id])
+            changed = await action(conn, [task_id])
+            if changed:
+                await record(conn, actor(), name, task_id=str(task_id))
+            return changed
 
     if not _ask(acting):
         raise SpherosegError(f"not changed: {otherwise}; `spheroseg task show {task_id}` tells its state")
@@ -325,6 +333,23 @@ def broker_check(as_json: Json = False) -> None:
 @broker_app.command("definitions")
 def broker_definitions(
     vhost: Annotated[str, typer.Option(help="Virtual host that the definitions are for.")] = "spheroseg",
+    user: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With this user; the password from RABBITMQ_PASSWORD, or asked for."),
+    ] = None,
 ) -> None:
-    """Print the topology as a RabbitMQ definitions file, without users."""
-    print(json.dumps(definitions(read_settings().rabbitmq_queue_type, vhost), indent=2))
+    """Print the topology as a RabbitMQ definitions file. The password of a user is in it as a salted hash."""
+    wanted = definitions(read_settings().rabbitmq_queue_type, vhost)
+    if user is not None:
+        wanted = with_user(wanted, user, _new_password(user))
+    print(json.dumps(wanted, indent=2))
+
+
+def _new_password(user: str) -> str:
+    # No option: what is in a command line, every user of the machine can read.
+    password = os.environ.get("RABBITMQ_PASSWORD", "")
+    if not password and sys.stdin.isatty():
+        password = typer.prompt(f"Password of {user}", hide_input=True, confirmation_prompt=True, err=True)
+    if not password:
+        raise SpherosegError(f"no password for {user}: set RABBITMQ_PASSWORD, or run this on a terminal to be asked")
+    return password

@@ -14,7 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database.engine import DatabaseTime, chunks
 from spheroseg.database.schema import images, project_members, projects, users
-from spheroseg.errors import Conflict, NotFound
+from spheroseg.errors import BadRequest, Conflict, NotFound
+
+# Of those that are missing, in an error.
+NAMED = 5
+READ_CHUNK = 1000
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,35 @@ async def ensure_images(conn: AsyncConnection, project_id: UUID, new: Sequence[N
         rows = await conn.execute(select(images).where(images.c.project_id == project_id, images.c.name.in_(names)))
         ids.update({(row.name, row.page, row.sha256, row.storage_key): row.id for row in rows})
     return [ids[_identity(image)] for image in new]
+
+
+async def read_images(
+    conn: AsyncConnection, project_id: UUID, image_ids: Sequence[UUID] | None = None
+) -> dict[UUID, NewImage]:
+    """Images of a project by their id: those asked for, in that order, or all, in the order of their names.
+
+    Raises BadRequest, naming some, where the project has not all that were asked for.
+    """
+    i = images
+    query = select(i.c.id, i.c.name, i.c.storage_key, i.c.sha256, i.c.page).where(i.c.project_id == project_id)
+    found: dict[UUID, NewImage] = {}
+    if image_ids is None:
+        rows = await conn.stream(query.order_by(i.c.name, i.c.page, i.c.id))
+        # Piece by piece, so that a process with other things to do is never busy for long.
+        async for some in rows.partitions(READ_CHUNK):
+            found.update({row.id: _image(row) for row in some})
+        return found
+    wanted = list(dict.fromkeys(image_ids))
+    for chunk in chunks(wanted, READ_CHUNK):
+        found.update({row.id: _image(row) for row in await conn.execute(query.where(i.c.id.in_(chunk)))})
+    if missing := [image_id for image_id in wanted if image_id not in found]:
+        named = ", ".join(map(str, missing[:NAMED])) + (" …" if len(missing) > NAMED else "")
+        raise BadRequest(f"the project has no such image, {len(missing)} of {len(wanted)}: {named}")
+    return {image_id: found[image_id] for image_id in wanted}
+
+
+def _image(row: Any) -> NewImage:
+    return NewImage(row.name, row.storage_key, row.sha256, row.page)
 
 
 def _identity(image: NewImage) -> tuple[str, int, str, str]:

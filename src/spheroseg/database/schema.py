@@ -258,6 +258,9 @@ Index(
     postgresql_where=text("NOT superseded"),
 )
 
+# The columns of segmentation_tasks that revision 010 brings.
+MESSAGE_QUEUE_COLUMNS = frozenset({"message_queue_id", "retry_count", "processing_time_ms"})
+
 # Revision 010.
 segmentation_failures = Table(
     "segmentation_failures",

@@ -5,12 +5,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, insert, literal_column, or_, select, update
+from sqlalchemy import bindparam, func, insert, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database.engine import DatabaseTime, chunks, has_message_queue_tables, message_queue_columns
 from spheroseg.database.queue import holds
 from spheroseg.database.schema import (
+    MESSAGE_QUEUE_COLUMNS,
     images,
     segmentation_batches,
     segmentation_failures,
@@ -22,7 +23,7 @@ from spheroseg.tasks import STEPS, UNFINISHED, Attempt, Cause, Decision, TaskSta
 t = segmentation_tasks
 
 # Retries used up in the present set of tries.
-RETRIES = (t.c.attempt - t.c.first_attempt - t.c.lost_count).label("retries")
+RETRIES = t.c.attempt - t.c.first_attempt - t.c.lost_count
 
 
 async def transition(
@@ -89,6 +90,15 @@ async def transition_all(
     return sorted(changed)
 
 
+async def name_messages(conn: AsyncConnection, ids: Mapping[UUID, str]) -> None:
+    """Write down the ids of the tasks' new messages, where there is a column for them."""
+    if ids and has_message_queue_tables(conn):
+        await conn.execute(
+            update(t).where(t.c.id == bindparam("task")).values(message_queue_id=bindparam("message")),
+            [{"task": task_id, "message": message_id} for task_id, message_id in ids.items()],
+        )
+
+
 async def lease_task(conn: AsyncConnection, task_id: UUID, seconds: float) -> None:
     """For `seconds` from now the task's worker may report without any queue holding the task."""
     await conn.execute(update(t).where(t.c.id == task_id).values(lease_until=DatabaseTime(seconds)))
@@ -103,10 +113,29 @@ async def read_leased(conn: AsyncConnection, task_ids: Collection[UUID]) -> set[
     return found
 
 
+async def read_all_leased(conn: AsyncConnection, limit: int) -> Sequence[Any]:
+    """Up to `limit` tasks in the hands of workers that are known only through RabbitMQ."""
+    rows = await conn.execute(
+        select(t.c.id, t.c.attempt)
+        .where(t.c.state == literal_column(f"'{TaskState.PROCESSING}'"), t.c.lease_until.is_not(None))
+        .order_by(t.c.id)
+        .limit(limit)
+        .with_for_update()
+    )
+    return rows.all()
+
+
+def task_columns(conn: AsyncConnection) -> list[Any]:
+    """What can be read of a task at the database's revision. `retry_count` always can: other columns tell it too."""
+    if has_message_queue_tables(conn):
+        return [*t.c]
+    return [*(column for column in t.c if column.name not in MESSAGE_QUEUE_COLUMNS), RETRIES.label("retry_count")]
+
+
 async def read_attempts(conn: AsyncConnection, task_ids: Collection[UUID]) -> dict[UUID, tuple[TaskState, Attempt]]:
     """Where the tasks stand; those that do not exist are missing."""
     rows = await conn.execute(
-        select(t.c.id, t.c.state, t.c.attempt, RETRIES, t.c.lost_count).where(t.c.id.in_(task_ids))
+        select(t.c.id, t.c.state, t.c.attempt, RETRIES.label("retries"), t.c.lost_count).where(t.c.id.in_(task_ids))
     )
     return {row.id: (TaskState(row.state), Attempt(row.attempt, row.retries, row.lost_count)) for row in rows}
 

@@ -7,6 +7,10 @@ from typing import Any
 
 from spheroseg.segmentation.measure import DIMENSIONS
 
+# Of text that a spreadsheet would work out instead of showing it.
+FORMULA_SIGNS = ("=", "+", "-", "@")
+AFTER_MEASUREMENTS = ("qc_flags", "pixel_size_um", "pixel_size_source", "model", "model_sha256", "metrics_version")
+
 _POWERS = {1: "", 2: "2", 3: "3"}
 
 
@@ -20,15 +24,7 @@ def object_rows(image: Mapping[str, Any], result: Mapping[str, Any]) -> list[dic
     rows = []
     for number, found in enumerate(result["objects"], start=1):
         row: dict[str, Any] = {**image, "object": number, "n_objects": len(result["objects"])}
-        measured = found["measurements"]
-        row |= {_column(name, "px"): _rounded(value) for name, value in measured.items()}
-        if pixel_size:
-            um = pixel_size["um"]
-            row |= {
-                _column(name, "um"): _rounded(value * um ** DIMENSIONS[name])
-                for name, value in measured.items()
-                if DIMENSIONS[name]
-            }
+        row |= with_units(found["measurements"], pixel_size["um"] if pixel_size else None)
         row |= {
             "qc_flags": ";".join([*result["flags"], *found["flags"]]),
             "pixel_size_um": pixel_size["um"] if pixel_size else None,
@@ -42,13 +38,55 @@ def object_rows(image: Mapping[str, Any], result: Mapping[str, Any]) -> list[dic
     return rows
 
 
+def with_units(measurements: Mapping[str, Any], um: float | None) -> dict[str, Any]:
+    """Measurements in px under names with their unit; where a pixel has a size (µm), in µm too."""
+    values = {_column(name, "px"): _rounded(value) for name, value in measurements.items()}
+    if um:
+        values |= {
+            _column(name, "um"): _rounded(value * um ** DIMENSIONS[name])
+            for name, value in measurements.items()
+            if DIMENSIONS[name]
+        }
+    return values
+
+
+def all_columns(leading: Sequence[str], parameters: Iterable[str]) -> list[str]:
+    """Every column that `object_rows` can give, so that a table can begin before its last row is known."""
+    return [
+        *leading,
+        "object",
+        "n_objects",
+        *with_units(dict.fromkeys(DIMENSIONS, 0.0), 1.0),
+        *AFTER_MEASUREMENTS,
+        *(f"used_{name}" for name in parameters),
+    ]
+
+
 def encode_csv(rows: Sequence[Mapping[str, Any]], *, leading: Sequence[str]) -> bytes:
     """UTF-8 CSV with a header. `leading` are the columns that are there even without a row."""
+    columns = _columns(rows, leading)
+    return encode_csv_header(columns) + encode_csv_rows(rows, columns)
+
+
+def encode_csv_header(columns: Sequence[str]) -> bytes:
+    return encode_csv_rows([dict(zip(columns, columns, strict=True))], columns)
+
+
+def encode_csv_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
+    """Lines without a header; a column that a row has not is left empty."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=_columns(rows, leading), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.DictWriter(buffer, fieldnames=columns, lineterminator="\n")
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return buffer.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    # Python's csv leaves a lone CR unquoted, and readers take it for the end of the line.
+    value = value.replace("\r", " ")
+    # A spreadsheet takes such text for a formula, and so a file name for a command.
+    return f"'{value}" if value.lstrip().startswith(FORMULA_SIGNS) else value
 
 
 def _columns(rows: Iterable[Mapping[str, Any]], leading: Sequence[str]) -> list[str]:

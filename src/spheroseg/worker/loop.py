@@ -136,9 +136,12 @@ class WorkerOptions:
     status_file: Path | None = None
 
 
-async def work(broker: Broker, options: WorkerOptions, stopping: asyncio.Event) -> None:
-    """Run all slots until `stopping` is set and every running task is finished or handed back."""
-    status = Status(options.name)
+async def work(broker: Broker, options: WorkerOptions, stopping: asyncio.Event, status: Status | None = None) -> None:
+    """Run all slots until `stopping` is set and every running task is finished or handed back.
+
+    status: where the slots say what they do, for who wants to look.
+    """
+    status = status or Status(options.name)
     async with asyncio.TaskGroup() as group:
         for number in range(options.slots):
             name = f"{options.name}/{number}"
@@ -217,7 +220,7 @@ class Slot:
         try:
             task = decode_task(delivery.message)
         except BadMessage as error:
-            log.error("unreadable task rejected", worker=self.name, message_id=delivery.message.id, error=str(error))
+            self._about_message(delivery.message).error("unreadable task rejected", error=str(error))
             await self._settle(consumer.reject, delivery)
             return
         bound = log.bind(worker=self.name, task_id=str(task.task_id), attempt=task.attempt)
@@ -280,6 +283,9 @@ class Slot:
         await self.stopping.wait()
         await asyncio.sleep(self.options.grace)
 
+    def _about_message(self, message: Message) -> Any:
+        return log.bind(worker=self.name, message_id=message.id, **message.about())
+
     def _about(self, task: TaskNew) -> dict[str, Any]:
         return {"task_id": task.task_id, "attempt": task.attempt, "worker": self.name}
 
@@ -304,7 +310,7 @@ class Slot:
                 await self.broker.publish([message])
                 return
             except BrokerAway as error:
-                log.warning("report waits for the queue", worker=self.name, message_id=message.id, error=str(error))
+                self._about_message(message).warning("report waits for the queue", error=str(error))
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
             pause = min(10.0, pause * 2)
 
@@ -313,7 +319,7 @@ class Slot:
         try:
             await settle([delivery])
         except BrokerAway as error:
-            log.warning("not settled", worker=self.name, message_id=delivery.message.id, error=str(error))
+            self._about_message(delivery.message).warning("not settled", error=str(error))
 
 
 async def _until(event: asyncio.Event, seconds: float) -> None:

@@ -29,11 +29,15 @@ class Status:
 
 @dataclass(frozen=True)
 class Readiness:
-    """`reason` says why a worker is not ready; `status` is what the file says, if there is one."""
+    """`reason` says why a worker is not ready; `status` is what the file says, if there is one.
+
+    is_fresh: the worker has said so a moment ago.
+    """
 
     ready: bool
     reason: str
     status: dict[str, Any] | None
+    is_fresh: bool = True
 
 
 def read_readiness(path: Path) -> Readiness:
@@ -41,10 +45,10 @@ def read_readiness(path: Path) -> Readiness:
     try:
         status = json.loads(path.read_text())
     except FileNotFoundError:
-        return Readiness(False, "no worker has started here", None)
+        return Readiness(False, "no worker has started here", None, is_fresh=False)
     age = time.time() - status["written_at"]
     if age > STALE_SECONDS:
-        return Readiness(False, f"the worker has been silent for {age:.0f} s", status)
+        return Readiness(False, f"the worker has been silent for {age:.0f} s", status, is_fresh=False)
     idle = {name: state for name, state in status["slots"].items() if state not in ("idle", "busy")}
     if idle or not status["slots"]:
         states = ", ".join(f"{name} is {state}" for name, state in idle.items()) or "the worker has no slot yet"

@@ -3,9 +3,9 @@
 Revision ID: 010
 Revises: 009
 
-On PostgreSQL no writer waits long: columns come without a rewrite of the table, under a lock that gives up after 5 s,
-and what a column can tell of the past is filled in afterwards, from rows that nobody changes any more. The way back
-keeps the failures under another name, and the way forward finds them again.
+On PostgreSQL no writer waits long: columns come and go without a rewrite of the table, under locks that are asked for
+again and again for 5 s, a moment each time, and what the columns can tell of the past is filled in afterwards, some
+rows at a time. The way back keeps the failures under another name, and the way forward finds them again.
 """
 
 import sqlalchemy as sa
@@ -20,13 +20,12 @@ DOCUMENT = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 KEY = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 KEPT = "segmentation_failures_kept"
-PATIENCE = "SET LOCAL lock_timeout = '5s'"
 
 
 def upgrade() -> None:
     is_postgresql = op.get_context().dialect.name == "postgresql"
     if is_postgresql:
-        op.execute(PATIENCE)
+        _lock("segmentation_tasks")
         op.execute(f"ALTER TABLE IF EXISTS {KEPT} RENAME TO segmentation_failures")
     elif sa.inspect(op.get_bind()).has_table(KEPT):
         op.rename_table(KEPT, "segmentation_failures")
@@ -62,31 +61,68 @@ def upgrade() -> None:
     ):
         op.add_column("segmentation_tasks", column, if_not_exists=is_postgresql or None)
     if is_postgresql:
+        # Should it end in the middle, the revision is still 009, and everything can be done once more.
         with op.get_context().autocommit_block():
             op.execute(FILL_IN_POSTGRESQL)
     else:
         op.execute(FILL_IN_SQLITE)
 
 
-# A transaction of its own for every 10,000 tasks, so that no writer waits for all of them.
+def downgrade() -> None:
+    if op.get_context().dialect.name == "postgresql":
+        # In the order in which the program comes to them.
+        _lock("segmentation_tasks, segmentation_failures")
+    op.rename_table("segmentation_failures", KEPT)
+    for column in ("processing_time_ms", "retry_count", "message_queue_id"):
+        op.drop_column("segmentation_tasks", column)
+
+
+def _lock(tables: str) -> None:
+    """Lock out everybody for the rest of the transaction.
+
+    Whoever waits for such a lock makes all others wait behind it. So it is asked for only for a moment, with pauses,
+    and once at the end for longer than the second after which PostgreSQL makes way by stopping its own vacuum.
+    """
+    op.execute(
+        f"""
+DO $$
+BEGIN
+    FOR turn IN 1..17 LOOP
+        PERFORM set_config('lock_timeout', CASE WHEN turn < 17 THEN '100ms' ELSE '1600ms' END, true);
+        BEGIN
+            LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE;
+            RETURN;
+        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+            PERFORM pg_sleep(0.1);
+        END;
+    END LOOP;
+    RAISE lock_not_available USING MESSAGE = 'a long transaction keeps the tables busy, and nothing was changed\\:'
+        ' wait for it to end, then do the same again';
+END
+$$
+"""
+    )
+
+
+# A transaction of its own for every 2,000 tasks, so that no writer waits for all of them. They are locked in the
+# order of their ids, as the program does, so that the two never wait for each other.
 FILL_IN_POSTGRESQL = r"""
 DO $$
 DECLARE
     chunk uuid[];
-    last uuid;
+    last uuid \:= '00000000-0000-0000-0000-000000000000';
 BEGIN
     LOOP
         SELECT array_agg(id ORDER BY id) INTO chunk FROM (
-            SELECT id FROM segmentation_tasks
-            WHERE message_queue_id IS NULL AND attempt > 0 AND (last IS NULL OR id > last)
-            ORDER BY id LIMIT 10000
+            SELECT id FROM segmentation_tasks WHERE attempt > 0 AND id > last
+            ORDER BY id LIMIT 2000 FOR NO KEY UPDATE
         ) AS next;
         EXIT WHEN chunk IS NULL;
         UPDATE segmentation_tasks SET
             message_queue_id = concat(id, '\:', attempt, '\:task.new'),
             retry_count = attempt - first_attempt - lost_count,
             processing_time_ms = CASE WHEN state = 'completed'
-                THEN round(extract(epoch FROM finished_at - started_at) * 1000) END
+                THEN greatest(0, round(extract(epoch FROM finished_at - started_at) * 1000)) END
         WHERE id = ANY (chunk);
         last \:= chunk[array_length(chunk, 1)];
         COMMIT;
@@ -95,20 +131,15 @@ END
 $$
 """
 
-FILL_IN_SQLITE = r"""
+# Moments are kept there as 2026-11-24 08:00:00.123456.
+_MICROSECONDS = "(strftime('%s', substr({0}, 1, 19)) * 1000000 + substr({0}, 21, 6))"
+FILL_IN_SQLITE = rf"""
 UPDATE segmentation_tasks SET
     message_queue_id = substr(id, 1, 8) || '-' || substr(id, 9, 4) || '-' || substr(id, 13, 4) || '-'
         || substr(id, 17, 4) || '-' || substr(id, 21) || '\:' || attempt || '\:task.new',
     retry_count = attempt - first_attempt - lost_count,
-    processing_time_ms = CASE WHEN state = 'completed'
-        THEN CAST(round((julianday(finished_at) - julianday(started_at)) * 86400000) AS INTEGER) END
+    processing_time_ms = CASE WHEN state = 'completed' THEN max(
+        0, ({_MICROSECONDS.format("finished_at")} - {_MICROSECONDS.format("started_at")} + 500) / 1000
+    ) END
 WHERE attempt > 0
-"""
-
-
-def downgrade() -> None:
-    if op.get_context().dialect.name == "postgresql":
-        op.execute(PATIENCE)
-    op.rename_table("segmentation_failures", KEPT)
-    for column in ("processing_time_ms", "retry_count", "message_queue_id"):
-        op.drop_column("segmentation_tasks", column)
+"""  # noqa: S608 (our own columns)

@@ -1,0 +1,251 @@
+"""What batches, tasks and results look like to a client. Ids are UUIDs, times ISO 8601 with a zone."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from spheroseg.database.line import Place
+from spheroseg.export.tables import with_units
+from spheroseg.tasks import FINISHED, BatchState, TaskState, batch_state
+
+AHEAD = "Messages that go before the next one of it; null where nothing waits in line, as when it is delayed."
+CAPPED = "True: there are more ahead, and nobody has counted them."
+EXPECTED = "Seconds until it is finished, at the pace of the last five minutes; null where nothing is known."
+PAGE = "Of the file, counted from 0; results.csv, for people, counts from 1."
+
+
+class WebhookOut(BaseModel):
+    """The call when the batch has finished. state: waiting, delivered or failed; status: of the last answer."""
+
+    url: str
+    state: str
+    attempts: int
+    status: int | None
+    error: str | None
+    next_attempt_at: datetime | None
+    delivered_at: datetime | None
+
+
+class BatchSummary(BaseModel):
+    """A batch and how far it is: `finished` of `total`, whatever the end; `failed` of those.
+
+    Its state follows from its tasks: queued (nothing has begun), processing, and once all are finished: completed
+    (all that was not cancelled), completed_with_errors, failed (none completed) or cancelled (all were).
+    """
+
+    id: UUID
+    project_id: UUID
+    created_at: datetime
+    user: str = Field(description="Who asked for it.")
+    state: BatchState
+    total: int
+    finished: int
+    failed: int
+    counts: dict[TaskState, int] = Field(description="Tasks in each state.")
+    priority: int
+    model: str
+    model_sha256: str | None
+    parameters: dict[str, Any]
+    pixel_size_um: float | None = Field(description="µm per pixel, for all images; null: what each file says.")
+    webhook: WebhookOut | None
+
+
+class BatchOut(BatchSummary):
+    """A batch, how far it is, and its place in line."""
+
+    ahead: int | None = Field(description=AHEAD)
+    ahead_is_capped: bool = Field(description=CAPPED)
+    expected_seconds: float | None = Field(description=EXPECTED)
+
+
+class TaskOut(BaseModel):
+    """One image of a batch. `attempt` counts every try, `retries` and `losses` those of the present set of tries.
+
+    `reason` is a code and `error` a sentence: of the last attempt that did not finish. `version` grows with every
+    change.
+    """
+
+    id: UUID
+    batch_id: UUID
+    image_id: UUID
+    image: str = Field(description="Name of the image.")
+    page: int = Field(description=PAGE)
+    state: TaskState
+    attempt: int
+    retries: int
+    losses: int
+    reason: str | None
+    error: str | None
+    worker: str | None
+    version: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    ahead: int | None = Field(description=AHEAD)
+    ahead_is_capped: bool = Field(description=CAPPED)
+
+
+class AttemptOut(BaseModel):
+    """An attempt that did not finish. cause: failed, lost (its worker vanished), undelivered or handed_back.
+
+    superseded: it came late and changed nothing.
+    """
+
+    attempt: int | None
+    cause: str
+    reason: str
+    error: str
+    worker: str | None
+    started_at: datetime | None
+    failed_at: datetime
+    next_attempt: int | None
+    next_attempt_at: datetime | None
+    superseded: bool
+
+
+class TaskStory(TaskOut):
+    """A task and everything that happened to it."""
+
+    project_id: UUID
+    expected_seconds: float | None = Field(description=EXPECTED)
+    failures: list[AttemptOut] = Field(description="Attempts that did not finish, the oldest first.")
+    has_history: bool = Field(
+        description="False where the database keeps no failures (revision 009): then there is only the last reason."
+    )
+
+
+class ObjectOut(BaseModel):
+    """One spheroid: its outline in px, x to the right, y down, from the outer corner of the top-left pixel.
+
+    measurements: their names end in the unit, as in results.csv; those in µm are there if the pixel size is known.
+    """
+
+    object: int = Field(description="As in the mask and on the overlay, from 1.")
+    outer: list[tuple[float, float]]
+    holes: list[list[tuple[float, float]]]
+    flags: list[str]
+    measurements: dict[str, float]
+
+
+class FileOut(BaseModel):
+    url: str
+    sha256: str
+
+
+class ResultOut(BaseModel):
+    """What was found in one image, and how: model, the parameters that were used, pixel size and its source.
+
+    No object is an empty list and the flag no_object_found, never a zero.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    task_id: UUID
+    image_id: UUID
+    image: str
+    page: int = Field(description=PAGE)
+    attempt: int
+    worker: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    image_sha256: str
+    width: int
+    height: int
+    pixel_size: dict[str, Any] | None = Field(description="um, and source: option, OME-XML or ImageJ.")
+    flags: list[str]
+    objects: list[ObjectOut]
+    model: dict[str, str] = Field(description="name, version, sha256.")
+    parameters: dict[str, Any] = Field(description="Those used for this image.")
+    metrics_version: str
+    versions: dict[str, str]
+    durations_ms: dict[str, float]
+    mask: FileOut
+    overlay: FileOut
+
+
+class ResultPage(BaseModel):
+    """next_cursor: for the next page; null on the last one."""
+
+    items: list[ResultOut]
+    next_cursor: str | None
+
+
+class Changed(BaseModel):
+    """The tasks that were changed."""
+
+    count: int
+    task_ids: list[UUID]
+
+
+def batch_summary(row: Any, counts: Mapping[TaskState, int]) -> dict[str, Any]:
+    """Fields of a BatchSummary, from a row of `database.batches` and its tasks by state."""
+    webhook = None
+    if row.url is not None:
+        webhook = WebhookOut(
+            url=row.url,
+            state=row.state,
+            attempts=row.attempts,
+            status=row.status,
+            error=row.error,
+            next_attempt_at=row.next_attempt_at if row.state == "waiting" else None,
+            delivered_at=row.delivered_at,
+        )
+    return {
+        "id": row.id,
+        "project_id": row.project_id,
+        "created_at": row.created_at,
+        "user": row.user,
+        "state": batch_state(counts),
+        "total": sum(counts.values()),
+        "finished": sum(counts[state] for state in FINISHED),
+        "failed": counts[TaskState.FAILED],
+        "counts": dict(counts),
+        "priority": row.priority,
+        "model": row.model,
+        "model_sha256": row.model_sha256,
+        "parameters": row.parameters,
+        "pixel_size_um": row.pixel_size_um,
+        "webhook": webhook,
+    }
+
+
+def task_fields(row: Any, place: Place | None) -> dict[str, Any]:
+    """Fields of a TaskOut, from a row of `database.batches`."""
+    fields = {name: value for name, value in row._mapping.items() if name != "lost_count"}
+    return {
+        **fields,
+        "losses": row.lost_count,
+        "ahead": place.ahead if place else None,
+        "ahead_is_capped": place.is_capped if place else False,
+    }
+
+
+def result_fields(row: Any) -> dict[str, Any]:
+    """Fields of a ResultOut, from a row of `database.batches`, ready for JSON."""
+    result = row.result
+    um = (result.get("pixel_size") or {}).get("um")
+    files = {
+        kind: {"url": f"/api/segmentation/tasks/{row.task_id}/{kind}", "sha256": result[kind]["sha256"]}
+        for kind in ("mask", "overlay")
+        if kind in result
+    }
+    objects = [
+        {"object": number, **found, "measurements": with_units(found["measurements"], um)}
+        for number, found in enumerate(result.get("objects", []), start=1)
+    ]
+    return {
+        "task_id": str(row.task_id),
+        "image_id": str(row.image_id),
+        "image": row.image,
+        "page": row.page,
+        "attempt": row.attempt,
+        "worker": row.worker,
+        "started_at": row.started_at.isoformat() if row.started_at else None,
+        "finished_at": row.finished_at.isoformat() if row.finished_at else None,
+        **result,
+        **files,
+        "objects": objects,
+    }

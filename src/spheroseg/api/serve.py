@@ -1,0 +1,111 @@
+"""The backend as a process: HTTP, and beside it what the settings ask for of collect, relay and workers."""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+
+from spheroseg.api.app import create_app
+from spheroseg.database.accounts import add_user, create_token, list_users, read_bearer
+from spheroseg.errors import BadSettings
+from spheroseg.heartbeat import heartbeat
+from spheroseg.services import Place, open_place, serve_collect, serve_relay, serve_worker
+from spheroseg.settings import Settings
+
+log = structlog.get_logger()
+
+# Running answers get this long; then the connections are cut, and clients ask again.
+GOODBYE_SECONDS = 10
+# A client asks for what it wants to watch, no more.
+MOST_HEARD = 64 * 1024
+FIRST_USER = "admin"
+FIRST_TOKEN = "serve"  # noqa: S105 (the name of a token)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, announce: Callable[[], None], config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._announce()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # They are for the whole process, and somebody has them already.
+        yield
+
+
+async def serve_backend(
+    settings: Settings, stopping: asyncio.Event, announce: Callable[[str, str | None], None]
+) -> None:
+    """Serve until `stopping` is set. `announce` gets the address and, in development, a token for it.
+
+    Raises BadSettings where the secrets are weak in production, or the port is taken.
+    """
+    settings.refuse_weak_secrets()
+    async with open_place(settings) as place, heartbeat(place.engine, "backend"), asyncio.TaskGroup() as group:
+        token = None if settings.in_production else await first_token(place)
+        server = _Server(
+            lambda: announce(f"http://{settings.backend_host}:{settings.backend_port}", token),
+            uvicorn.Config(
+                create_app(place),
+                host=settings.backend_host,
+                port=settings.backend_port,
+                log_config=None,
+                ws="websockets-sansio",
+                ws_max_size=MOST_HEARD,
+                timeout_graceful_shutdown=GOODBYE_SECONDS,
+                proxy_headers=False,
+            ),
+        )
+        group.create_task(_serve_http(server, settings))
+        if settings.serve_collect:
+            group.create_task(serve_collect(settings, stopping))
+        if settings.serve_relay and settings.enable_message_queue:
+            group.create_task(serve_relay(settings, stopping))
+        if settings.works_on_tasks:
+            group.create_task(serve_worker(settings, stopping))
+        await stopping.wait()
+        server.should_exit = True
+
+
+async def _serve_http(server: uvicorn.Server, settings: Settings) -> None:
+    try:
+        await server.serve()
+    except SystemExit:
+        raise BadSettings(
+            f"cannot listen on {settings.backend_host}:{settings.backend_port}: another program may have it; "
+            "set BACKEND_PORT to a free one"
+        ) from None
+
+
+async def first_token(place: Place) -> str | None:
+    """The token of the first administrator, from its file in the data folder; made where there are no users yet.
+
+    None where there are users and the file is missing or no longer valid.
+    """
+    file = place.settings.spheroseg_data_dir.expanduser() / "token"
+    async with place.engine.begin() as conn:
+        if file.exists() and await read_bearer(conn, file.read_text().strip()):
+            return file.read_text().strip()
+        if await list_users(conn):
+            return None
+        admin = await add_user(conn, FIRST_USER, role="admin")
+        token, _ = await create_token(conn, admin.id, FIRST_TOKEN)
+        _write_secret(file, token)
+    return token
+
+
+def _write_secret(file: Path, secret: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+        opened.write(f"{secret}\n")

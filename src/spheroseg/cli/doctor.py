@@ -1,0 +1,87 @@
+"""`spheroseg doctor`: what is wrong at this site, and what to do."""
+
+import asyncio
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from spheroseg.cli.output import Json, print_json
+from spheroseg.doctor import Finding, Verdict, examine
+from spheroseg.logs import log_to
+
+COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red", Verdict.SKIPPED: "dim"}
+
+
+def doctor(as_json: Json = False) -> None:
+    """Look at everything that this site needs, and say what is wrong and what to do. Nothing is changed.
+
+    Settings, database, processes, storage, model, RabbitMQ, queues, policies, clocks.
+
+    Exit code: 0 nothing is a problem, 1 something is.
+    """
+    # What the checks meet is told by their findings.
+    log_to(sys.stderr, logging.CRITICAL)
+    console = Console()
+    if as_json or not console.is_terminal:
+        findings = asyncio.run(examine())
+    else:
+        with console.status("Looking …"):
+            findings = asyncio.run(examine())
+    if as_json:
+        print_json(_plain(findings))
+    else:
+        _show(console, findings)
+    if any(finding.verdict == Verdict.PROBLEM for finding in findings):
+        raise typer.Exit(1)
+
+
+def _plain(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+    return [
+        {"check": found.check, "verdict": found.verdict, "what": found.what, "what_to_do": found.step or None}
+        for found in findings
+    ]
+
+
+def _show(console: Console, findings: list[Finding]) -> None:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(max_width=max(8, console.width // 4), overflow="fold")
+    table.add_column(overflow="fold", ratio=1)
+    lines = list(_gathered(findings))
+    next_steps = [*(found.step for _, found in lines[1:]), ""]
+    for (names, found), next_step in zip(lines, next_steps, strict=True):
+        colour = COLOURS[found.verdict]
+        quiet = "dim" if found.verdict == Verdict.SKIPPED else ""
+        name, others = names[0], f"[dim] (so too {', '.join(names[1:])})[/]" if names[1:] else ""
+        table.add_row(f"[{colour}]{found.verdict}[/]", escape(name), escape(found.what) + others, style=quiet)
+        # The same advice is given once, below the last line that it is for.
+        if found.step and found.step != next_step:
+            table.add_row("", "", f"[cyan]→[/] {escape(found.step)}", style=quiet)
+    console.print(table, highlight=False)
+    counts = Counter(found.verdict for found in findings)
+    words = [
+        _count(counts[Verdict.PROBLEM], "problem"),
+        _count(counts[Verdict.WARNING], "warning"),
+        f"{counts[Verdict.OK]} ok",
+        f"{counts[Verdict.SKIPPED]} skipped" if counts[Verdict.SKIPPED] else "",
+    ]
+    console.print("\n" + ", ".join(filter(None, words)), highlight=False)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number or 'no'} {word}{'' if number == 1 else 's'}"
+
+
+def _gathered(findings: Iterable[Finding]) -> Iterator[tuple[list[str], Finding]]:
+    """One line for what was skipped for the same reason."""
+    for _, group in groupby(findings, lambda found: (found.verdict, found.what)):
+        same = list(group)
+        yield list(dict.fromkeys(found.check for found in same)), same[0]

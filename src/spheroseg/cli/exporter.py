@@ -1,0 +1,18 @@
+"""`spheroseg exporter`."""
+
+from functools import partial
+
+from spheroseg.cli.web import serve_http
+from spheroseg.logs import log_to
+from spheroseg.settings import read_settings
+
+
+def exporter() -> None:
+    """Answer Prometheus over HTTP until stopped: /metrics, /health."""
+    settings = read_settings()
+    from spheroseg.api.exporter import create_exporter_app
+    from spheroseg.exporter import open_exporter
+
+    log_to()
+    app = create_exporter_app(partial(open_exporter, settings))
+    serve_http(app, settings.exporter_host, settings.exporter_port)

@@ -1,0 +1,339 @@
+"""`spheroseg doctor` on settings, database, storage and model: each fault is caused, and recognised."""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from spheroseg.collect import apply_dead_letter, apply_reports
+from spheroseg.database import revisions
+from spheroseg.database.components import tell
+from spheroseg.database.engine import open_engine
+from spheroseg.doctor import CHAINS, Finding, examine, machine
+from spheroseg.doctor.findings import Check, Site, ok
+from spheroseg.errors import BadSettings
+from spheroseg.messages import Message, TaskFailed
+from spheroseg.settings import Settings
+from spheroseg.tasks import RetryPolicy
+
+from .conftest import Postgres, empty_database, eventually, execute, free_port
+from .diagnosis import expect, expect_nothing_wrong, is_told, look
+from .lab import submit_images
+
+
+def doctor(*arguments: str, code: int, cwd: Path, **env: str) -> str:
+    """The command, as a person starts it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "spheroseg.cli", "doctor", *arguments],
+        env={**os.environ, "COLUMNS": "100", "SPHEROSEG_DATA_DIR": str(cwd / "data"), **env},
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert not done.stderr
+    return done.stdout
+
+
+def test_on_a_fresh_machine_nothing_is_wrong_and_nothing_is_made(tmp_path: Path) -> None:
+    said = doctor(code=0, cwd=tmp_path)
+    assert "no problems, no warnings" in said
+    assert "will be made by the first command" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_that_cannot_be_read_are_findings_and_so_is_json(tmp_path: Path) -> None:
+    found = json.loads(doctor("--json", code=1, cwd=tmp_path, TASK_MAX_RETRIES="-1", BACKEND_PORT="x"))
+    problems = [finding for finding in found if finding["verdict"] == "problem"]
+    assert [finding["check"] for finding in problems] == ["settings", "settings"]
+    assert "TASK_MAX_RETRIES" in problems[0]["what"]
+    assert "spheroseg settings" in problems[0]["what_to_do"]
+    assert {finding["verdict"] for finding in found} == {"problem", "skipped"}
+
+
+async def test_a_check_that_fails_or_hangs_is_a_finding_and_stops_no_other() -> None:
+    async def fails(_: Site) -> AsyncIterator[Finding]:
+        yield ok("fails", "so far")
+        raise KeyError("surprise")
+
+    async def hangs(_: Site) -> AsyncIterator[Finding]:
+        await asyncio.sleep(3600)
+        yield ok("hangs", "never")
+
+    async def cancels(_: Site) -> AsyncIterator[Finding]:
+        yield ok("cancels", "so far")
+        raise asyncio.CancelledError
+
+    async def works(_: Site) -> AsyncIterator[Finding]:
+        yield ok("works", "fine")
+
+    chains = [
+        [Check("fails", fails), Check("behind", works)],
+        [Check("hangs", hangs, limit=0.1)],
+        [Check("cancels", cancels)],
+        [Check("works", works)],
+    ]
+    found = await examine(lambda: Settings(_env_file=None), chains=chains)
+    expect(found, "ok", "so far")
+    expect(found, "problem", "KeyError: 'surprise'")
+    expect(found, "problem", "no answer within 0.1 s")
+    expect(found, "problem", "CancelledError")
+    expect(found, "ok", "fine")
+    assert next(finding for finding in found if finding.check == "behind").verdict == "skipped"
+
+
+async def test_every_weak_secret_is_named_in_production() -> None:
+    found = await look(
+        "secrets",
+        spheroseg_env="production",
+        secret_key="short",  # noqa: S106
+        enable_message_queue=True,
+        database_url="postgresql://postgres@db/spheroseg",
+    )
+    expect(found, "problem", "SECRET_KEY", "openssl rand -hex 32")
+    expect(found, "problem", "RABBITMQ_URL has no password")
+    expect(found, "problem", "DATABASE_URL has no password", "its own")
+    found = await look("secrets", spheroseg_env="production", secret_key="x" * 40)
+    expect_nothing_wrong(found)
+
+
+async def test_settings_are_read_by_whoever_calls() -> None:
+    def refuse() -> Settings:
+        raise BadSettings("no settings at all")
+
+    found = await examine(refuse)
+    expect(found, "problem", "no settings at all")
+    assert len(found) == 1 + sum(len(chain) for chain in CHAINS)
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """Something that takes connections and never says a word."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield listening.getsockname()[1]
+
+
+async def test_storage_that_cannot_be_used_is_told(
+    tmp_path: Path, silent_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expect(await look("storage", storage_url=str(tmp_path / "nowhere")), "problem", "does not exist", "STORAGE_URL")
+    (tmp_path / "file").write_text("")
+    expect(await look("storage", storage_url=str(tmp_path / "file")), "problem", "is a file, not a folder")
+    # Forbidden even to root.
+    expect(await look("storage", storage_url="/sys"), "problem", "/sys cannot be written to", "ls -ld")
+    folder = tmp_path / "storage"
+    folder.mkdir()
+    expect(await look("storage", storage_url=str(folder)), "ok", "written, read back and deleted", "free")
+    assert list(folder.iterdir()) == []
+    expect(await look("storage", storage_url="memory://doctor"), "ok", "written, read back and deleted")
+    expect(await look("storage", storage_url="nonsense://x"), "problem", "nonsense://x cannot be written to")
+    expect(await look("storage", storage_url=f"ftp://127.0.0.1:{free_port()}/x"), "problem", "cannot be written to")
+    monkeypatch.setattr(machine, "LITTLE_BYTES", 1 << 60)
+    expect(await look("storage", storage_url=str(folder)), "warning", "nearly full", "GB are free")
+    monkeypatch.setattr(machine, "RESERVE_BYTES", 1 << 60)
+    expect(await look("storage", storage_url=str(folder)), "problem", "is full", "free some space")
+    hangs = [[Check("storage", machine.look_at_storage, limit=0.5)]]
+    url = f"ftp://127.0.0.1:{silent_port}/x"
+    found = await examine(lambda: Settings(_env_file=None, storage_url=url), chains=hangs)
+    expect(found, "problem", "no answer within 0.5 s", "network")
+
+
+async def test_the_model_and_the_child_process_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = await look("model")
+    expect(found, "ok", "classical-contrast", "sha256")
+    expect(found, "ok", "found the one object")
+    found = await look("model", model="unheard-of")
+    expect(found, "problem", "unheard-of", "set MODEL")
+    dying = [sys.executable, "-c", "import sys; sys.exit('no such library')"]
+    monkeypatch.setattr(machine, "child_command", lambda *_: dying)
+    expect(await look("model"), "problem", "exit code 1", "no such library")
+
+
+@asynccontextmanager
+async def a_database(server: Postgres) -> AsyncIterator[str]:
+    """An empty one of its own."""
+    name = f"doctor_{uuid.uuid4().hex[:8]}"
+    engine = open_engine(server.url).execution_options(isolation_level="AUTOCOMMIT")
+    async with engine.connect() as conn:
+        await conn.execute(text(f"CREATE DATABASE {name}"))
+    try:
+        yield urlsplit(server.url)._replace(path=f"/{name}").geturl()
+    finally:
+        async with engine.connect() as conn:
+            await conn.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        await engine.dispose()
+
+
+async def test_a_database_that_cannot_be_reached_is_told_in_words(
+    postgres: Postgres, silent_port: int, tmp_path: Path
+) -> None:
+    port = postgres.port
+    for url, words in (
+        (f"postgresql://postgres@127.0.0.1:{free_port()}/x", ("Connection refused", "docker-compose up -d db")),
+        ("postgresql://postgres@nowhere.invalid/x", ("no host has the name nowhere.invalid", "DATABASE_URL")),
+        (f"postgresql://postgres@127.0.0.1:{port}/nope", ("there is no database nope", "createdb nope")),
+        (f"postgresql://postgres@127.0.0.1:{silent_port}/x", ("does not answer", "firewalls")),
+        ("nonsense", ("DATABASE_URL cannot be used", "postgresql://")),
+        ("oracle://x@y/z", ("DATABASE_URL cannot be used", "postgresql://")),
+    ):
+        found = await look("database", database_url=url)
+        expect(found, "problem", *words)
+        assert {finding.verdict for finding in found[2:]} == {"skipped"}
+    (tmp_path / "broken.db").write_text("this is no database, whatever its name may say" * 100)
+    found = await look("database", database_url=f"sqlite:///{tmp_path / 'broken.db'}")
+    expect(found, "problem", "not a database", "DATABASE_URL")
+
+
+async def test_a_wrong_password_of_the_database_is_told_as_such(postgres: Postgres) -> None:
+    engine = open_engine(postgres.url)
+    await execute(engine, "CREATE ROLE guarded LOGIN PASSWORD 'right'")
+    rules = postgres.folder / "data" / "pg_hba.conf"
+    before = rules.read_text()
+    try:
+        rules.write_text(f"host all guarded 127.0.0.1/32 scram-sha-256\n{before}")
+        await execute(engine, "SELECT pg_reload_conf()")
+        url = f"postgresql://guarded:wrong@127.0.0.1:{postgres.port}/postgres"
+
+        async def is_refused() -> bool:
+            return is_told(
+                await look("database", database_url=url), "problem", "the user guarded is refused", "password"
+            )
+
+        await eventually(is_refused)
+    finally:
+        rules.write_text(before)
+        await execute(engine, "SELECT pg_reload_conf()")
+        await execute(engine, "DROP ROLE guarded")
+        await engine.dispose()
+
+
+async def test_a_schema_that_cannot_be_used_names_the_command(postgres: Postgres) -> None:
+    async with a_database(postgres) as url:
+        found = await look("database", database_url=url)
+        expect(found, "problem", "has no tables of spheroseg yet", "spheroseg db upgrade")
+        engine = open_engine(url)
+        assert await revisions.current(engine) is None, "nothing was made"
+        await revisions.upgrade(engine, revisions.BASE)
+        found = await look("database", database_url=url, enable_message_queue=True)
+        expect(found, "problem", "revision 009", "spheroseg db upgrade", "ENABLE_MESSAGE_QUEUE=false")
+        found = await look("database", database_url=url)
+        expect(found, "ok", "revision 009", "enough for the database queue")
+        assert await revisions.current(engine) == revisions.BASE, "nothing was upgraded"
+        await revisions.upgrade(engine)
+        expect(await look("database", database_url=url), "ok", "revision 010, the newest")
+        await execute(engine, "UPDATE alembic_version SET version_num = '999'")
+        expect(await look("database", database_url=url), "problem", "revision 999", "install the version")
+        await execute(engine, "DROP TABLE alembic_version")
+        expect(await look("database", database_url=url), "problem", "kept no revision", "another database")
+        await engine.dispose()
+
+
+@pytest.fixture
+async def here(postgres: Postgres) -> AsyncIterator[tuple[AsyncEngine, dict[str, Any]]]:
+    """A database with its tables, and the settings that name it."""
+    async with a_database(postgres) as url, empty_database(url) as engine:
+        yield engine, {"database_url": url}
+
+
+async def alive(engine: AsyncEngine, *kinds: str) -> None:
+    async with engine.begin() as conn:
+        for kind in kinds:
+            await tell(conn, f"{kind}-1", kind, "ok", None, {})
+
+
+async def test_processes_that_are_missing_silent_away_or_paused_are_told(
+    here: tuple[AsyncEngine, dict[str, Any]],
+) -> None:
+    engine, settings = here
+    found = await look("database", **settings)
+    expect(found, "warning", "no worker is running", "spheroseg worker")
+    await alive(engine, "worker", "collect", "relay")
+    expect_nothing_wrong(await look("database", **settings))
+    await execute(engine, "UPDATE components SET seen_at = now() - interval '10 minutes' WHERE kind = 'collect'")
+    found = await look("database", **settings)
+    expect(found, "warning", "collect-1 has said nothing since", "start it again")
+    expect(found, "warning", "no collect is running", "SERVE_COLLECT")
+    queued = {**settings, "enable_message_queue": True}
+    async with engine.begin() as conn:
+        await tell(conn, "relay-1", "relay", "away", "RabbitMQ did not answer in time", {})
+    expect(await look("database", **queued), "warning", "relay-1 waits since", "RabbitMQ did not answer in time")
+    async with engine.begin() as conn:
+        await tell(conn, "relay-1", "relay", "paused", "work on the broker", {})
+    await execute(engine, "INSERT INTO switches VALUES ('relay', false, 'ada', now())")
+    found = await look("database", **queued)
+    expect(found, "warning", "the relay is paused by ada since", "work on the broker", "/api/admin/relay/resume")
+
+
+async def test_work_that_nobody_takes_is_told_with_what_to_start(here: tuple[AsyncEngine, dict[str, Any]]) -> None:
+    engine, settings = here
+    await submit_images(engine, 3)
+    await execute(engine, "UPDATE segmentation_queue SET visible_at = now() - interval '1 minute'")
+    found = await look("database", **settings)
+    expect(found, "problem", "3 tasks wait", "no worker takes them", "spheroseg worker")
+    queued = {**settings, "enable_message_queue": True}
+    found = await look("database", **queued)
+    expect(found, "problem", "3 tasks wait", "no relay moves them to RabbitMQ", "spheroseg relay")
+    await alive(engine, "worker")
+    found = await look("database", **queued)
+    expect(found, "warning", "no relay moves them to RabbitMQ")
+    await execute(engine, "UPDATE segmentation_queue SET queue = 'segmentation.results'")
+    expect(await look("database", **settings), "problem", "3 results wait", "spheroseg collect")
+    await execute(engine, "UPDATE segmentation_queue SET queue = 'segmentation.tasks', holder = 'rabbitmq'")
+    expect(await look("database", **settings), "problem", "still held for RabbitMQ", "takes them back")
+    await alive(engine, "collect")
+    await execute(
+        engine,
+        "UPDATE segmentation_tasks SET state = 'processing', worker = 'w1/0', started_at = now() - interval '1 hour'",
+    )
+    expect(await look("database", **settings), "problem", "3 attempts run for longer than 360 s", "w1/0", "restart")
+
+
+async def test_the_commonest_failures_of_the_last_hour_are_told_with_an_example(
+    here: tuple[AsyncEngine, dict[str, Any]],
+) -> None:
+    engine, settings = here
+    expect(await look("database", **settings), "ok", "none in the last hour")
+    tasks = (await submit_images(engine, 3)).task_ids
+    reports = [
+        TaskFailed(
+            task_id=task_id, attempt=1, worker="w", at=datetime.now(UTC), reason=reason, error=f"it was {reason}"
+        )
+        for task_id, reason in zip(tasks, ("killed", "killed", "timeout"), strict=True)
+    ]
+    async with engine.begin() as conn:
+        await apply_reports(conn, reports, RetryPolicy())
+        await apply_dead_letter(conn, Message("p", "task.new", b'{"schema_version": 2}'), RetryPolicy())
+    found = await look("database", **settings)
+    expect(found, "warning", "2 attempts", "killed, as: it was killed", "memory")
+    expect(found, "warning", "1 attempt of", "timeout", "TASK_TIMEOUT_SECONDS")
+    expect(found, "problem", "1 message of the last hour could not be read", "schema_version", "different versions")
+    await execute(engine, "UPDATE segmentation_failures SET failed_at = now() - interval '2 hours'")
+    expect(await look("database", **settings), "ok", "none in the last hour")
+
+
+async def test_a_clock_that_is_wrong_is_told_with_why_it_matters(here: tuple[AsyncEngine, dict[str, Any]]) -> None:
+    _, settings = here
+    chosen = [chain for chain in CHAINS if chain[0].name == "database"]
+
+    def read() -> Settings:
+        return Settings(_env_file=None, **settings)
+
+    found = await examine(read, chains=chosen, now=lambda: datetime.now(UTC) - timedelta(hours=1))
+    expect(found, "warning", "the clock of the database is 3600 s ahead of this machine's", "leases")

@@ -1,0 +1,33 @@
+"""The table of measured objects: what a spreadsheet makes of it."""
+
+import csv
+import io
+
+import pytest
+
+from spheroseg.export.tables import all_columns, encode_csv, object_rows
+
+from .plates import a_result
+
+
+def table(name: str, um: float | None = None) -> list[dict[str, str]]:
+    content = encode_csv(object_rows({"image": name}, a_result(um)), leading=["image"])
+    return list(csv.DictReader(io.StringIO(content.decode())))
+
+
+@pytest.mark.parametrize("name", ["=1+1.png", "+a.png", "-1.png", "@SUM(A1).png", "\t=1.png", " =1.png", "\r@x.png"])
+def test_a_file_name_is_no_formula(name: str) -> None:
+    (row,) = table(name)
+    assert row["image"] == "'" + name.replace("\r", " ")
+
+
+@pytest.mark.parametrize("name", ["a=b.png", "B02-1.png", "über.png", "'quoted.png", ""])
+def test_other_names_and_all_numbers_are_left_alone(name: str) -> None:
+    (row,) = table(name)
+    assert row["image"] == name
+    assert row["centroid_x_px"] == "-1.5"
+
+
+def test_a_table_that_begins_before_its_rows_has_every_column_that_can_come() -> None:
+    (row,) = object_rows({"image": "a"}, a_result(um=0.5))
+    assert all_columns(["image"], ["threshold", "min_area_px"]) == list(row)
