@@ -573,7 +573,9 @@ async def test_the_document_describes_the_upload(plate: Plate) -> None:
 async def served(plate: Plate) -> AsyncIterator[str]:
     """The address of a real server."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(plate.backend.app, port=port, log_level="warning", lifespan="off"))
+    # A test that fails may leave a connection open: it must not keep the server.
+    config = uvicorn.Config(plate.backend.app, port=port, log_level="warning", timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     await eventually(lambda: server.started)
     yield f"http://127.0.0.1:{port}"

@@ -267,7 +267,7 @@ def test_a_stack_that_breaks_off_anywhere_is_refused(bigtiff: bool) -> None:
     data = tiff(np.zeros((3, 20, 20), np.uint8), photometric="minisblack", bigtiff=bigtiff, metadata=None)
     assert check_headers(io.BytesIO(data)) == 3
     with tifffile.TiffFile(io.BytesIO(data)) as opened:
-        page, layout = opened.pages[-1], opened.tiff
+        page, layout = opened.pages[-1].aspage(), opened.tiff
         # What comes after the last header are remarks.
         last = page.offset + layout.tagnosize + len(page.tags) * layout.tagsize + layout.offsetsize
     for length in range(last):

@@ -34,6 +34,8 @@ router = APIRouter(tags=["images"])
 
 MEDIA_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "BMP": "image/bmp", "TIFF": "image/tiff"}
 
+_FILE: dict[str, Any] = {name: {} for name in (*MEDIA_TYPES.values(), "application/octet-stream")}
+
 NamePart = Annotated[StorableText | None, Query(description="Part of the name, in capitals or not.")]
 State = Annotated[
     TaskState | Literal["none"] | None, Query(description="Of the newest task; `none`: there is no task.")
@@ -84,9 +86,7 @@ _UPLOAD: dict[str, Any] = {
                     "properties": {
                         "files": {
                             "type": "array",
-                            "description": "PNG, JPEG, BMP or TIFF images, and zip archives of them.",
-                            "minItems": 1,
-                            "maxItems": MAX_FILES,
+                            "description": f"PNG, JPEG, BMP, TIFF, and zip archives; at most {MAX_FILES:,} parts.",
                             "items": {"type": "string", "format": "binary"},
                         }
                     },
@@ -200,7 +200,11 @@ async def read_image(place: ThePlace, user: TheUser, image_id: UUID) -> Image:
 @router.get(
     "/images/{image_id}/file",
     response_class=Response,
-    responses={200: {"content": {name: {} for name in (*MEDIA_TYPES.values(), "application/octet-stream")}}},
+    responses={
+        200: {"description": "The whole file", "content": _FILE},
+        206: {"description": "The part that a Range header asked for", "content": _FILE},
+        416: {"description": "There is no such part"},
+    },
 )
 async def read_file(place: ThePlace, user: TheUser, image_id: UUID) -> Response:
     """The file of an image, byte for byte as it came; of a page, the whole stack."""
