@@ -163,7 +163,7 @@ def test_every_command_in_the_manual_names_files_and_services_that_there_are() -
             words = words[2:]
         verb, *rest = words
         assert verb in {"build", "exec", "logs", "ps", "restart", "run", "start", "stop", "up"}, command
-        with_value = {"-e", "--scale"}
+        with_value = {"-e", "--scale", "--tail"}
         named = [
             word for before, word in pairwise(["", *rest]) if not word.startswith("-") and before not in with_value
         ]
