@@ -120,11 +120,14 @@ async def list_images(
 
     name: part of it, in capitals or not. state: of the newest task, or NO_TASK.
     """
-    query = _images_seen_by(user_id).where(i.c.project_id == project_id).order_by(i.c.id).limit(limit)
+    wanted = select(i.c.id).where(i.c.project_id == project_id)
     if after is not None:
-        query = query.where(i.c.id > after)
+        wanted = wanted.where(i.c.id > after)
     if name:
-        query = query.where(i.c.name.icontains(name, autoescape=True))
-    if state is not None:
-        query = query.where(t.c.id.is_(None) if state == NO_TASK else t.c.state == state)
-    return (await conn.execute(query)).all()
+        wanted = wanted.where(i.c.name.icontains(name, autoescape=True))
+    query = _images_seen_by(user_id).order_by(i.c.id).limit(limit)
+    if state is None:
+        # The newest tasks of one page are looked up, not those of the whole project.
+        return (await conn.execute(query.where(i.c.id.in_(wanted.order_by(i.c.id).limit(limit))))).all()
+    query = query.where(t.c.id.is_(None) if state == NO_TASK else t.c.state == state)
+    return (await conn.execute(query.where(i.c.id.in_(wanted)))).all()
