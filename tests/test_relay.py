@@ -163,7 +163,7 @@ async def test_tasks_go_through_rabbitmq_and_come_back_as_results(lab: Lab) -> N
 
 
 async def test_a_confirmed_message_stays_on_record_until_a_worker_begins(lab: Lab) -> None:
-    (task_id,) = (await submit_images(lab.engine, 1, seconds=3.0)).task_ids
+    (task_id,) = (await submit_images(lab.engine, 1, seconds=5.0)).task_ids
     async with lab.relay():
 
         async def is_there() -> bool:
