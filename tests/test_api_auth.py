@@ -71,3 +71,19 @@ async def test_requests_are_measured_by_route_and_not_by_id(backend: Backend) ->
     assert 'spheroseg_http_request_seconds_count{method="GET",route="/me",status="200"} 1.0' in told
     assert 'route="unknown",status="404"' in told
     assert "spheroseg_live_clients 0.0" in told
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+async def test_a_body_too_large_is_refused_before_it_is_read(backend: Backend, is_told: bool) -> None:
+    sent = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(64):
+            sent += 1
+            yield b"x" * 1024**2
+
+    headers = {"Content-Type": "application/json"} | ({"Content-Length": str(64 * 1024**2)} if is_told else {})
+    answer = await backend.anonymous.post("/api/segmentation/batches", content=body(), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+    assert sent <= 5

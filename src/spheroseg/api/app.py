@@ -12,6 +12,9 @@ from spheroseg.api.hub import Hub
 from spheroseg.api.problems import RESPONSES, handle_problems
 from spheroseg.services import Place
 
+# Read before anybody knows who is asking: room for 100,000 ids, and no more. Uploads are streams with their limits.
+MOST_JSON = 4 * 1024**2
+
 ROUTERS: tuple[APIRouter, ...] = (
     health.router,
     live.router,
@@ -51,6 +54,7 @@ def create_app(place: Place) -> FastAPI:
     app.add_middleware(metrics.Timing, metrics=app.state.metrics)
     handle_problems(app)
     for router in ROUTERS:
-        app.include_router(router, prefix="/api", responses=RESPONSES)
+        limit = None if router is images.router else MOST_JSON
+        app.include_router(router, prefix="/api", responses=RESPONSES, max_body_size=limit)
     app.include_router(metrics.router)
     return app

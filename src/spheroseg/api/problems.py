@@ -9,7 +9,9 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spheroseg.database.revisions import words
 from spheroseg.errors import SpherosegError
@@ -56,7 +58,31 @@ def answer(status: int, code: str, detail: str, **more: Any) -> JSONResponse:
     return JSONResponse(problem.model_dump(exclude_none=True), status, headers=headers, media_type=MEDIA_TYPE)
 
 
+class TellTooLarge:
+    """Middleware: the framework's own answer to a body that is too large, plain text, as a problem."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_replaced = False
+
+        async def retold(message: Message) -> None:
+            nonlocal is_replaced
+            if message["type"] == "http.response.start" and message["status"] == 413:
+                kind = Headers(raw=message["headers"]).get("content-type", "")
+                is_replaced = kind.startswith("text/plain")
+            if not is_replaced:
+                await send(message)
+            elif message["type"] == "http.response.start":
+                await answer(413, "too_large", "this request is larger than any that is meant")(scope, receive, send)
+
+        await self.app(scope, receive, retold)
+
+
 def handle_problems(app: FastAPI) -> None:
+    app.add_middleware(TellTooLarge)
+
     @app.exception_handler(SpherosegError)
     async def _ours(_: Request, error: SpherosegError) -> JSONResponse:
         return answer(error.status, error.code, str(error))
@@ -69,7 +95,7 @@ def handle_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> JSONResponse:
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
+        code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(error.status_code, "bad_request")
         response = answer(error.status_code, code, str(error.detail))
         response.headers.update(error.headers or {})
         return response
