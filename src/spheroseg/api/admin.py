@@ -59,8 +59,8 @@ class QueueMetrics(BaseModel):
         "redelivered where the management API is known. Empty while RabbitMQ does not answer."
     )
     messages: dict[str, int] | None = Field(
-        description="What this process has published and consumed since it started, and its errors; null without "
-        "RabbitMQ."
+        description="What the processes that run now have published and consumed since they started, their errors, "
+        "and how many they are; a few seconds old. Null without RabbitMQ."
     )
     database_queue: dict[str, dict[str, Any]] = Field(
         description="The queues in the database: messages waiting, in_hand, at_rabbitmq, and oldest_seconds."
