@@ -222,3 +222,20 @@ async def test_degraded_mode_is_told_with_its_reason(engine: AsyncEngine, tmp_pa
         assert watcher.health["since"]
         await say("ok", None)
         await eventually(lambda: watcher.health["status"] == "ok")
+
+
+async def test_a_batch_watched_by_itself_goes_on_when_its_project_is_no_longer_watched(
+    engine: AsyncEngine, address: str
+) -> None:
+    batch = await submit_images(engine, 1)
+    project_id = await project_of(engine, batch)
+    token = await token_of(engine, "eve", project_id)
+    key = str(batch.batch_id)
+    async with watching(address, token, batch_id=key, project_id=str(project_id)) as watcher:
+        await eventually(lambda: watcher.knows(key))
+        await watcher.socket.send(json.dumps({"unwatch": {"project_id": str(project_id)}}))
+        await watcher.socket.send(json.dumps({"watch": {"batch_id": "none"}}))
+        await eventually(lambda: bool(watcher.errors), what="both were heard")
+        async with engine.begin() as conn:
+            await cancel(conn, batch.task_ids)
+        await eventually(lambda: watcher.batches[key]["is_finished"])

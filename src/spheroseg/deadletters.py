@@ -140,6 +140,8 @@ async def retry_dead_letters(conn: AsyncConnection, letters: Sequence[Any]) -> i
     """Queue the tasks again with fresh tries, and the unreadable messages as they were; how many."""
     again = await retry(conn, [letter.task_id for letter in letters if letter.task_id])
     unreadable = [letter for letter in letters if letter.task_id is None and letter.body is not None]
+    settled = await _settle(conn, unreadable) if unreadable else set()
+    unreadable = [letter for letter in unreadable if letter.id in settled]
     for letter in unreadable:
         headers = dict(letter.headers or {})
         deaths = headers.get("x-death") or [{}]
@@ -151,8 +153,6 @@ async def retry_dead_letters(conn: AsyncConnection, letters: Sequence[Any]) -> i
             content_encoding=letter.content_encoding,
         )
         await queue.enqueue(conn, [message])
-    if unreadable:
-        await _settle(conn, unreadable)
     return len(again) + len(unreadable)
 
 
@@ -163,8 +163,7 @@ async def discard_dead_letters(conn: AsyncConnection, letters: Sequence[Any]) ->
     """
     if not has_message_queue_tables(conn):
         raise SchemaUnusable(f"nothing can be discarded at revision {BASE} of the database: {UPGRADE}")
-    await _settle(conn, letters)
-    return len(letters)
+    return len(await _settle(conn, letters))
 
 
 async def record_change(
@@ -176,6 +175,15 @@ async def record_change(
     await record(conn, actor, action, count=len(letters), ids=named, filter=chosen, all=everything)
 
 
-async def _settle(conn: AsyncConnection, letters: Sequence[Any]) -> None:
-    for chunk in chunks([letter.id for letter in letters]):
-        await conn.execute(update(f).where(f.c.id.in_(chunk)).values(settled_at=DatabaseTime()))
+async def _settle(conn: AsyncConnection, letters: Sequence[Any]) -> set[int]:
+    """The ids of those that nobody else has settled meanwhile."""
+    settled: set[int] = set()
+    for chunk in chunks(sorted(letter.id for letter in letters)):
+        rows = await conn.execute(
+            update(f)
+            .where(f.c.id.in_(chunk), f.c.settled_at.is_(None))
+            .values(settled_at=DatabaseTime())
+            .returning(f.c.id)
+        )
+        settled |= set(rows.scalars())
+    return settled

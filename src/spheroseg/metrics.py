@@ -34,10 +34,12 @@ async def queue_metrics(
     rabbit: None where the message queue is switched off. management: None where there is no management API; then
     RabbitMQ's queues tell only what waits in them.
     """
+    # Before a connection is taken: RabbitMQ may let us wait.
+    connection, queues = await _connection(rabbit), await _queues(rabbit, management)
     async with reading(engine) as conn:
         return {
-            "queue": await _connection(rabbit),
-            "queues": await _queues(rabbit, management),
+            "queue": connection,
+            "queues": queues,
             "messages": await _messages(conn, rabbit) if rabbit else None,
             "database_queue": await database_queue(conn),
             "tasks": {str(state): count for state, count in (await count_states(conn)).items()},

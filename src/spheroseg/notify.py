@@ -3,10 +3,10 @@
 import asyncio
 import hashlib
 import hmac
-import ipaddress
 import json
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +22,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from spheroseg.database.engine import DatabaseTime
 from spheroseg.database.schema import segmentation_batches, segmentation_tasks, webhooks
 from spheroseg.database.tasks import count_states
-from spheroseg.tasks import UNFINISHED
+from spheroseg.tasks import UNFINISHED, TaskState
+from spheroseg.webhooks import is_public
 
 log = structlog.get_logger()
 
@@ -75,8 +76,13 @@ class Notifier:
         return len(due)
 
     async def _call(self, webhook: Any) -> None:
-        async with self.engine.connect() as conn:
-            body = await _body(conn, webhook)
+        async with self.engine.begin() as conn:
+            counts = await count_states(conn, webhook.batch_id)
+            if any(counts[state] for state in UNFINISHED):
+                # Somebody has tried its failures again in this very moment.
+                await _give_back(conn, webhook)
+                return
+        body = _body(webhook, counts)
         status: int | None = None
         try:
             status = await self._post(webhook, body)
@@ -119,7 +125,7 @@ class Notifier:
         async with asyncio.timeout(CALL_SECONDS):
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         addresses = [str(entry[4][0]) for entry in found]
-        if not self.allow_private and not all(ipaddress.ip_address(address).is_global for address in addresses):
+        if not self.allow_private and not all(map(is_public, addresses)):
             raise ValueError(f"{host} is an address of our own network; WEBHOOK_ALLOW_PRIVATE=true allows that")
         return addresses[0]
 
@@ -151,8 +157,15 @@ async def _claim(conn: AsyncConnection) -> list[Any]:
     return list(await conn.execute(query))
 
 
-async def _body(conn: AsyncConnection, webhook: Any) -> bytes:
-    counts = await count_states(conn, webhook.batch_id)
+async def _give_back(conn: AsyncConnection, webhook: Any) -> None:
+    await conn.execute(
+        update(webhooks)
+        .where(webhooks.c.id == webhook.id, webhooks.c.attempts == webhook.attempts)
+        .values(attempts=webhook.attempts - 1, next_attempt_at=DatabaseTime())
+    )
+
+
+def _body(webhook: Any, counts: Mapping[TaskState, int]) -> bytes:
     return json.dumps(
         {
             "event": "batch.finished",
@@ -174,4 +187,6 @@ async def _settle(conn: AsyncConnection, webhook: Any, status: int | None, error
     else:
         delay = min(BACKOFF_MAX_SECONDS, BACKOFF_SECONDS * 2.0 ** (webhook.attempts - 1))
         values |= {"next_attempt_at": DatabaseTime(delay)}
-    await conn.execute(update(webhooks).where(webhooks.c.id == webhook.id).values(**values))
+    # Only if nobody has claimed it since, as after a long pause of this process.
+    is_ours = (webhooks.c.id == webhook.id, webhooks.c.state == "waiting", webhooks.c.attempts == webhook.attempts)
+    await conn.execute(update(webhooks).where(*is_ours).values(**values))

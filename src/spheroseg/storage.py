@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote, unquote_to_bytes
 
 import fsspec
 
-from spheroseg.errors import StorageFull, UnreadableInput
+from spheroseg.errors import StorageFull, StorageUnusable, UnreadableInput
 
 # Kept free on a local disk, so that the database beside the results can still say that the disk is full.
 RESERVE_BYTES = 32 * 1024**2
@@ -218,7 +218,10 @@ def _full_disk() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+            raise StorageUnusable(
+                f"the storage does not take files now ({error.strerror or error}): ask who runs the server, "
+                "then send it again"
+            ) from error
         raise StorageFull("the disk of the storage is full: free some space on the server, then send it again") from (
             error
         )

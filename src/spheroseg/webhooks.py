@@ -29,12 +29,32 @@ def check_webhook_url(url: str, allow_private: bool) -> None:
         raise BadRequest(f"webhook_url names {host}, an address of our own network: name a public one")
 
 
+# Addresses of IPv6 that carry one of IPv4, or have gone out of use.
+_CARRIERS = tuple(
+    map(
+        ipaddress.ip_network,
+        ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "fec0::/10"),
+    )
+)
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the open network, and no other in disguise. Raises ValueError."""
+    found = ipaddress.ip_address(address)
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped:
+            found = found.ipv4_mapped
+        elif any(found in network for network in _CARRIERS):
+            return False
+    return found.is_global and not found.is_multicast
+
+
 def _is_private(host: str) -> bool:
     host = host.rstrip(".").lower()
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
-        return not ipaddress.ip_address(host).is_global
+        return not is_public(host)
     except ValueError:
         # Other spellings of IPv4 that a resolver understands, such as 2130706433, 127.1 or 0x7f000001.
         return host.rpartition(".")[2][:1].isdigit()

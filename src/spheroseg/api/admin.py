@@ -1,12 +1,12 @@
 """For administrators: figures, dead letters, failures, the audit trail, the relay, the workers."""
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -45,6 +45,13 @@ def _row_id(text: str) -> int:
     if not 0 < number <= LARGEST_ID:
         raise ValueError("no row has such an id")
     return number
+
+
+def _in_range(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is out of range") from None
 
 
 class QueueMetrics(BaseModel):
@@ -116,7 +123,9 @@ class FilterIn(BaseModel):
     reason: ShortName | None = None
     worker: ShortName | None = None
     image: LongName | None = None
-    since: AwareDatetime | None = Field(None, description="ISO 8601 with a zone: failed from then on.")
+    since: Annotated[AwareDatetime, AfterValidator(_in_range)] | None = Field(
+        None, description="ISO 8601 with a zone: failed from then on."
+    )
 
     def chosen(self, ids: tuple[int, ...] | None = None) -> Filter:
         return Filter(ids=ids, **self.model_dump())
@@ -187,7 +196,7 @@ async def discard_letters(wanted: LettersIn, place: ThePlace, admin: TheAdmin) -
 async def _change(
     wanted: LettersIn, place: Place, admin: User, change: Callable[..., Awaitable[int]], action: str
 ) -> LettersOut:
-    async with place.engine.begin() as conn:
+    async with reading(place.engine) if wanted.dry_run else place.engine.begin() as conn:
         check_history(conn)
         letters = await list_dead_letters(conn, wanted.chosen(), limit=MOST_LETTERS)
         count = len(letters)

@@ -1,10 +1,14 @@
 """Who is asking: a bearer token, hashed in `api_tokens`."""
 
+import asyncio
+from contextlib import suppress
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.database.accounts import USED_SECONDS, User, note_use, read_bearer
@@ -31,9 +35,26 @@ async def authenticate(engine: AsyncEngine, token: str | None) -> User:
         user, token_id, used_at = found
         now = (await conn.execute(select(DatabaseTime()))).scalar_one()
     if used_at is None or (now - used_at).total_seconds() > USED_SECONDS:
+        _note_later(engine, token_id)
+    return user
+
+
+_noting: set[asyncio.Task[None]] = set()
+
+
+def _note_later(engine: AsyncEngine, token_id: UUID) -> None:
+    """Not in the way of the request: one at a time, and who comes meanwhile is noted the next time."""
+    if any(not task.done() for task in _noting):
+        return
+    task = asyncio.create_task(_note(engine, token_id))
+    _noting.add(task)
+    task.add_done_callback(_noting.discard)
+
+
+async def _note(engine: AsyncEngine, token_id: UUID) -> None:
+    with suppress(SQLAlchemyError, OSError):
         async with engine.begin() as conn:
             await note_use(conn, token_id)
-    return user
 
 
 async def current_user(

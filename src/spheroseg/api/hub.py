@@ -16,7 +16,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -36,6 +36,9 @@ TICK_SECONDS = 0.25
 QUIET_SECONDS = 2.0
 HEALTH_SECONDS = 2.0
 LINE_SECONDS = 2.0
+# Of a project that somebody watches; finished ones before them are watched by their own ids.
+NEWEST_BATCHES = 200
+READ_ROWS = 1000
 # Of the time, at most: a batch of 100,000 tasks is read again less often.
 LOAD = 0.25
 
@@ -117,23 +120,26 @@ class Hub:
 
     def leave(self, client: Client) -> None:
         self.clients.discard(client)
-        for project_id in list(self._projects):
-            self.unwatch_project(client, project_id)
-        for batch_id in list(self.batches):
+        for project_id in [id_ for id_, watching in self._projects.items() if client in watching]:
+            self._unlist(client, project_id)
+        for batch_id in [batch.id for batch in self.batches.values() if client in batch.clients]:
             self.unwatch_batch(client, batch_id)
 
     def watch_project(self, client: Client, project_id: UUID) -> None:
-        """All its batches, those that come later too."""
+        """Its batches: the newest, older ones that are not finished, and those that come later."""
         self._projects[project_id].add(client)
         self._wake.set()
 
     def unwatch_project(self, client: Client, project_id: UUID) -> None:
+        self._unlist(client, project_id)
+        for batch in [batch for batch in self.batches.values() if batch.project_id == project_id]:
+            self.unwatch_batch(client, batch.id)
+
+    def _unlist(self, client: Client, project_id: UUID) -> None:
         watching = self._projects.get(project_id, set())
         watching.discard(client)
         if not watching:
             self._projects.pop(project_id, None)
-        for batch in [batch for batch in self.batches.values() if batch.project_id == project_id]:
-            self.unwatch_batch(client, batch.id)
 
     def watch_batch(self, client: Client, batch_id: UUID, project_id: UUID) -> None:
         """Everything about it is news to the client."""
@@ -225,24 +231,30 @@ class Hub:
     async def _find_batches(self, conn: AsyncConnection) -> None:
         if not self._projects:
             return
-        b = segmentation_batches
         for some in chunks(list(self._projects), 1000):
-            for row in await conn.execute(select(b.c.id, b.c.project_id).where(b.c.project_id.in_(some))):
+            for row in await conn.execute(_batches(some)):
                 for client in list(self._projects.get(row.project_id, ())):
                     self.watch_batch(client, row.id, row.project_id)
 
     async def _read_batch(self, conn: AsyncConnection, batch: Batch) -> None:
-        rows = (await conn.execute(_tasks(batch.id))).all()
-        changed = [row for row in rows if (seen := batch.tasks.get(row.id)) is None or seen.version != row.version]
-        for row in changed:
-            batch.tasks[row.id] = Seen(row.version, _task_text(row))
-        batch.counts = dict.fromkeys(TaskState, 0)
-        for row in rows:
-            batch.counts[TaskState(row.state)] += 1
-        batch.version = sum(row.version for row in rows)
+        changed: dict[UUID, Seen] = {}
+        counts = dict.fromkeys(TaskState, 0)
+        version = 0
+        stream = await conn.stream(_tasks(batch.id))
+        async for rows in stream.partitions(READ_ROWS):
+            for row in rows:
+                counts[TaskState(row.state)] += 1
+                version += row.version
+                if (seen := batch.tasks.get(row.id)) is None or seen.version != row.version:
+                    changed[row.id] = Seen(row.version, _task_text(row))
+            # Others have their turn in between.
+            await asyncio.sleep(0)
+        # At once, so that the versions add up whenever somebody looks.
+        batch.tasks |= changed
+        batch.counts, batch.version = counts, version
         if not batch.counts[TaskState.QUEUED]:
             batch.ahead = None
-        self._tell(batch, [row.id for row in changed])
+        self._tell(batch, changed)
 
     def _tell(self, batch: Batch, task_ids: Iterable[UUID]) -> None:
         for client in batch.clients:
@@ -272,6 +284,15 @@ async def _count(conn: AsyncConnection, batch_ids: Iterable[UUID]) -> dict[UUID,
         counted.counts[row.state] = row.tasks
         counted.version += int(row.versions)
     return found
+
+
+def _batches(project_ids: Iterable[UUID]) -> Any:
+    b = segmentation_batches
+    of_projects = b.c.project_id.in_(list(project_ids))
+    number = func.row_number().over(partition_by=b.c.project_id, order_by=b.c.id.desc()).label("number")
+    numbered = select(b.c.id, b.c.project_id, number).where(of_projects).subquery()
+    unfinished = exists().where(t.c.batch_id == numbered.c.id, t.c.state.in_(sorted(UNFINISHED)))
+    return select(numbered.c.id, numbered.c.project_id).where(or_(numbered.c.number <= NEWEST_BATCHES, unfinished))
 
 
 def _tasks(batch_id: UUID) -> Any:

@@ -19,7 +19,7 @@ from spheroseg.api.auth import ThePlace, TheUser
 from spheroseg.api.fields import StorableText
 from spheroseg.api.incoming import MAX_FILES, PIECE, receive
 from spheroseg.api.paging import Cursor, Limit, Page, read_cursor, write_cursor
-from spheroseg.api.problems import MEDIA_TYPE, Problem
+from spheroseg.api.problems import MEDIA_TYPE, RETRY_SECONDS, Problem
 from spheroseg.api.uploads import Intake, UploadedFile
 from spheroseg.database import images as rows_of
 from spheroseg.database.engine import reading
@@ -165,7 +165,9 @@ def _of_all(errors: list[SpherosegError]) -> SpherosegError:
 def _upload_problem(error: SpherosegError, files: list[UploadedFile]) -> Response:
     title = error.code.replace("_", " ").capitalize()
     problem = UploadProblem(title=title, status=error.status, code=error.code, detail=str(error), files=files)
-    return JSONResponse(problem.model_dump(mode="json", exclude_none=True), error.status, media_type=MEDIA_TYPE)
+    headers = {"Retry-After": str(RETRY_SECONDS)} if error.status == 503 else None
+    content = problem.model_dump(mode="json", exclude_none=True)
+    return JSONResponse(content, error.status, headers=headers, media_type=MEDIA_TYPE)
 
 
 @router.get("/projects/{project_id}/images")

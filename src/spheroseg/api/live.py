@@ -130,7 +130,20 @@ class _Connection:
 
     def _forget(self, kind: str, id_: UUID) -> None:
         self.watched.pop((kind, id_), None)
-        (self.hub.unwatch_project if kind == "project_id" else self.hub.unwatch_batch)(self.client, id_)
+        if kind == "batch_id":
+            self.hub.unwatch_batch(self.client, id_)
+            return
+        self.hub.unwatch_project(self.client, id_)
+        # What is watched by its own id goes on.
+        for (kept, batch_id), project_id in self.watched.items():
+            if kept == "batch_id" and project_id == id_:
+                self.hub.watch_batch(self.client, batch_id, project_id)
+
+    def _lose(self, kind: str, id_: UUID) -> None:
+        lost = self.watched.get((kind, id_))
+        for key in [key for key, project_id in self.watched.items() if project_id == lost]:
+            del self.watched[key]
+            self._forget(*key)
 
     async def _project(self, kind: str, id_: UUID) -> UUID:
         """The project that it belongs to. Raises NotFound where the user may not see it."""
@@ -169,7 +182,7 @@ class _Connection:
                     try:
                         await self._project(kind, id_)
                     except NotFound:
-                        self._forget(kind, id_)
+                        self._lose(kind, id_)
             except Unauthenticated as error:
                 await _close(self.socket, error)
                 return

@@ -15,6 +15,8 @@ router = APIRouter()
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
 UNKNOWN = "unknown"
+# Anybody may send any word.
+METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
 
 class BackendMetrics:
@@ -57,7 +59,8 @@ class Timing:
             await self.app(scope, receive, watched)
         finally:
             route: Any = scope.get("route")
-            labels = (scope["method"], getattr(route, "path", UNKNOWN), str(status))
+            method = scope["method"] if scope["method"] in METHODS else UNKNOWN
+            labels = (method, getattr(route, "path", UNKNOWN), str(status))
             self.metrics.requests.labels(*labels).observe(time.perf_counter() - began)
 
 

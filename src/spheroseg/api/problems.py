@@ -100,10 +100,10 @@ def handle_problems(app: FastAPI) -> None:
         response.headers.update(error.headers or {})
         return response
 
+    # The driver's errors in connecting come as they are: a refusal, a name that does not resolve, a timeout.
     @app.exception_handler(DBAPIError)
-    @app.exception_handler(TimeoutError)
     @app.exception_handler(PoolTimeout)
-    @app.exception_handler(ConnectionError)
+    @app.exception_handler(OSError)
     async def _database(request: Request, error: Exception) -> JSONResponse:
         log.error("the database does not do what a request needs", path=request.url.path, error=words(error))
         return answer(503, "database_away", "the database does not answer as it should: try again in a moment")

@@ -112,7 +112,7 @@ class Intake:
             self._accept(incoming.name, images)
         except SpherosegError as error:
             self._reject(incoming.name, error)
-        except (SQLAlchemyError, ConnectionError):
+        except (SQLAlchemyError, OSError):
             # Not this file's: the whole request says so, and can be sent again.
             raise
         except Exception as error:

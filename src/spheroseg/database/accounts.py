@@ -165,4 +165,4 @@ async def note_use(conn: AsyncConnection, token_id: UUID) -> None:
 
 def _hashed(token: str) -> str:
     # A token is 256 random bits: nobody guesses it from its hash, so no slow hash is needed.
-    return hashlib.sha256(token.encode()).hexdigest()
+    return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()

@@ -31,7 +31,7 @@ async def read_workers(conn: AsyncConnection) -> list[dict[str, Any]]:
         worker = seen[_worker(row.worker)]
         worker["current"].append({name: value for name, value in row._mapping.items() if name != "worker"})
         _note(worker, row.started_at)
-    for row in await conn.execute(select(c).where(c.c.kind == "worker")):
+    for row in await conn.execute(select(c).where(c.c.kind == "worker", c.c.seen_at > DatabaseTime(-SEEN_SECONDS))):
         worker = seen[str(row.detail.get("name", row.name))]
         worker |= {"state": row.state, "reason": row.reason, "detail": row.detail}
         _note(worker, row.seen_at)
