@@ -139,9 +139,18 @@ async def test_a_refused_connection_is_told_in_words(engine: AsyncEngine, notifi
     assert "ConnectError" in row.error
 
 
-@pytest.mark.parametrize(
-    "url", ["http://localhost/", "http://127.0.0.1:9/", "http://[::1]/", "http://169.254.169.254/"]
-)
+PRIVATE = [
+    "http://localhost/",
+    "http://127.0.0.1:9/",
+    "http://[::1]/",
+    "http://169.254.169.254/",
+    "http://[64:ff9b::a9fe:a9fe]/",
+    "http://[::ffff:10.0.0.1]/",
+    "http://[2002:7f00:1::]/",
+]
+
+
+@pytest.mark.parametrize("url", PRIVATE)
 async def test_private_addresses_are_not_called_in_production(engine: AsyncEngine, url: str) -> None:
     batch = await submit_images(engine, 1)
     async with engine.begin() as conn:

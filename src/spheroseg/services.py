@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import structlog
+from asyncpg.exceptions import PostgresError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker import Broker
@@ -18,7 +20,7 @@ from spheroseg.broker.table import TableBroker
 from spheroseg.collect import collect, hand_back_leased
 from spheroseg.database import queue, revisions
 from spheroseg.database.engine import has_message_queue_tables, open_engine
-from spheroseg.errors import BadSettings
+from spheroseg.errors import BadSettings, DatabaseAway
 from spheroseg.heartbeat import Standing, heartbeat
 from spheroseg.notify import Notifier
 from spheroseg.relay import Relay, RelayOptions
@@ -39,9 +41,20 @@ def rabbit_broker(settings: Settings) -> RabbitBroker:
 
 @asynccontextmanager
 async def open_database(settings: Settings) -> AsyncIterator[AsyncEngine]:
-    engine = open_engine(settings.resolved_database_url())
     try:
-        await revisions.prepare(engine, needs_message_queue=settings.enable_message_queue)
+        engine = open_engine(settings.resolved_database_url())
+    except OSError as error:
+        raise DatabaseAway(
+            f"the folder of the database cannot be made ({error}): check SPHEROSEG_DATA_DIR"
+        ) from error
+    try:
+        try:
+            await revisions.prepare(engine, needs_message_queue=settings.enable_message_queue)
+        except (OSError, SQLAlchemyError, PostgresError) as error:
+            cause = getattr(error, "orig", None) or error
+            raise DatabaseAway(
+                f"the database does not answer ({cause}): check DATABASE_URL; `spheroseg doctor` says more"
+            ) from error
         yield engine
     finally:
         await engine.dispose()

@@ -36,7 +36,7 @@ from spheroseg.export.tables import all_columns, encode_csv_header, encode_csv_r
 from spheroseg.segmentation.model import MODELS, load_model
 from spheroseg.segmentation.pipeline import Parameters
 from spheroseg.submit import cancel, retry, submit
-from spheroseg.tasks import TaskState
+from spheroseg.tasks import TaskState, batch_state
 from spheroseg.webhooks import LONGEST_URL, check_webhook_url
 
 router = APIRouter(prefix="/segmentation/batches", tags=["batches"])
@@ -153,12 +153,28 @@ async def submit_batch(
         row = await stored.read_batch(conn, user.id, batch_id)
         if row.project_id != wanted.project_id:
             raise Conflict("this Idempotency-Key has made a batch in another project: use another key")
+        if not is_new:
+            await _check_same(conn, row, wanted, model.name, asdict(parameters))
         batch = await _with_place(conn, row)
     response.headers["Location"] = f"/api/segmentation/batches/{batch_id}"
     if not is_new:
         response.status_code = 200
         response.headers["Idempotent-Replayed"] = "true"
     return batch
+
+
+async def _check_same(
+    conn: AsyncConnection, row: Any, wanted: BatchIn, model: str, parameters: dict[str, Any]
+) -> None:
+    """Raises Conflict where the batch of the key was asked for with something else: its results would mislead."""
+    same = (row.model, row.parameters, row.pixel_size_um) == (model, parameters, wanted.pixel_size_um)
+    if same and wanted.image_ids is not None:
+        same = set(wanted.image_ids) == await stored.read_image_ids(conn, row.id)
+    if not same:
+        raise Conflict(
+            "this Idempotency-Key has made a batch with another model, parameters, pixel size or images: "
+            "use another key for another batch"
+        )
 
 
 async def _add_webhook(conn: AsyncConnection, batch_id: UUID, url: str) -> None:
@@ -277,15 +293,21 @@ async def read_results(
 async def download_results(batch_id: UUID, place: ThePlace, user: TheUser) -> StreamingResponse:
     """What is completed so far, as a table with a row for each object; the columns are always the same.
 
-    Columns in µm are empty where the pixel size is not known. Text that a spreadsheet would take for a formula begins
-    with an apostrophe.
+    Images that failed, or in which nothing was found, have no row; the header `Spheroseg-Batch-State` tells the state
+    of the batch and how many of its tasks are completed, as `processing; 2/4`. Columns in µm are empty where the pixel
+    size is not known. Text that a spreadsheet would take for a formula begins with an apostrophe.
     """
     async with reading(place.engine) as conn:
         await stored.read_batch(conn, user.id, batch_id)
+        counts = (await stored.count_by_state(conn, [batch_id]))[batch_id]
+    done = f"{batch_state(counts)}; {counts[TaskState.COMPLETED]}/{sum(counts.values())}"
     return StreamingResponse(
         _csv(place.engine, batch_id),
         media_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="results-{batch_id}.csv"'},
+        headers={
+            "Content-Disposition": f'attachment; filename="results-{batch_id}.csv"',
+            "Spheroseg-Batch-State": done,
+        },
     )
 
 

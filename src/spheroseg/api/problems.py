@@ -88,15 +88,22 @@ def handle_problems(app: FastAPI) -> None:
         return answer(error.status, error.code, str(error))
 
     @app.exception_handler(RequestValidationError)
-    async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         errors = [{"where": ".".join(map(str, fault["loc"])), "what": fault["msg"]} for fault in error.errors()]
+        if request.headers.get("content-length", "0") != "0" and "json" not in request.headers.get(
+            "content-type", ""
+        ):
+            return answer(422, "bad_request", "send JSON, with the header Content-Type: application/json")
         detail = "; ".join(f"{fault['where']}: {fault['what']}" for fault in errors[:5])
         return answer(422, "bad_request", detail, errors=errors)
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> JSONResponse:
         code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(error.status_code, "bad_request")
-        response = answer(error.status_code, code, str(error.detail))
+        detail = str(error.detail)
+        if detail == "Not Found":
+            detail = "there is no such address: /api/openapi.json lists all"
+        response = answer(error.status_code, code, detail)
         response.headers.update(error.headers or {})
         return response
 

@@ -10,9 +10,10 @@ from typing import Annotated, TypeVar
 import typer
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from spheroseg.cli.output import Json, print_rows
+from spheroseg.cli.output import Json, actor, print_rows
 from spheroseg.database.accounts import (
     MAX_TOKEN_DAYS,
+    User,
     add_user,
     change_user,
     create_token,
@@ -22,6 +23,7 @@ from spheroseg.database.accounts import (
     list_users,
     revoke_token,
 )
+from spheroseg.database.audit import record
 from spheroseg.services import open_place
 from spheroseg.settings import read_settings
 
@@ -61,7 +63,12 @@ def user_add(
     role: Annotated[Role, typer.Option(help="An admin sees the queues and deals with dead letters.")] = Role.MEMBER,
 ) -> None:
     """Add a user."""
-    user = _in_transaction(lambda conn: add_user(conn, name, tier, role))
+
+    async def add(conn: AsyncConnection) -> User:
+        await record(conn, actor(), "user.add", user=name, tier=tier, role=role)
+        return await add_user(conn, name, tier, role)
+
+    user = _in_transaction(add)
     print(f"added {user.name} ({user.tier}, {user.role})")
     print("`spheroseg token create USER --name NAME` makes a token to work with.", file=sys.stderr)
 
@@ -87,7 +94,12 @@ def user_set(
     values = {key: str(value) for key, value in (("tier", tier), ("role", role)) if value is not None}
     if not values:
         raise typer.BadParameter("say what is to change: --tier, --role, or both")
-    user = _in_transaction(lambda conn: change_user(conn, name, **values))
+
+    async def change(conn: AsyncConnection) -> User:
+        await record(conn, actor(), "user.set", user=name, **values)
+        return await change_user(conn, name, **values)
+
+    user = _in_transaction(change)
     print(f"{user.name} is {user.tier}, {user.role}")
 
 
@@ -103,6 +115,7 @@ def token_create(
 
     async def create(conn: AsyncConnection) -> str:
         owner = await find_user(conn, user)
+        await record(conn, actor(), "token.create", user=user, name=name, days=days)
         token, _ = await create_token(conn, owner.id, name, timedelta(days=days) if days else None)
         return token
 
@@ -137,6 +150,7 @@ def token_revoke(
 
     async def revoke(conn: AsyncConnection) -> None:
         owner = await find_user(conn, user)
+        await record(conn, actor(), "token.revoke", user=user, name=name)
         await revoke_token(conn, owner.id, await find_token(conn, owner, name))
 
     _in_transaction(revoke)

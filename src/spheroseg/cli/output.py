@@ -19,6 +19,10 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 
 
+# People copy these.
+WHOLE = frozenset({"queue", "reason", "id", "variable"})
+
+
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
 
@@ -34,9 +38,16 @@ def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_
         console.print(nothing)
         return
     table = Table(show_edge=False, header_style="bold")
+    # What says nothing in any row takes room from what does.
+    columns = [column for column in columns if any(row[column] not in (None, False, "") for row in rows)]
     for column in columns:
         is_number = all(isinstance(row[column], (int, float)) or row[column] is None for row in rows)
-        table.add_column(column.replace("_", " "), justify="right" if is_number else "left", overflow="fold")
+        table.add_column(
+            column.replace("_", " "),
+            justify="right" if is_number else "left",
+            overflow="fold",
+            no_wrap=column in WHOLE,
+        )
     for row in rows:
         table.add_row(*(_cell(row[column]) for column in columns))
     console.print(table)

@@ -156,6 +156,10 @@ async def read_failures(conn: AsyncConnection, task_id: UUID) -> Sequence[Any]:
     return (await conn.execute(select(*columns).where(f.c.task_id == task_id).order_by(f.c.id))).all()
 
 
+async def read_image_ids(conn: AsyncConnection, batch_id: UUID) -> set[UUID]:
+    return set((await conn.execute(select(t.c.image_id).where(t.c.batch_id == batch_id))).scalars())
+
+
 async def read_unfinished(conn: AsyncConnection, batch_id: UUID) -> list[UUID]:
     return await _ids(conn, batch_id, UNFINISHED)
 
