@@ -294,8 +294,8 @@ async def download_results(batch_id: UUID, place: ThePlace, user: TheUser) -> St
     """What is completed so far, as a table with a row for each object; the columns are always the same.
 
     Images that failed, or in which nothing was found, have no row; the header `Spheroseg-Batch-State` tells the state
-    of the batch and how many of its tasks are completed, as `processing; 2/4`. Columns in µm are empty where the pixel
-    size is not known. Text that a spreadsheet would take for a formula begins with an apostrophe.
+    of the batch and how many of its tasks are completed, as `processing; 2/4`. Columns in µm are empty where the
+    pixel size is not known. Text that a spreadsheet would take for a formula begins with an apostrophe.
     """
     async with reading(place.engine) as conn:
         await stored.read_batch(conn, user.id, batch_id)
