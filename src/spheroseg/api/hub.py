@@ -180,6 +180,10 @@ class Hub:
             except (SQLAlchemyError, OSError) as error:
                 log.warning("the watchers wait for the database", error=str(error))
                 await asyncio.sleep(1.0)
+            except Exception:
+                # A fault of ours in one look must not leave everybody with an old state for good.
+                log.exception("a look at what is watched failed")
+                await asyncio.sleep(1.0)
             await asyncio.sleep(max(TICK_SECONDS, (clock() - began) / LOAD))
 
     async def _look_at_health(self, now: float) -> None:
