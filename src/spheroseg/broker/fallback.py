@@ -63,25 +63,20 @@ class FallbackConsumer:
         self.queue = queue
         self.rabbit = rabbit
         self.table = table
-        # Where the last ones came from the table there are more, as a rule: RabbitMQ is not waited for then.
-        self._from_table = False
 
     async def take(self, limit: int, wait: float) -> list[Delivery]:
         is_away = False
         try:
-            if deliveries := await self.rabbit.take(limit, 0.0 if self._from_table else wait):
-                self._from_table = False
+            if deliveries := await self.rabbit.take(limit, wait):
                 return deliveries
         except BrokerAway:
             is_away = True
         if is_away:
             return await self.table.take(limit, wait)
         waiting = await self.broker.table.seconds_at_head(self.queue)
-        taken: list[Delivery] = []
         if waiting is not None and waiting > self.broker.patience:
-            taken = await self.table.take(limit, 0.0)
-        self._from_table = bool(taken)
-        return taken
+            return await self.table.take(limit, 0.0)
+        return []
 
     def tasks_from_table(self) -> set[UUID]:
         """The tasks of the messages from the table that are in hand."""
