@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import structlog
-from asyncpg.exceptions import PostgresError
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker import Broker
@@ -19,7 +17,7 @@ from spheroseg.broker.rabbit import RabbitBroker
 from spheroseg.broker.table import TableBroker
 from spheroseg.collect import collect, hand_back_leased
 from spheroseg.database import queue, revisions
-from spheroseg.database.engine import has_message_queue_tables, open_engine
+from spheroseg.database.engine import has_message_queue_tables, open_engine, telling_away
 from spheroseg.errors import BadSettings, DatabaseAway
 from spheroseg.heartbeat import Standing, heartbeat
 from spheroseg.notify import Notifier
@@ -48,13 +46,8 @@ async def open_database(settings: Settings) -> AsyncIterator[AsyncEngine]:
             f"the folder of the database cannot be made ({error}): check SPHEROSEG_DATA_DIR"
         ) from error
     try:
-        try:
+        with telling_away():
             await revisions.prepare(engine, needs_message_queue=settings.enable_message_queue)
-        except (OSError, SQLAlchemyError, PostgresError) as error:
-            cause = getattr(error, "orig", None) or error
-            raise DatabaseAway(
-                f"the database does not answer ({cause}): check DATABASE_URL; `spheroseg doctor` says more"
-            ) from error
         yield engine
     finally:
         await engine.dispose()

@@ -310,7 +310,7 @@ def serve() -> None:
         if token:
             print(f"token of the administrator: {token}", flush=True)
         else:
-            print("tokens: `spheroseg token create USER --name NAME`", flush=True)
+            print("tokens: `spheroseg token create USER --name NAME`; users: `spheroseg user add NAME`", flush=True)
 
     _serve(lambda settings, stopping: serve_backend(settings, stopping, announce))
 

@@ -5,14 +5,11 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
 import typer
-from asyncpg import PostgresError
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.cli.output import Yes, confirm
 from spheroseg.database import revisions
-from spheroseg.database.engine import open_engine
-from spheroseg.errors import SchemaUnusable
+from spheroseg.database.engine import open_engine, telling_away
 from spheroseg.settings import read_settings
 
 T = TypeVar("T")
@@ -29,10 +26,8 @@ def _ask(question: Callable[[AsyncEngine], Awaitable[T]]) -> T:
     async def asking() -> T:
         engine = open_engine(url)
         try:
-            return await question(engine)
-        except (OSError, SQLAlchemyError, PostgresError) as error:
-            cause = getattr(error, "orig", None) or error
-            raise SchemaUnusable(f"the database does not answer: {cause}; is DATABASE_URL right?") from error
+            with telling_away():
+                return await question(engine)
         finally:
             await engine.dispose()
 

@@ -1,17 +1,20 @@
 """Opening the database, and its clock."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Float, event, literal
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 
 from spheroseg.database.schema import UTCDateTime
+from spheroseg.errors import DatabaseAway
 
 T = TypeVar("T")
 
@@ -56,6 +59,18 @@ def open_engine(url: str, *, pool_size: int = 5) -> AsyncEngine:
     event.listen(engine.sync_engine, "connect", _configure_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_immediate)
     return engine
+
+
+@contextmanager
+def telling_away() -> Iterator[None]:
+    """Raises DatabaseAway, in words for a person, where the database does not answer."""
+    try:
+        yield
+    except (OSError, SQLAlchemyError) as error:
+        cause = getattr(error, "orig", None) or error
+        raise DatabaseAway(
+            f"the database does not answer ({cause}): check DATABASE_URL; `spheroseg doctor` says more"
+        ) from error
 
 
 def reading(engine: AsyncEngine) -> AsyncConnection:
