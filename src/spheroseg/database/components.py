@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import case, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from spheroseg.database.engine import DatabaseTime
+from spheroseg.database.engine import DatabaseTime, insert_into
 from spheroseg.database.schema import components as c
 
 # Silent for longer: the process is gone, or cut off.
@@ -19,8 +18,7 @@ async def tell(
     conn: AsyncConnection, name: str, kind: str, state: str, reason: str | None, detail: Mapping[str, Any]
 ) -> None:
     """Record that the process called `name` is alive, and how it is: ok, away or paused."""
-    dialect = postgresql if conn.dialect.name == "postgresql" else sqlite
-    told = dialect.insert(c).values(
+    told = insert_into(conn, c).values(
         name=name,
         kind=kind,
         state=state,

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Float, event, literal
+from sqlalchemy import Float, Table, event, literal
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -92,6 +93,12 @@ def has_message_queue_tables(conn: AsyncConnection) -> bool:
 def message_queue_columns(conn: AsyncConnection, **values: Any) -> dict[str, Any]:
     """`values` for columns that revision 010 brings: nothing where they are not there."""
     return values if has_message_queue_tables(conn) else {}
+
+
+def insert_into(conn: AsyncConnection, table: Table) -> Any:
+    """An INSERT that knows what to do about a conflict, in the database's own dialect."""
+    dialect = postgresql if conn.dialect.name == "postgresql" else sqlite
+    return dialect.insert(table)
 
 
 def chunks(items: Sequence[T], size: int = 5000) -> Iterator[Sequence[T]]:

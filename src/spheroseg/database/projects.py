@@ -8,11 +8,10 @@ from uuid import UUID
 
 import uuid_utils.compat as uuid
 from sqlalchemy import Table, delete, exists, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from spheroseg.database.engine import DatabaseTime, chunks
+from spheroseg.database.engine import DatabaseTime, chunks, insert_into
 from spheroseg.database.schema import images, project_members, projects, users
 from spheroseg.errors import BadRequest, Conflict, NotFound
 
@@ -39,8 +38,7 @@ class NewImage:
 
 def insert_new(conn: AsyncConnection, table: Table) -> Any:
     """An INSERT that leaves alone the rows that are there already."""
-    dialect = postgresql if conn.dialect.name == "postgresql" else sqlite
-    return dialect.insert(table).on_conflict_do_nothing()
+    return insert_into(conn, table).on_conflict_do_nothing()
 
 
 async def ensure_user(conn: AsyncConnection, name: str, tier: str = "regular") -> UUID:

@@ -3,10 +3,9 @@
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from spheroseg.database.engine import DatabaseTime
+from spheroseg.database.engine import DatabaseTime, insert_into
 from spheroseg.database.schema import switches as s
 
 RELAY = "relay"
@@ -23,7 +22,6 @@ async def read_switch(conn: AsyncConnection, name: str) -> Any:
 
 
 async def set_switch(conn: AsyncConnection, name: str, is_on: bool, changed_by: str) -> None:
-    dialect = postgresql if conn.dialect.name == "postgresql" else sqlite
     values = {"is_on": is_on, "changed_by": changed_by[:200], "changed_at": DatabaseTime()}
-    switched = dialect.insert(s).values(name=name, **values)
+    switched = insert_into(conn, s).values(name=name, **values)
     await conn.execute(switched.on_conflict_do_update(index_elements=[s.c.name], set_=values))
