@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from spheroseg.api.auth import TheAdmin, ThePlace
 from spheroseg.api.fields import LongName, ShortName
 from spheroseg.api.paging import Cursor, Limit, Page, read_cursor, write_cursor
+from spheroseg.api.schemas import AttemptOut
 from spheroseg.database import audit, switches
 from spheroseg.database.accounts import User
 from spheroseg.database.engine import reading
@@ -84,7 +85,7 @@ async def read_queue_metrics(place: ThePlace, admin: TheAdmin) -> QueueMetrics:
     return QueueMetrics(**await queue_metrics(place.engine, place.rabbit, place.management))
 
 
-class FailureOut(BaseModel):
+class FailureOut(AttemptOut):
     """An attempt that did not finish, or a message that nobody could read: then with its body, shortened.
 
     next_attempt: null where the task failed for good. settled_at: when somebody dealt with it.
@@ -95,16 +96,6 @@ class FailureOut(BaseModel):
     image: str | None
     page: int | None = Field(description="Of the file, counted from 0.")
     state: str | None = Field(description="Of the task, now.")
-    attempt: int | None
-    cause: str
-    reason: str
-    error: str
-    worker: str | None
-    started_at: datetime | None
-    failed_at: datetime
-    next_attempt: int | None
-    next_attempt_at: datetime | None
-    superseded: bool
     settled_at: datetime | None
     body: str | None
 
