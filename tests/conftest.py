@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -20,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from spheroseg.database.engine import open_engine, set_message_queue_tables
 from spheroseg.database.revisions import HEAD, REVISIONS, create_tables, downgrade
 from spheroseg.database.schema import metadata
+from tests.backend import Backend, backend_on
 from tests.rabbitmq import RABBITMQ_3, RABBITMQ_4, RabbitNode
 
 
@@ -140,6 +142,20 @@ def revision() -> str:
 async def engine(database_url: str, revision: str) -> AsyncIterator[AsyncEngine]:
     async with empty_database(database_url, revision) as opened:
         yield opened
+
+
+@pytest.fixture
+async def backend(engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[Backend]:
+    """The backend on an empty database of each kind, spoken to without a server."""
+    async with backend_on(engine, tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def ada(backend: Backend) -> AsyncIterator[httpx.AsyncClient]:
+    """A member, who speaks to the backend."""
+    async with await backend.client("ada") as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

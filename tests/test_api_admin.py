@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -18,19 +17,13 @@ from spheroseg.database.schema import components, segmentation_failures
 from spheroseg.messages import Message, Queue
 from spheroseg.tasks import RetryPolicy
 
-from .backend import Backend, backend_on
+from .backend import Backend
 from .lab import read_task, submit_images
 from .plates import completed, failed, report, started
 
 URL = "/api/admin"
 # More than a statement takes parameters.
 COUNT = 40_000
-
-
-@pytest.fixture
-async def backend(engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[Backend]:
-    async with backend_on(engine, tmp_path) as opened:
-        yield opened
 
 
 @pytest.fixture

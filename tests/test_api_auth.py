@@ -2,22 +2,14 @@
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.database.accounts import create_token, list_tokens, revoke_token
 from spheroseg.database.engine import reading
 
-from .backend import Backend, backend_on
+from .backend import Backend
 from .conftest import eventually
-
-
-@pytest.fixture
-async def backend(engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[Backend]:
-    async with backend_on(engine, tmp_path) as opened:
-        yield opened
 
 
 async def test_a_token_tells_who_asks(backend: Backend) -> None:

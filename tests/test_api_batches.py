@@ -5,7 +5,6 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,7 +12,6 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker.table import TableBroker
 from spheroseg.database import queue
@@ -26,25 +24,13 @@ from spheroseg.segmentation.model import MODELS, load_model
 from spheroseg.storage import ImageStore
 from spheroseg.tasks import BatchState, TaskState, batch_state
 
-from .backend import Backend, backend_on
+from .backend import Backend
 from .conftest import eventually
 from .lab import order, read_task, submit_images
 from .plates import EXAMPLES, a_result, add_images, add_project, completed, failed, report, started
 from .test_worker import system
 
 URL = "/api/segmentation/batches"
-
-
-@pytest.fixture
-async def backend(engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[Backend]:
-    async with backend_on(engine, tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def ada(backend: Backend) -> AsyncIterator[httpx.AsyncClient]:
-    async with await backend.client("ada") as client:
-        yield client
 
 
 @pytest.fixture

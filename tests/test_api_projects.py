@@ -2,26 +2,12 @@
 
 from collections.abc import AsyncIterator
 from datetime import datetime
-from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from .backend import Backend, backend_on
-
-
-@pytest.fixture
-async def backend(engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[Backend]:
-    async with backend_on(engine, tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def ada(backend: Backend) -> AsyncIterator[httpx.AsyncClient]:
-    async with await backend.client("ada") as client:
-        yield client
+from .backend import Backend
 
 
 @pytest.fixture

@@ -1,37 +1,22 @@
 """A task over HTTP: its story, its end, another try, its files; on both databases, and at revision 009."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.api.files import disposition
 from spheroseg.database import revisions
 from spheroseg.database.engine import set_message_queue_tables
 from spheroseg.storage import ImageStore
 
-from .backend import Backend, backend_on
+from .backend import Backend
 from .lab import submit_images
 from .plates import a_result, add_images, add_project, completed, failed, report, started
 
 URL = "/api/segmentation/tasks"
 SHA = "a" * 64
-
-
-@pytest.fixture
-async def backend(engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[Backend]:
-    async with backend_on(engine, tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def ada(backend: Backend) -> AsyncIterator[httpx.AsyncClient]:
-    async with await backend.client("ada") as client:
-        yield client
 
 
 async def one_task(backend: Backend) -> UUID:
