@@ -20,11 +20,11 @@ from spheroseg.database import queue, revisions
 from spheroseg.database.engine import has_message_queue_tables, open_engine, telling_away
 from spheroseg.errors import BadSettings, DatabaseAway
 from spheroseg.heartbeat import Standing, heartbeat
-from spheroseg.notify import Notifier
 from spheroseg.relay import Relay, RelayOptions
 from spheroseg.run import child_command
 from spheroseg.segmentation.model import MODELS, load_model
 from spheroseg.settings import Settings
+from spheroseg.webhooks import Notifier
 from spheroseg.worker.loop import WorkerOptions, work
 from spheroseg.worker.status import Status
 

@@ -13,13 +13,13 @@ import pytest
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spheroseg import notify
+from spheroseg import webhooks as calls
 from spheroseg.collect import apply_reports
 from spheroseg.database.engine import DatabaseTime
 from spheroseg.database.schema import segmentation_batches, webhooks
-from spheroseg.notify import Notifier, sign, webhook_secret
 from spheroseg.submit import cancel
 from spheroseg.tasks import RetryPolicy
+from spheroseg.webhooks import Notifier, sign, webhook_secret
 
 from .lab import submit_images
 from .test_collect import completed
@@ -111,7 +111,7 @@ async def test_a_finished_batch_calls_once_and_signed(engine: AsyncEngine, notif
 async def test_what_fails_is_tried_again_later_and_then_given_up_visibly(
     engine: AsyncEngine, notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notify, "MAX_ATTEMPTS", 3)
+    monkeypatch.setattr(calls, "MAX_ATTEMPTS", 3)
     batch = await submit_images(engine, 1)
     async with engine.begin() as conn:
         await cancel(conn, batch.task_ids)
