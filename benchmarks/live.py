@@ -28,11 +28,11 @@ from subprocess import Popen
 from websockets.asyncio.client import connect
 
 from benchmarks.databases import postgresql
-from spheroseg.collect import apply_reports
 from spheroseg.database.accounts import add_user, create_token
 from spheroseg.database.engine import open_engine
 from spheroseg.database.projects import add_member
 from spheroseg.database.schema import projects
+from spheroseg.outcomes import apply_reports
 from spheroseg.tasks import RetryPolicy
 from tests.conftest import eventually, free_port
 from tests.lab import submit_images

@@ -30,11 +30,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from benchmarks.databases import postgresql, sqlite
 from benchmarks.figures import percentile_99, print_table, spread
-from spheroseg.collect import apply_reports
 from spheroseg.database.engine import open_engine, set_message_queue_tables
 from spheroseg.database.revisions import downgrade, upgrade
 from spheroseg.logs import log_to
 from spheroseg.messages import TaskCompleted, TaskStarted
+from spheroseg.outcomes import apply_reports
 from spheroseg.tasks import RetryPolicy
 from tests.lab import submit_images
 

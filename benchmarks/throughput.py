@@ -16,10 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from benchmarks.worker import NOOP
 from spheroseg.broker.table import TableBroker
-from spheroseg.collect import BATCH, apply_reports, collect
+from spheroseg.collect import BATCH, collect
 from spheroseg.database.engine import open_engine, reading
 from spheroseg.database.schema import segmentation_results, segmentation_tasks
 from spheroseg.messages import Queue, TaskCompleted, TaskStarted, decode_report, decode_task
+from spheroseg.outcomes import apply_reports
 from spheroseg.tasks import UNFINISHED, RetryPolicy
 from spheroseg.worker.loop import Child, WorkerOptions, work
 from tests.lab import submit_images

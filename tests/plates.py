@@ -9,9 +9,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spheroseg.collect import apply_reports
 from spheroseg.database.projects import NewImage, ensure_images, ensure_project, ensure_user
 from spheroseg.messages import Report, TaskCompleted, TaskFailed, TaskStarted
+from spheroseg.outcomes import apply_reports
 from spheroseg.segmentation.measure import DIMENSIONS
 from spheroseg.tasks import RetryPolicy
 

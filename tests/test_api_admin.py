@@ -11,10 +11,10 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker.table import TableBroker
-from spheroseg.collect import apply_dead_letter
 from spheroseg.database.engine import DatabaseTime
 from spheroseg.database.schema import components, segmentation_failures
 from spheroseg.messages import Message, Queue
+from spheroseg.outcomes import apply_dead_letter
 from spheroseg.tasks import RetryPolicy
 
 from .backend import Backend

@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker.table import TableBroker
-from spheroseg.collect import apply_dead_letter, apply_reports, sweep
+from spheroseg.collect import sweep
 from spheroseg.messages import Message, Queue, Report, TaskCompleted, TaskFailed, TaskNew, TaskStarted
+from spheroseg.outcomes import apply_dead_letter, apply_reports
 from spheroseg.submit import cancel, retry
 from spheroseg.tasks import RetryPolicy
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker.table import TableBroker
-from spheroseg.collect import apply_reports, collect, sweep
+from spheroseg.collect import collect, sweep
 from spheroseg.database.engine import open_engine
 from spheroseg.database.projects import ensure_images, ensure_project, ensure_user
 from spheroseg.database.queue import claim, wake_due
@@ -19,6 +19,7 @@ from spheroseg.database.revisions import create_tables
 from spheroseg.database.schema import metadata
 from spheroseg.database.tasks import read_attempts
 from spheroseg.messages import Message, Queue
+from spheroseg.outcomes import apply_reports
 from spheroseg.submit import cancel, retry
 from spheroseg.tasks import RetryPolicy
 from spheroseg.worker.loop import WorkerOptions, work

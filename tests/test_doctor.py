@@ -18,7 +18,6 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spheroseg.collect import apply_dead_letter, apply_reports
 from spheroseg.database import revisions
 from spheroseg.database.components import tell
 from spheroseg.database.engine import open_engine
@@ -26,6 +25,7 @@ from spheroseg.doctor import CHAINS, Finding, examine, machine
 from spheroseg.doctor.findings import Check, Site, ok
 from spheroseg.errors import BadSettings
 from spheroseg.messages import Message, TaskFailed
+from spheroseg.outcomes import apply_dead_letter, apply_reports
 from spheroseg.settings import Settings
 from spheroseg.tasks import RetryPolicy
 

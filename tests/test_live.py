@@ -13,11 +13,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from spheroseg.api import live
-from spheroseg.collect import apply_reports
 from spheroseg.database.accounts import add_user, create_token, list_tokens, revoke_token
 from spheroseg.database.components import tell
 from spheroseg.database.projects import add_member
 from spheroseg.database.schema import project_members, segmentation_batches
+from spheroseg.outcomes import apply_reports
 from spheroseg.services import Place
 from spheroseg.settings import Settings
 from spheroseg.submit import Submitted, cancel, retry

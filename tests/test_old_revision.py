@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from spheroseg.broker.table import TableBroker
-from spheroseg.collect import apply_dead_letter, collect
+from spheroseg.collect import collect
 from spheroseg.database.engine import reading, set_message_queue_tables
 from spheroseg.database.queue import UNREADABLE
 from spheroseg.database.revisions import downgrade, upgrade
@@ -24,6 +24,7 @@ from spheroseg.database.schema import segmentation_queue
 from spheroseg.deadletters import Filter, list_dead_letters
 from spheroseg.messages import Message, Queue, TaskCompleted
 from spheroseg.metrics import queue_metrics
+from spheroseg.outcomes import apply_dead_letter
 from spheroseg.services import serve_collect
 from spheroseg.settings import Settings
 from spheroseg.tasks import RetryPolicy

@@ -16,10 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker.rabbit import RabbitBroker
 from spheroseg.broker.table import TableBroker
-from spheroseg.collect import apply_dead_letter, apply_reports
 from spheroseg.database.audit import list_records
 from spheroseg.database.engine import reading
 from spheroseg.messages import Message, Queue, TaskFailed
+from spheroseg.outcomes import apply_dead_letter, apply_reports
 from spheroseg.tasks import RetryPolicy
 
 from .conftest import empty_database

@@ -18,7 +18,6 @@ from alembic.migration import MigrationContext
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spheroseg.collect import apply_reports
 from spheroseg.database import revisions
 from spheroseg.database.engine import open_engine, reading
 from spheroseg.database.projects import NewImage
@@ -26,6 +25,7 @@ from spheroseg.database.revisions import create_tables, current, downgrade, upgr
 from spheroseg.database.schema import metadata, segmentation_failures, segmentation_tasks
 from spheroseg.errors import SchemaUnusable
 from spheroseg.messages import TaskCompleted, TaskFailed, TaskStarted
+from spheroseg.outcomes import apply_reports
 from spheroseg.submit import cancel, retry
 from spheroseg.tasks import RetryPolicy
 

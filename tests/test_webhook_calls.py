@@ -14,9 +14,9 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg import webhooks as calls
-from spheroseg.collect import apply_reports
 from spheroseg.database.engine import DatabaseTime
 from spheroseg.database.schema import segmentation_batches, webhooks
+from spheroseg.outcomes import apply_reports
 from spheroseg.submit import cancel
 from spheroseg.tasks import RetryPolicy
 from spheroseg.webhooks import Notifier, sign, webhook_secret
