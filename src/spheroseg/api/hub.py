@@ -21,8 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database.engine import chunks, reading
-from spheroseg.database.line import Place as PlaceInLine
-from spheroseg.database.line import read_batch_places
+from spheroseg.database.line import PlaceInLine, read_batch_places
 from spheroseg.database.schema import images, segmentation_batches
 from spheroseg.database.schema import segmentation_tasks as t
 from spheroseg.health import Health, look

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from spheroseg.database.line import Place
+from spheroseg.database.line import PlaceInLine
 from spheroseg.export.tables import with_units
 from spheroseg.tasks import FINISHED, BatchState, TaskState, batch_state
 
@@ -212,7 +212,7 @@ def batch_summary(row: Any, counts: Mapping[TaskState, int]) -> dict[str, Any]:
     }
 
 
-def task_fields(row: Any, place: Place | None) -> dict[str, Any]:
+def task_fields(row: Any, place: PlaceInLine | None) -> dict[str, Any]:
     """Fields of a TaskOut, from a row of `database.batches`."""
     fields = {name: value for name, value in row._mapping.items() if name != "lost_count"}
     return {

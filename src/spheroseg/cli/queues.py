@@ -198,7 +198,7 @@ def _add_change(
         since: Since = None,
         everything: Everything = False,
         dry_run: DryRun = False,
-        yes: Yes = not question,
+        yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.", hidden=not question)] = not question,
     ) -> None:
         wanted = _filter(number, reason, worker, image, since)
         if wanted == Filter() and not everything:

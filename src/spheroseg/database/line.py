@@ -20,7 +20,7 @@ RECENT_TASKS = 1000
 
 
 @dataclass(frozen=True)
-class Place:
+class PlaceInLine:
     """ahead: messages that go before. is_capped: there are more, and nobody has counted them."""
 
     ahead: int
@@ -55,9 +55,9 @@ def _line() -> Subquery:
     return select(both.c.task_id, number.label("ahead")).subquery("line")
 
 
-async def read_places(conn: AsyncConnection, task_ids: Collection[UUID]) -> dict[UUID, Place]:
+async def read_places(conn: AsyncConnection, task_ids: Collection[UUID]) -> dict[UUID, PlaceInLine]:
     """Of those of `task_ids` that wait in line; delayed ones and those in a worker's hand are missing."""
-    found: dict[UUID, Place] = {}
+    found: dict[UUID, PlaceInLine] = {}
     line = _line()
     for chunk in chunks(list(task_ids)):
         rows = await conn.execute(select(line.c.task_id, line.c.ahead).where(line.c.task_id.in_(chunk)))
@@ -68,7 +68,7 @@ async def read_places(conn: AsyncConnection, task_ids: Collection[UUID]) -> dict
     return found
 
 
-async def read_batch_places(conn: AsyncConnection, batch_ids: Collection[UUID]) -> dict[UUID, Place]:
+async def read_batch_places(conn: AsyncConnection, batch_ids: Collection[UUID]) -> dict[UUID, PlaceInLine]:
     """The place of each batch's next message; batches of which none waits in line are missing."""
     line = _line()
     firsts = (
@@ -80,7 +80,7 @@ async def read_batch_places(conn: AsyncConnection, batch_ids: Collection[UUID]) 
     return {row.batch_id: _place(row.ahead) for row in await conn.execute(firsts)}
 
 
-async def read_batch_place(conn: AsyncConnection, batch_id: UUID, queued: int) -> tuple[Place, int] | None:
+async def read_batch_place(conn: AsyncConnection, batch_id: UUID, queued: int) -> tuple[PlaceInLine, int] | None:
     """The place of a batch's next message, and how many messages there are up to its last; None where none waits.
 
     queued: tasks of the batch in that state. The number is a lower bound where the line is longer than is counted.
@@ -98,8 +98,8 @@ async def read_batch_place(conn: AsyncConnection, batch_id: UUID, queued: int) -
     return _place(first), max(last + 1, first + queued)
 
 
-def _place(ahead: int) -> Place:
-    return Place(min(ahead, LONGEST), ahead >= LONGEST)
+def _place(ahead: int) -> PlaceInLine:
+    return PlaceInLine(min(ahead, LONGEST), ahead >= LONGEST)
 
 
 async def read_pace(conn: AsyncConnection) -> float | None:
