@@ -84,7 +84,7 @@ async def list_failures(
 def check_history(conn: AsyncConnection) -> None:
     """Raises Conflict where the database keeps no failures."""
     if not has_message_queue_tables(conn):
-        raise Conflict("the database is at revision 009, which keeps no failures: run `spheroseg db upgrade`")
+        raise Conflict(f"the database is at revision {BASE}, which keeps no failures: {UPGRADE}")
 
 
 def _failures(wanted: Filter, limit: int, before: int | None) -> Any:

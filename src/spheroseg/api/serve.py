@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import structlog
 import uvicorn
 
 from spheroseg.api.app import create_app
@@ -16,8 +15,6 @@ from spheroseg.errors import BadSettings
 from spheroseg.heartbeat import heartbeat
 from spheroseg.services import Place, open_place, serve_collect, serve_relay, serve_worker
 from spheroseg.settings import Settings
-
-log = structlog.get_logger()
 
 # Running answers get this long; then the connections are cut, and clients ask again.
 GOODBYE_SECONDS = 10

@@ -33,9 +33,8 @@ async def read_workers(conn: AsyncConnection) -> list[dict[str, Any]]:
         _note(worker, row.started_at)
     for row in await conn.execute(select(c).where(c.c.kind == "worker", c.c.seen_at > DatabaseTime(-SEEN_SECONDS))):
         worker = seen[str(row.detail.get("name", row.name))]
-        worker |= {"state": row.state, "reason": row.reason, "detail": row.detail}
+        worker.update(state=row.state, reason=row.reason, detail=row.detail)
         _note(worker, row.seen_at)
-        seen[str(row.detail.get("name", row.name))] = worker
     return [{"name": name, **seen[name]} for name in sorted(seen)]
 
 
