@@ -1,11 +1,13 @@
 """Who may ask the backend, and how errors are told."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
 
-from spheroseg.database.accounts import create_token, list_tokens, revoke_token
+from spheroseg.api.serve import first_token
+from spheroseg.database.accounts import create_token, list_tokens, list_users, revoke_token
 from spheroseg.database.engine import reading
 
 from .backend import Backend
@@ -86,3 +88,14 @@ async def test_a_body_too_large_is_refused_before_it_is_read(backend: Backend, i
     answer = await backend.anonymous.post("/api/segmentation/batches", content=body(), headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
     assert sent <= 5
+
+
+async def test_backends_that_start_together_make_one_first_user(backend: Backend) -> None:
+    place = backend.app.state.place
+    tokens = await asyncio.gather(*(first_token(place) for _ in range(3)))
+    made = [token for token in tokens if token]
+    assert made
+    assert len(set(made)) == 1
+    async with reading(backend.engine) as conn:
+        assert [row.name for row in await list_users(conn)] == ["admin"]
+    assert await first_token(place) == made[0], "from its file"

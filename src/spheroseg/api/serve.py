@@ -11,7 +11,7 @@ import uvicorn
 
 from spheroseg.api.app import create_app
 from spheroseg.database.accounts import add_user, create_token, list_users, read_bearer
-from spheroseg.errors import BadSettings
+from spheroseg.errors import BadSettings, Conflict
 from spheroseg.heartbeat import heartbeat
 from spheroseg.services import Place, open_place, serve_collect, serve_relay, serve_worker
 from spheroseg.settings import Settings
@@ -87,7 +87,8 @@ async def _serve_http(server: uvicorn.Server, settings: Settings) -> None:
 async def first_token(place: Place) -> str | None:
     """The token of the first administrator, from its file in the data folder; made where there are no users yet.
 
-    None where there are users and the file is missing or no longer valid.
+    None where there are users and the file is missing or no longer valid, and where another backend makes it in this
+    very moment.
     """
     file = place.settings.spheroseg_data_dir.expanduser() / "token"
     async with place.engine.begin() as conn:
@@ -95,7 +96,10 @@ async def first_token(place: Place) -> str | None:
             return file.read_text().strip()
         if await list_users(conn):
             return None
-        admin = await add_user(conn, FIRST_USER, role="admin")
+        try:
+            admin = await add_user(conn, FIRST_USER, role="admin")
+        except Conflict:
+            return None
         token, _ = await create_token(conn, admin.id, FIRST_TOKEN)
         _write_secret(file, token)
     return token

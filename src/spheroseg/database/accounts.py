@@ -13,7 +13,7 @@ from sqlalchemy import func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from spheroseg.database.engine import DatabaseTime
+from spheroseg.database.engine import DatabaseTime, insert_into
 from spheroseg.database.schema import api_tokens as k
 from spheroseg.database.schema import users as u
 from spheroseg.errors import BadRequest, Conflict, NotFound
@@ -48,9 +48,9 @@ async def add_user(conn: AsyncConnection, name: str, tier: str = "regular", role
             "a space at either end"
         )
     user = User(uuid.uuid7(), name, tier, role)
-    if (await conn.execute(select(u.c.id).where(u.c.name == name))).first():
+    new = insert_into(conn, u).values(**vars(user), created_at=DatabaseTime()).on_conflict_do_nothing()
+    if not (await conn.execute(new)).rowcount:
         raise Conflict(f"there is a user {name!r} already; `spheroseg user set` changes tier and role")
-    await conn.execute(insert(u).values(**vars(user), created_at=DatabaseTime()))
     return user
 
 
