@@ -10,6 +10,7 @@ import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.api.app import create_app
+from spheroseg.api.auth import finish_notes
 from spheroseg.database.accounts import User, add_user, create_token
 from spheroseg.services import Place
 from spheroseg.settings import Settings
@@ -44,4 +45,7 @@ async def backend_on(engine: AsyncEngine, folder: Path, **settings: Any) -> Asyn
     chosen = Settings(_env_file=None, spheroseg_data_dir=folder, storage_url=str(folder / "storage"), **settings)
     app = create_app(Place(chosen, engine, None, None))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as anonymous:
-        yield Backend(engine, chosen, app, anonymous)
+        try:
+            yield Backend(engine, chosen, app, anonymous)
+        finally:
+            await finish_notes()

@@ -10,6 +10,7 @@ import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 
 from spheroseg.api.app import create_app
+from spheroseg.api.auth import finish_notes
 from spheroseg.services import Place
 
 from .conftest import eventually, free_port
@@ -28,6 +29,7 @@ async def listening(place: Place) -> AsyncIterator[str]:
     finally:
         server.should_exit = server.force_exit = True
         await serving
+        await finish_notes()
 
 
 class Watcher:

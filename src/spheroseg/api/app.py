@@ -8,6 +8,7 @@ from fastapi import APIRouter, FastAPI
 
 from spheroseg import __version__
 from spheroseg.api import admin, batches, health, images, live, me, metrics, projects, tasks, tokens
+from spheroseg.api.auth import finish_notes
 from spheroseg.api.hub import Hub
 from spheroseg.api.problems import RESPONSES, handle_problems
 from spheroseg.services import Place
@@ -36,6 +37,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
+        await finish_notes()
 
 
 def create_app(place: Place) -> FastAPI:

@@ -51,6 +51,11 @@ def _note_later(engine: AsyncEngine, token_id: UUID) -> None:
     task.add_done_callback(_noting.discard)
 
 
+async def finish_notes() -> None:
+    """Wait for what is still being noted, before the engine is disposed of."""
+    await asyncio.gather(*_noting, return_exceptions=True)
+
+
 async def _note(engine: AsyncEngine, token_id: UUID) -> None:
     with suppress(SQLAlchemyError, OSError):
         async with engine.begin() as conn:
