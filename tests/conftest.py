@@ -23,6 +23,7 @@ from spheroseg.database.revisions import HEAD, REVISIONS, create_tables, downgra
 from spheroseg.database.schema import metadata
 from tests.backend import Backend, backend_on
 from tests.rabbitmq import RABBITMQ_3, RABBITMQ_4, RabbitNode
+from tests.uploading import Plate
 
 
 def missing_server(what: str) -> None:
@@ -156,6 +157,16 @@ async def ada(backend: Backend) -> AsyncIterator[httpx.AsyncClient]:
     """A member, who speaks to the backend."""
     async with await backend.client("ada") as client:
         yield client
+
+
+@pytest.fixture
+async def plate(engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[Plate]:
+    """A project to upload into; at the end nothing half done may lie about."""
+    async with backend_on(engine, tmp_path, max_upload_mb=1) as backend, await backend.client("ada") as client:
+        project = (await client.post("/api/projects", json={"name": "plate"})).json()["id"]
+        plate = Plate(backend, client, project)
+        yield plate
+        assert plate.temporary() == []
 
 
 @pytest.fixture(scope="session")
