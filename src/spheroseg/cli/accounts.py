@@ -24,6 +24,7 @@ from spheroseg.database.accounts import (
     revoke_token,
 )
 from spheroseg.database.audit import record
+from spheroseg.database.engine import reading
 from spheroseg.services import open_place
 from spheroseg.settings import read_settings
 
@@ -46,11 +47,14 @@ class Role(StrEnum):
 UserName = Annotated[str, typer.Argument(metavar="USER", help="Name of the user.")]
 
 
-def _in_transaction(work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+def _in_transaction(work: Callable[[AsyncConnection], Awaitable[T]], *, only_reads: bool = False) -> T:
     settings = read_settings()
 
     async def working() -> T:
-        async with open_place(settings) as place, place.engine.begin() as conn:
+        async with (
+            open_place(settings) as place,
+            reading(place.engine) if only_reads else place.engine.begin() as conn,
+        ):
             return await work(conn)
 
     return asyncio.run(working())
@@ -78,7 +82,7 @@ def user_list(as_json: Json = False) -> None:
     """All users."""
     rows = [
         {column: getattr(row, column) for column in ("name", "tier", "role", "created_at")}
-        for row in _in_transaction(list_users)
+        for row in _in_transaction(list_users, only_reads=True)
     ]
     columns = ["name", "tier", "role", "created_at"]
     print_rows(rows, columns, as_json=as_json, nothing="No users yet: `spheroseg user add NAME` adds one.")
@@ -138,7 +142,7 @@ def token_list(
         return [{column: getattr(row, column) for column in columns} for row in rows]
 
     nothing = "No tokens yet: `spheroseg token create USER --name NAME` makes one."
-    print_rows(_in_transaction(read), columns, as_json=as_json, nothing=nothing)
+    print_rows(_in_transaction(read, only_reads=True), columns, as_json=as_json, nothing=nothing)
 
 
 @token_app.command("revoke")
