@@ -248,14 +248,19 @@ class RabbitNode:
     def evaluate(self, erlang: str) -> str:
         """The value of an Erlang expression on the node: what ctl does, in 20 ms."""
         command = [*self._command("erl_call", "usr/bin"), "-address", f"127.0.0.1:{self._dist_port}"]
-        done = subprocess.run(
-            [*command, "-c", self._cookie, "-e"],
-            env=self._environment(),
-            input=erlang + ".\n",
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        # A node that frees a large message leaves the call's handshake unanswered; nothing was evaluated then.
+        for patience in (1, 3, 10, 0):
+            done = subprocess.run(
+                [*command, "-c", self._cookie, "-e"],
+                env=self._environment(),
+                input=erlang + ".\n",
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if "failed to connect to node" not in done.stderr + done.stdout or self.pid is None:
+                break
+            time.sleep(patience)
         if done.returncode or not done.stdout.startswith("{ok, "):
             raise NodeError(f"{erlang}: {done.stdout}{done.stderr}".strip())
         return done.stdout.strip()[len("{ok, ") : -1]
