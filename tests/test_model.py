@@ -26,7 +26,7 @@ def noise(scale: float) -> Picture:
 
 
 def found(pixels: Picture) -> list[Measurements]:
-    probability = MODEL.probability(pixels.astype(np.float32))
+    probability = MODEL.maps([pixels.astype(np.float32)])[0].probability
     assert probability.dtype == np.float32
     assert 0 <= probability.min() <= probability.max() <= 1
     return [measure(outline) for outline in trace(probability, 0.5, 50)[1]]

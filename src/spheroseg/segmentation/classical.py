@@ -8,6 +8,7 @@ contrast, so that 0.5 is reached half-way between object and ground; inside the 
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -16,6 +17,7 @@ import numpy as np
 from spheroseg.segmentation import candidates, ground
 from spheroseg.segmentation.candidates import Candidate, believed, inside, nested
 from spheroseg.segmentation.ground import Map, Mask
+from spheroseg.segmentation.maps import Maps
 
 NAME = "classical-contrast"
 VERSION = "1"
@@ -72,11 +74,14 @@ class ClassicalModel:
     def __init__(self) -> None:
         self.sha256 = hashlib.sha256(json.dumps(_constants(), sort_keys=True).encode()).hexdigest()
 
-    def probability(self, pixels: Map) -> Map:
-        """Grey values (height, width) to probabilities.
+    def maps(self, pictures: Sequence[Map]) -> list[Maps]:
+        """Grey values (height, width) to probabilities, and no distances.
 
         They come at a size of at most 1024 px on the longer side, and are all 0 where nothing stands out.
         """
+        return [Maps(self._probability(pixels)) for pixels in pictures]
+
+    def _probability(self, pixels: Map) -> Map:
         grey = _canonical(pixels)
         if grey is None:
             return np.zeros((1, 1), np.float32)

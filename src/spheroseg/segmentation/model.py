@@ -1,5 +1,6 @@
 """The models: grey values in, the probability of "spheroid" out."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -7,17 +8,21 @@ import numpy.typing as npt
 
 from spheroseg.errors import ModelUnusable
 from spheroseg.segmentation import classical
+from spheroseg.segmentation.maps import Maps
 
 
 class Model(Protocol):
-    """Anything that says where the objects are; it may answer at its own size."""
+    """Anything that says where the objects are."""
 
     name: str
     version: str
     sha256: str
 
-    def probability(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Grey values float32 (height, width) to probabilities 0..1, float32 of any size over the same field."""
+    def maps(self, pictures: Sequence[npt.NDArray[np.float32]]) -> list[Maps]:
+        """The maps of each picture, float32 grey values (height, width) of any size, run together where that helps.
+
+        What comes out for a picture does not depend on those beside it.
+        """
         ...
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import cv2
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from spheroseg.errors import BadParameters, ModelUnusable
 from spheroseg.segmentation.contours import Outline, trace
 from spheroseg.segmentation.image import Image, PixelSize, decode
+from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.measure import Measurements, measure
 from spheroseg.segmentation.model import Model
 
@@ -86,26 +87,43 @@ def segment(
     page: int = 0,
     pixel_size_um: float | None = None,
 ) -> tuple[Segmentation, Image]:
-    """Decode one page, find the objects and measure them. `pixel_size_um` (µm) wins over the file's.
+    """Decode one page, find the objects and measure them: `read`, the model and `outlined` in one.
 
-    Raises `BadImage` and its kind (see `decode`), `BadParameters` for a pixel size that is not a positive number, and
-    `ModelUnusable` when the model does not answer with probabilities.
+    Raises what they raise.
+    """
+    started = time.perf_counter()
+    image = read(file, page, pixel_size_um)
+    decoded = time.perf_counter()
+    (maps,) = model.maps([image.pixels])
+    inferred = time.perf_counter()
+    segmentation = outlined(image, maps, model, parameters)
+    durations = {"decode": 1000 * (decoded - started), "inference": 1000 * (inferred - decoded)}
+    return replace(segmentation, durations_ms={**durations, **segmentation.durations_ms}), image
+
+
+def read(file: BinaryIO, page: int = 0, pixel_size_um: float | None = None) -> Image:
+    """One page with its pixel size, where `pixel_size_um` (µm) wins over the file's.
+
+    Raises `BadImage` and its kind (see `decode`), and `BadParameters` for a pixel size that is not a positive number.
     """
     if pixel_size_um is not None and not (_is_number(pixel_size_um) and pixel_size_um > 0):
         raise BadParameters(f"the pixel size is {pixel_size_um!r}; it must be a positive number of µm")
-    started = time.perf_counter()
     image = decode(file, page)
-    if pixel_size_um is not None:
-        image = Image(image.pixels, PixelSize(float(pixel_size_um), "option"))
-    decoded = time.perf_counter()
-    probability = _full_size(model.probability(image.pixels), image.pixels.shape, model.name)
-    inferred = time.perf_counter()
+    return image if pixel_size_um is None else Image(image.pixels, PixelSize(float(pixel_size_um), "option"))
+
+
+def outlined(image: Image, maps: Maps, model: Model, parameters: Parameters) -> Segmentation:
+    """Find the objects in the maps of `image` and measure them.
+
+    Raises `ModelUnusable` when the maps are not probabilities, and `BadParameters`.
+    """
+    started = time.perf_counter()
+    probability = _full_size(maps.probability, image.pixels.shape, model.name)
     height, width = image.pixels.shape
     used = parameters.resolved(width, height)
     labels, outlines = trace(probability, used["threshold"], used["min_area_px"])
     objects = tuple(_measured(outline, width, height) for outline in outlines)
-    traced = time.perf_counter()
-    segmentation = Segmentation(
+    return Segmentation(
         width=width,
         height=height,
         pixel_size=image.pixel_size,
@@ -116,13 +134,8 @@ def segment(
         model_version=model.version,
         model_sha256=model.sha256,
         parameters=used,
-        durations_ms={
-            "decode": 1000 * (decoded - started),
-            "inference": 1000 * (inferred - decoded),
-            "outlines": 1000 * (traced - inferred),
-        },
+        durations_ms={"outlines": 1000 * (time.perf_counter() - started)},
     )
-    return segmentation, image
 
 
 def _full_size(probability: npt.NDArray[np.float32], shape: tuple[int, ...], name: str) -> npt.NDArray[np.float32]:
