@@ -329,10 +329,9 @@ def worker_http() -> None:
     settings = read_settings()
     from spheroseg.api.ml import create_ml_app
 
+    app = create_ml_app(settings.worker_status_file(), settings.model_folders)
     # A container's probes come from outside.
-    serve_http(
-        create_ml_app(settings.worker_status_file(), settings.model_folders), "0.0.0.0", settings.worker_http_port
-    )
+    serve_http(app, "0.0.0.0", settings.worker_http_port)  # noqa: S104
 
 
 @app.command()

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import fsspec
@@ -103,8 +104,7 @@ async def look_at_model(site: Site) -> AsyncIterator[Finding]:
         what = f"there is no model {wanted!r}: known are {names}"
         yield problem("model", what, "set MODEL to one of them, or leave it out")
     for model in known:
-        finding = await in_thread(lambda model=model: _model(model, wanted, dirs))
-        yield finding
+        yield await in_thread(partial(_model, model, wanted, dirs))
 
 
 def _model(model: KnownModel, wanted: str, dirs: Sequence[Path]) -> Finding:

@@ -36,9 +36,12 @@ def _ok(name: str, what: str) -> Line:
     return Line(name, True, what)
 
 
-def _fail(name: str, error: ModelUnusable | str, step: str = "") -> Line:
-    what, _, told = str(error).rpartition("; ") if not step else (str(error), "", step)
-    return Line(name, False, what or told, told if what else "")
+def _fail(name: str, what: str, step: str) -> Line:
+    return Line(name, False, what, step)
+
+
+def _refused(name: str, error: ModelUnusable) -> Line:
+    return Line(name, False, str(error))
 
 
 def check(folder: Path) -> Iterator[Line]:
@@ -46,14 +49,14 @@ def check(folder: Path) -> Iterator[Line]:
     try:
         card = read_card(folder)
     except ModelUnusable as error:
-        yield _fail("model.json", error)
+        yield _refused("model.json", error)
         return
     yield _ok("model.json", f"{card.name} {card.version}, licence {card.licence}")
     yield from _name(card, folder)
     try:
         content = read_network(folder)
     except ModelUnusable as error:
-        yield _fail("model.onnx", error)
+        yield _refused("model.onnx", error)
         return
     opset = signature.opset(content)
     if opset is not None and opset < signature.LEAST_OPSET:
@@ -62,7 +65,7 @@ def check(folder: Path) -> Iterator[Line]:
     try:
         session = open_session(content, folder / NETWORK)
     except ModelUnusable as error:
-        yield _fail("model.onnx", error)
+        yield _refused("model.onnx", error)
         return
     yield _ok("model.onnx", f"can be loaded, {len(content) / 1e6:.1f} MB, opset {opset}")
     faults = list(signature.faults(session, card))
@@ -91,7 +94,7 @@ def _tried(folder: Path, network: Network) -> Iterator[Line]:
         try:
             yield look(network)
         except ModelUnusable as error:
-            yield _fail(name, str(error), "see the line itself; export the network again when that is mended")
+            yield _refused(name, error)
     yield _cost(folder)
 
 
@@ -210,11 +213,11 @@ def _field(shape: tuple[int, int], seed: int) -> Grey:
     for scale in (1, 4, 16, 64):
         coarse = rng.normal(0.0, 0.5, (shape[0] // scale + 2, shape[1] // scale + 2)).astype(np.float32)
         field += cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_LINEAR)
-    return np.clip(field + 0.5, -1, 2).astype(np.float32)
+    return np.asarray(np.clip(field + 0.5, -1, 2), np.float32)
 
 
 def _discs(shape: tuple[int, int], apart: int) -> Grey:
     """Soft discs, 1 on 0, on a grid of so many px."""
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]]
     distance = np.hypot(x % apart - apart / 2, y % apart - apart / 2)
-    return np.clip(apart / 4 - distance + 0.5, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(apart / 4 - distance + 0.5, 0, 1), np.float32)

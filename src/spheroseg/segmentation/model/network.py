@@ -86,7 +86,7 @@ class Network:
             raise ModelUnusable(
                 f"{self._where}: the output {name} {fault}; run `spheroseg model check` on its folder"
             )
-        return np.clip(answer[:, 0], 0, 1)
+        return np.asarray(np.clip(answer[:, 0], 0, 1), np.float32)
 
 
 def open_session(content: bytes, where: Path) -> Any:

@@ -75,7 +75,7 @@ def opset(content: bytes) -> int | None:
             # ModelProto.opset_import: a domain, empty for ONNX's own, and a version.
             if number == 8 and isinstance(value, memoryview):
                 entry = dict(_fields(value))
-                if bytes(entry.get(1, b"")) in (b"", b"ai.onnx"):  # type: ignore[arg-type]
+                if bytes(entry.get(1, b"")) in (b"", b"ai.onnx"):
                     version = entry.get(2)
                     return version if isinstance(version, int) else None
     except (IndexError, ValueError):
