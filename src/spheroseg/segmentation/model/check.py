@@ -75,7 +75,12 @@ def check(folder: Path) -> Iterator[Line]:
         return
     gives = ", ".join(filter(None, (card.output.probability, card.output.distance)))
     yield _ok("inputs and outputs", f"{card.input.name} to {gives}, float32, any number and size")
-    yield from _tried(folder, Network(folder))
+    try:
+        network = Network(folder)
+    except ModelUnusable as error:
+        yield _refused("values", error)
+        return
+    yield from _tried(folder, network)
 
 
 def _name(card: Card, folder: Path) -> Iterator[Line]:

@@ -13,10 +13,12 @@ from spheroseg.errors import ModelUnusable
 from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.model import signature
 from spheroseg.segmentation.model.card import NETWORK, read_card, read_network
-from spheroseg.segmentation.model.passes import TILE, Grey, Look, Window
+from spheroseg.segmentation.model.passes import TILE, Grey, Look, Window, aligned
 
 # What one inference sees at most, px of all its windows together: bounds the memory.
 PIXELS_AT_ONCE = 1024 * 1024
+# After more px in one inference its memory is given back: what comes next, outlines of a large picture, needs it.
+GIVES_BACK_ABOVE = 8 * 256 * 256
 # How far outside 0..1 is rounding.
 SLACK = 1e-3
 
@@ -37,6 +39,9 @@ class Network:
         self.session = open_session(content, self._where)
         for what, step in signature.faults(self.session, self.card):
             raise ModelUnusable(f"{self._where}: {what}; {step}")
+        # Small, because the memory of the first inference is never given back. And what fails here fails always.
+        side = aligned(16, self.card.input.multiple)
+        self.infer(np.zeros((1, side, side), np.float32))
 
     def maps(self, pictures: Sequence[Grey]) -> list[Maps]:
         """Grey values (height, width) to probabilities, and distances where the network has them.
@@ -62,7 +67,7 @@ class Network:
         gives = self.card.output
         names = [gives.probability, *([gives.distance] if gives.distance else [])]
         try:
-            answers = self.session.run(names, {self.card.input.name: grey[:, None]})
+            answers = self.session.run(names, {self.card.input.name: grey[:, None]}, _run_options(grey.size))
         except Exception as error:
             # Whatever it raises, memory apart, says that the network does not fit what it is asked.
             if "alloc" in str(error).lower():
@@ -102,6 +107,16 @@ def open_session(content: bytes, where: Path) -> Any:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelUnusable(f"{where} cannot be loaded: {_reason(error)}; export it again") from error
+
+
+def _run_options(pixels: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4
+    if pixels > GIVES_BACK_ABOVE:
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 def _reason(error: Exception) -> str:
