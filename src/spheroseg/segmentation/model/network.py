@@ -40,7 +40,7 @@ class Network:
         for what, step in signature.faults(self.session, self.card):
             raise ModelUnusable(f"{self._where}: {what}; {step}")
         # Small, because the memory of the first inference is never given back. And what fails here fails always.
-        side = aligned(16, self.card.input.multiple)
+        side = aligned(64, self.card.input.multiple)
         self.infer(np.zeros((1, side, side), np.float32))
 
     def maps(self, pictures: Sequence[Grey]) -> list[Maps]:
