@@ -13,7 +13,6 @@ from spheroseg.segmentation.maps import Maps
 VERSION = "1"
 SMOOTHING = 1.0  # px, standard deviation: of the picture before the threshold, and of the mask after it
 STRETCH = (0.1, 99.9)  # percentiles that become 0 and 1
-FRAME = 0.05  # of the shorter side: the border that is taken for ground
 SAUVOLA_WINDOW = 0.5  # of the shorter side; a window smaller than an object finds its rim alone
 SAUVOLA_K = 0.2
 SAUVOLA_R = 0.5  # greatest standard deviation of grey values 0..1
@@ -23,7 +22,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Threshold:
-    """A model of two grey classes: the one that the border of the picture has less of is the objects.
+    """A model of two grey classes: of what is dark and what is bright, the smaller is the objects.
 
     Holes are filled. The mask is blurred by 1 px to a probability, so that outlines at 0.5 are sub-pixel.
     """
@@ -45,11 +44,8 @@ class Threshold:
             return np.zeros(pixels.shape, np.float32)
         grey = np.clip((pixels - np.float32(low)) / np.float32(high - low), 0, 1)
         grey = np.asarray(cv2.GaussianBlur(grey, (0, 0), SMOOTHING), np.float32)
-        objects = self._is_dark(grey)
-        if _mostly_at_border(objects):
-            # Bright objects: the same threshold on the negative, which for Sauvola's is another one.
-            objects = self._is_dark(1 - grey)
-        mask = np.asarray(binary_fill_holes(objects), np.float32)
+        masks = [binary_fill_holes(self._is_dark(either)) for either in (grey, 1 - grey)]
+        mask = np.asarray(min(masks, key=np.count_nonzero), np.float32)
         return np.asarray(cv2.GaussianBlur(mask, (0, 0), SMOOTHING), np.float32)
 
 
@@ -78,10 +74,3 @@ def _sauvola_dark(grey: Grey) -> Mask:
     mean = cv2.blur(wide, (side, side))
     deviation = np.sqrt(np.maximum(cv2.blur(wide * wide, (side, side)) - mean * mean, 0))
     return np.asarray(grey < mean * (1 + SAUVOLA_K * (deviation / SAUVOLA_R - 1)))
-
-
-def _mostly_at_border(mask: Mask) -> bool:
-    width = max(1, round(FRAME * min(mask.shape)))
-    border = np.ones(mask.shape, bool)
-    border[width:-width, width:-width] = False
-    return bool(mask[border].mean() > 0.5)

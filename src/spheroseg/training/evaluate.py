@@ -19,7 +19,7 @@ from spheroseg.segmentation.contours import Outline, trace
 from spheroseg.segmentation.image import Image
 from spheroseg.segmentation.model import Model
 from spheroseg.segmentation.pipeline import Parameters, Segmentation, outlined
-from spheroseg.training.data import Grey, Labels, Sample, Truth, components
+from spheroseg.training.data import IMAGE_SUFFIXES, Grey, Labels, Sample, Truth, components
 from spheroseg.training.scores import Score, Summary, count_matches, foreground_iou, summarise
 
 ALL, LARGEST = "all", "largest"
@@ -59,11 +59,13 @@ def evaluate(
 
 
 def summaries(scores: Iterable[Score]) -> list[Summary]:
-    """One a set, model and way to keep objects, in order of appearance."""
+    """One a set, way to keep objects and model, sorted by these in order of appearance."""
     groups: dict[tuple[str, str, str], list[Score]] = {}
     for score in scores:
         groups.setdefault((score.set, score.kept, score.model), []).append(score)
-    return [summarise(group) for group in groups.values()]
+    places = [list(dict.fromkeys(parts)) for parts in zip(*groups, strict=True)]
+    ordered = sorted(groups, key=lambda key: [place.index(part) for place, part in zip(places, key, strict=True)])
+    return [summarise(groups[key]) for key in ordered]
 
 
 class _Workplace:
@@ -139,7 +141,8 @@ def _outlines(labels: Labels) -> list[Outline]:
 def _flat(sample: Sample) -> str:
     """Its name as one file name that does not say the same thing twice."""
     parts = [part for part in PurePosixPath(sample.name).parts[1:] if part != "images"]
-    return "_".join(parts).replace(" ", "_")
+    name = "_".join(parts).replace(" ", "_")
+    return name.removesuffix(PurePosixPath(name).suffix) if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
 
 
 _here: _Workplace

@@ -115,7 +115,10 @@ class Summary:
 
 
 def summarise(scores: Sequence[Score]) -> Summary:
-    """Of scores of one model on one set, one way to keep objects, at least one picture. Equally bad pictures: the first by name is the worst."""
+    """Of one model on one set with one way to keep objects; at least one picture.
+
+    Of equally bad pictures the first by name is the worst.
+    """
     ious = [(score.iou, score.name) for score in scores if score.iou is not None]
     counts = [score.counts for score in scores if score.counts is not None]
     worst, worst_name = min(ious) if ious else (None, None)
