@@ -11,6 +11,7 @@ from time import perf_counter
 
 import cv2
 
+from benchmarks.processor import Rate, seconds_used
 from spheroseg.export.masks import encode_mask
 from spheroseg.export.overlays import encode_overlay
 from spheroseg.segmentation.model import Model, load_model
@@ -33,8 +34,8 @@ class Laps:
         return Laps(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
 
 
-def measure(images: Sequence[Path], model: str, processes: int, results: Path | None) -> tuple[float, Laps]:
-    """Images per second of so many processes with one thread each, and the laps of all images together.
+def measure(images: Sequence[Path], model: str, processes: int, results: Path | None) -> tuple[Rate, Laps]:
+    """The rate of so many processes with one thread each, and the laps of all images together.
 
     With `results`, a mask and an overlay of each are written there, as a worker's child does.
     """
@@ -42,10 +43,10 @@ def measure(images: Sequence[Path], model: str, processes: int, results: Path | 
     ready = context.Barrier(processes + 1)
     with context.Pool(processes, _set_up, (model, images[0], results, ready)) as pool:
         ready.wait(START_TIMEOUT)
-        began = perf_counter()
+        used, began = seconds_used(), perf_counter()
         laps = pool.map(_work, enumerate(images), chunksize=1)
-        seconds = perf_counter() - began
-    return len(images) / seconds, sum(laps, Laps(0, 0, 0, 0))
+        seconds, used = perf_counter() - began, seconds_used() - used
+    return Rate(len(images) / seconds, 1000 * used / len(images)), sum(laps, Laps(0, 0, 0, 0))
 
 
 class _Bench:

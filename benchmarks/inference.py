@@ -25,6 +25,7 @@ import spheroseg
 from benchmarks import bare, networks, whole
 from benchmarks.databases import sqlite
 from benchmarks.figures import print_table, spread
+from benchmarks.processor import Rate
 from spheroseg.inputs import find_inputs
 from spheroseg.logs import log_to
 from spheroseg.segmentation.image import decode
@@ -38,7 +39,7 @@ and on 2 cores. Prints Markdown tables."""
 ROOT = Path(__file__).parents[1]
 BARE, WRITING, QUEUE, BATCHES = "bare loop", "bare loop that writes", "queue", "queue, batches of 8"
 BATCH_SIZE = 8
-Round = dict[str, float]
+Round = dict[str, Rate]
 
 
 async def compare_whole(images: Sequence[Path], model: str, cores: Sequence[int], repeats: int, folder: Path) -> None:
@@ -53,10 +54,15 @@ async def compare_whole(images: Sequence[Path], model: str, cores: Sequence[int]
                 )
                 rounds.append(rates)
                 laps += its_laps
-        rows += [[str(count), name, spread([rates[name] for rates in rounds])] for name in rounds[0]]
+        rows += [[str(count), name, *_spreads([rates[name] for rates in rounds])] for name in rounds[0]]
         compared = [(QUEUE, BARE), (QUEUE, WRITING), *([(BATCHES, QUEUE)] if can_batch else [])]
         rows += [
-            [str(count), f"**{over} to {under}**", spread([rates[over] / rates[under] for rates in rounds])]
+            [
+                str(count),
+                f"**{over} to {under}**",
+                spread([rates[over].per_second / rates[under].per_second for rates in rounds]),
+                spread([rates[over].milliseconds / rates[under].milliseconds for rates in rounds]),
+            ]
             for over, under in compared
         ]
         total = sum(asdict(laps).values())
@@ -64,7 +70,7 @@ async def compare_whole(images: Sequence[Path], model: str, cores: Sequence[int]
             [part, str(count), f"{seconds / total:.1%}", spread([1000 * seconds / len(images) / repeats])]
             for part, seconds in asdict(laps).items()
         ]
-    print_table(f"Images per second, {len(images)} images, model {model}", ["cores", "what", "images/s"], rows)
+    print_table(f"{len(images)} images, model {model}", ["cores", "what", "images/s", "processor ms an image"], rows)
     print_table(
         "Where the time of an image goes, in the bare loop that writes", ["part", "cores", "share", "ms"], shares
     )
@@ -84,6 +90,10 @@ async def _one_round(
             rates[name] = await whole.measure(url, images, model, cores, batch_size, storage)
     rates[WRITING], laps = bare.measure(images, model, cores, folder / "bare")
     return rates, laps
+
+
+def _spreads(rates: Sequence[Rate]) -> list[str]:
+    return [spread([rate.per_second for rate in rates]), spread([rate.milliseconds for rate in rates])]
 
 
 def compare_networks(network: Path, weights: Path | None, cores: Sequence[int], repeats: int) -> None:

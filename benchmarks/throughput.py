@@ -103,14 +103,15 @@ async def _warm_up(engine: AsyncEngine, broker: TableBroker, slots: int) -> None
                     return
 
 
-async def all_finished(engine: AsyncEngine) -> None:
+async def all_finished(engine: AsyncEngine, every: float = 0.02) -> None:
+    """Return once nothing is unfinished; `every`: seconds between two looks."""
     # One row is enough to know that it is too early; counting them all would be a load of its own.
     left = select(segmentation_tasks.c.id).where(segmentation_tasks.c.state.in_(sorted(UNFINISHED))).limit(1)
     while True:
         async with reading(engine) as conn:
             if (await conn.execute(left)).first() is None:
                 return
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(every)
 
 
 async def measure_steps(url: str, tasks: int) -> dict[str, float]:
