@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from spheroseg.training.data import Sample
     from spheroseg.training.scores import Score, Summary
 
+OF_KIND = ": "
 DATA = Path("../shared/data")
 Source = tuple[str, str, str, str]  # set, source, licence, what the masks tell
-COLUMNS = ("set", "model", "n", "mean IoU", "median", "worst", "picture", "F1", "objects", "s/image")
+COLUMNS = ("set", "model", "n", "mean IoU", "median", "worst", "picture", "F1", "objects", "CPU s/image")
 
 
 def evaluate(
@@ -50,6 +51,9 @@ def evaluate(
     jobs: Annotated[
         int | None, typer.Option(metavar="N", min=1, max=256, help="Processes; by default the cores.")
     ] = None,
+    by_kind: Annotated[
+        bool, typer.Option("--by-kind", help="Beside each set, a row for each kind of picture in it.")
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Every score of every picture, for programs.")
     ] = None,
@@ -78,7 +82,8 @@ def evaluate(
     sources: dict[Source, None] = {}
     scored = run(_noted(samples, sources), factories, jobs or os.cpu_count() or 1, overlays)
     scores = [score for of_one in _with_bar(scored, total) for score in of_one]
-    rows = summaries(scores)
+    kinds = [replace(score, set=f"{score.set}{OF_KIND}{score.kind}") for score in scores] if by_kind else []
+    rows = summaries([*scores, *kinds])
     if json_file is not None:
         report = _report(loaded, sources, rows, scores)
         json_file.write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
@@ -129,7 +134,7 @@ def _report(
 
 def _show(rows: "Sequence[Summary]", truths: dict[str, str]) -> None:
     """A table on a terminal, Markdown elsewhere."""
-    cells = [_cells(row, truths[row.set]) for row in rows]
+    cells = [_cells(row, truths[row.set.partition(OF_KIND)[0]]) for row in rows]
     console = Console()
     if not console.is_terminal:
         for line in (COLUMNS, ["---", "---", *["---:"] * 4, "---", *["---:"] * 3], *cells):
