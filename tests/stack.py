@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.database.projects import NewImage
 from spheroseg.inputs import find_inputs
-from spheroseg.segmentation.model import MODELS
+from spheroseg.segmentation.model import DEFAULT_MODEL
 
 from .compose import ROOT, Instance
 from .conftest import Postgres, empty_database, eventually
@@ -47,7 +47,7 @@ class Stack:
         """Submit a real image and wait for its result."""
         (item,) = find_inputs([EXAMPLE]).inputs
         images = [NewImage(item.name, item.storage_key, item.sha256)]
-        (task_id,) = (await submit_images(self.engine, images, model=MODELS[0])).task_ids
+        (task_id,) = (await submit_images(self.engine, images, model=DEFAULT_MODEL)).task_ids
 
         async def is_completed() -> bool:
             return bool((await read_task(self.engine, task_id)).state == "completed")

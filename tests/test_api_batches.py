@@ -20,7 +20,7 @@ from spheroseg.database.projects import NewImage
 from spheroseg.database.schema import segmentation_tasks, webhooks
 from spheroseg.messages import Queue
 from spheroseg.run import child_command
-from spheroseg.segmentation.model import MODELS, load_model
+from spheroseg.segmentation.model import DEFAULT_MODEL, load_model
 from spheroseg.storage import ImageStore
 from spheroseg.tasks import BatchState, TaskState, batch_state
 
@@ -60,14 +60,14 @@ async def test_a_batch_of_a_whole_project_is_accepted_at_once_with_all_that_it_w
     batch = answer.json()
     assert answer.headers["location"] == f"{URL}/{batch['id']}"
     assert (batch["state"], batch["total"], batch["finished"], batch["ahead"]) == ("queued", 3, 0, 0)
-    assert (batch["model"], batch["model_sha256"]) == (MODELS[0], load_model(MODELS[0]).sha256)
+    assert (batch["model"], batch["model_sha256"]) == (DEFAULT_MODEL, load_model(DEFAULT_MODEL).sha256)
     assert (batch["parameters"], batch["pixel_size_um"]) == ({"threshold": 0.4, "min_area_px": None}, 0.65)
     assert (batch["user"], batch["priority"], batch["webhook"]) == ("ada", 1, None)
     assert batch["created_at"].endswith("Z")
     async with TableBroker(backend.engine).consume(Queue.TASKS, prefetch=3) as consumer:
         orders = [order(delivery.message) for delivery in await consumer.take(3, 5)]
     assert {(found.parameters["threshold"], found.pixel_size_um, found.model) for found in orders} == {
-        (0.4, 0.65, MODELS[0])
+        (0.4, 0.65, DEFAULT_MODEL)
     }
     tasks = (await ada.get(f"{URL}/{batch['id']}/tasks")).json()["items"]
     assert {task["image_id"] for task in tasks} == set(map(str, images))
@@ -399,7 +399,7 @@ async def test_real_images_are_segmented_by_a_real_worker(
         answer = (await ada.get(f"{URL}/{batch['id']}")).json()
         return bool(answer["state"] == "completed_with_errors")
 
-    command = child_command(backend.settings.resolved_storage_url(), MODELS[0])
+    command = child_command(backend.settings.resolved_storage_url(), DEFAULT_MODEL)
     async with system(backend.engine, command=command):
         await eventually(is_finished, within=60)
     page = (await ada.get(f"{URL}/{batch['id']}/results")).json()

@@ -12,7 +12,7 @@ import pytest
 
 from spheroseg.database.projects import NewImage
 from spheroseg.inputs import find_inputs
-from spheroseg.segmentation.model import MODELS, load_model
+from spheroseg.segmentation.model import DEFAULT_MODEL, load_model
 
 from .conftest import empty_database, eventually, free_port
 from .lab import submit_images
@@ -59,10 +59,10 @@ async def test_the_consumer_works_and_the_http_face_tells_of_it(tmp_path: Path) 
         with started("app.py", env):
             await eventually(lambda: answers("/health", 200, "ok"), within=30)
             assert await answers("/ready", 503, "no worker has started here")
-            assert (await client.get("/models")).json()[0]["sha256"] == load_model(MODELS[0]).sha256
+            assert (await client.get("/models")).json()[0]["sha256"] == load_model(DEFAULT_MODEL).sha256
             with started("message_queue_consumer.py", env) as consumer:
                 await eventually(lambda: answers("/ready", 200, "consuming"), within=30)
-                await submit_images(engine, images, model=MODELS[0])
+                await submit_images(engine, images, model=DEFAULT_MODEL)
                 done = 'spheroseg_worker_tasks_total{outcome="completed"} 1.0'
                 await eventually(lambda: answers("/metrics", 200, done), within=30)
                 assert await answers("/metrics", 200, "spheroseg_worker_ready 1.0")

@@ -16,7 +16,7 @@ from spheroseg.database.projects import NewImage
 from spheroseg.database.schema import segmentation_failures
 from spheroseg.inputs import find_inputs
 from spheroseg.messages import Queue
-from spheroseg.segmentation.model import MODELS
+from spheroseg.segmentation.model import DEFAULT_MODEL
 
 from .conftest import Postgres, eventually
 from .lab import read_results, read_task, submit_images
@@ -150,7 +150,7 @@ async def test_the_services_of_the_compose_files_are_rolled_back_by_the_manual_a
         ml = stack.start("ml", message_queue=True)
         await backend.becomes_healthy()
         await ml.becomes_healthy()
-        submitted = await submit_images(stack.engine, images, model=MODELS[0])
+        submitted = await submit_images(stack.engine, images, model=DEFAULT_MODEL)
 
         async def states() -> Counter[str]:
             return Counter([(await read_task(stack.engine, task_id)).state for task_id in submitted.task_ids])

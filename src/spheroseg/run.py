@@ -32,7 +32,7 @@ from spheroseg.database.tasks import count_states, hand_back_processing
 from spheroseg.errors import OutputUnusable, RunInUse
 from spheroseg.inputs import OUTPUTS, STATE_FOLDER, Input
 from spheroseg.messages import Queue
-from spheroseg.segmentation.model import Model
+from spheroseg.segmentation.model import KnownModel
 from spheroseg.segmentation.pipeline import Parameters
 from spheroseg.settings import Settings
 from spheroseg.storage import ImageStore, remove_partial
@@ -51,7 +51,7 @@ class RunOptions:
     """What a person asked for. `pixel_size_um` in µm."""
 
     out: Path
-    model: Model
+    model: KnownModel
     parameters: Parameters
     pixel_size_um: float | None = None
     workers: int = 1
@@ -213,7 +213,7 @@ async def process(
     broker = TableBroker(engine, lease=settings.lease_seconds, low_share=0.0)
     worker = WorkerOptions(
         name=f"run-{os.getpid()}",
-        command=child_command(str(options.storage_dir), options.model.name),
+        command=child_command(str(options.storage_dir), options.model.name, settings.model_folders),
         slots=options.workers,
         deadline=settings.task_timeout_seconds,
         grace=settings.shutdown_grace_seconds,
@@ -277,6 +277,7 @@ async def _progress(engine: AsyncEngine, elsewhere: Counter[str], total: int) ->
     return Progress(completed, failed, total)
 
 
-def child_command(storage_url: str, model: str) -> list[str]:
-    """How a worker slot starts its child process."""
-    return [sys.executable, "-m", "spheroseg.worker.child", "--storage", storage_url, "--model", model]
+def child_command(storage_url: str, model: str, model_dirs: Sequence[Path] = ()) -> list[str]:
+    """How a worker slot starts its child process, which loads `model` first and others when tasks name them."""
+    command = [sys.executable, "-m", "spheroseg.worker.child", "--storage", storage_url, "--model", model]
+    return [*command, "--model-dirs", os.pathsep.join(map(str, model_dirs))] if model_dirs else command

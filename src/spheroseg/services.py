@@ -22,7 +22,7 @@ from spheroseg.errors import BadSettings, DatabaseAway
 from spheroseg.heartbeat import Standing, heartbeat
 from spheroseg.relay import Relay, RelayOptions
 from spheroseg.run import child_command
-from spheroseg.segmentation.model import MODELS, load_model
+from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
 from spheroseg.settings import Settings
 from spheroseg.webhooks import Notifier
 from spheroseg.worker.loop import WorkerOptions, work
@@ -81,12 +81,13 @@ async def open_place(settings: Settings) -> AsyncIterator[Place]:
 
 async def serve_worker(settings: Settings, stopping: asyncio.Event, command: list[str] | None = None) -> None:
     """Work on tasks. With the message queue enabled and no DATABASE_URL, RabbitMQ is all that the worker knows."""
-    model = settings.model or MODELS[0]
+    model = settings.model or DEFAULT_MODEL
     if command is None:
-        load_model(model)
+        # The network itself is loaded by the child, which says so where it cannot be.
+        find_model(model, settings.model_folders)
     options = WorkerOptions(
         name=f"{os.uname().nodename}-{os.getpid()}",
-        command=command or child_command(settings.resolved_storage_url(), model),
+        command=command or child_command(settings.resolved_storage_url(), model, settings.model_folders),
         slots=settings.worker_concurrency,
         deadline=settings.task_timeout_seconds,
         grace=settings.shutdown_grace_seconds,

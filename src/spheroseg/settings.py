@@ -80,6 +80,7 @@ class Settings(BaseSettings):
     )
     worker_http_port: int = Field(8000, ge=1, le=65535, description="port of the ML service's HTTP face")
     model: str = Field("", description="name of the model; by default the recommended one")
+    model_dirs: str = Field("", description=f"folders with models of your own, with {os.pathsep!r} between them")
     backend_host: str = Field("127.0.0.1", description="address on which the backend listens")
     backend_port: int = Field(8080, ge=1, le=65535, description="port of the backend")
     max_upload_mb: int = Field(128, ge=1, le=4096, description="MB; largest image that may be uploaded")
@@ -133,6 +134,11 @@ class Settings(BaseSettings):
         if not self.rabbitmq_url.startswith("amqps:"):
             return None
         return ssl.create_default_context(cafile=self.rabbitmq_ca_file)
+
+    @property
+    def model_folders(self) -> tuple[Path, ...]:
+        """The folders of MODEL_DIRS, in which each folder is a model."""
+        return tuple(Path(part).expanduser() for part in self.model_dirs.split(os.pathsep) if part)
 
     def worker_status_file(self) -> Path:
         """Where the worker tells the process beside it what it is doing."""

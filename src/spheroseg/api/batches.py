@@ -1,5 +1,6 @@
 """Batches: ask for images to be segmented, see how far they are, take the results."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict, fields
@@ -33,7 +34,7 @@ from spheroseg.database.projects import check_visible, read_images
 from spheroseg.database.schema import webhooks
 from spheroseg.errors import BadRequest, Conflict
 from spheroseg.export.tables import all_columns, encode_csv_header, encode_csv_rows, object_rows
-from spheroseg.segmentation.model import MODELS, load_model
+from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
 from spheroseg.segmentation.pipeline import Parameters
 from spheroseg.submit import cancel, retry, submit
 from spheroseg.tasks import TaskState, batch_state
@@ -122,7 +123,9 @@ async def submit_batch(
     Answers as soon as the batch is stored; nothing of it can be lost any more. Its priority comes from your tier. To
     be able to repeat the request after a lost answer, send an `Idempotency-Key`.
     """
-    model = load_model(wanted.model or place.settings.model or MODELS[0])
+    name = wanted.model or place.settings.model or DEFAULT_MODEL
+    # Off the event loop: folders are read and networks hashed.
+    model = await asyncio.to_thread(find_model, name, place.settings.model_folders)
     parameters = Parameters(**wanted.parameters.model_dump())
     if wanted.webhook_url is not None:
         check_webhook_url(wanted.webhook_url, place.settings.allows_private_webhooks)

@@ -1,6 +1,6 @@
 """The small HTTP face of the ML service: is the worker beside it alive, is it consuming, what has it done."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from spheroseg import __version__
 from spheroseg.api.exposition import exposition
-from spheroseg.segmentation.model import MODELS, load_model
+from spheroseg.segmentation.model import known_models
 from spheroseg.worker.status import read_readiness
 
 
-def create_ml_app(status_file: Path) -> FastAPI:
-    """`status_file` is the one that the worker writes, see `worker/status.py`."""
+def create_ml_app(status_file: Path, model_dirs: Sequence[Path] = ()) -> FastAPI:
+    """`status_file` is the one that the worker writes, see `worker/status.py`; `model_dirs` has its own models."""
     app = FastAPI(title="spheroseg ML service", version=__version__)
 
     @app.get("/health")
@@ -33,8 +33,11 @@ def create_ml_app(status_file: Path) -> FastAPI:
     @app.get("/models")
     def models() -> list[dict[str, str]]:
         """The models that can be asked for."""
-        loaded = [load_model(name) for name in MODELS]
-        return [{"name": model.name, "version": model.version, "sha256": model.sha256} for model in loaded]
+        return [
+            {"name": model.name, "version": model.version, "sha256": model.sha256, "licence": model.licence}
+            for model in known_models(model_dirs)
+            if model.fault is None
+        ]
 
     @app.get("/metrics")
     def metrics() -> Response:

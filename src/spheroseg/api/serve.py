@@ -13,6 +13,7 @@ from spheroseg.api.app import create_app
 from spheroseg.database.accounts import add_user, create_token, list_users, read_bearer
 from spheroseg.errors import BadSettings, Conflict
 from spheroseg.heartbeat import heartbeat
+from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
 from spheroseg.services import Place, open_place, serve_collect, serve_relay, serve_worker
 from spheroseg.settings import Settings
 
@@ -45,9 +46,11 @@ async def serve_backend(
 ) -> None:
     """Serve until `stopping` is set. `announce` gets the address and, in development, a token for it.
 
-    Raises BadSettings where the secrets are weak in production, or the port is taken.
+    Raises BadSettings where the secrets are weak in production, or the port is taken, ModelUnusable where there is
+    no such MODEL.
     """
     settings.refuse_weak_secrets()
+    find_model(settings.model or DEFAULT_MODEL, settings.model_folders)
     async with open_place(settings) as place, heartbeat(place.engine, "backend"), asyncio.TaskGroup() as group:
         token = None if settings.in_production else await first_token(place)
         server = _Server(

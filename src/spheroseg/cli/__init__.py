@@ -23,6 +23,7 @@ from spheroseg.cli.accounts import token_app, user_app
 from spheroseg.cli.db import db_app
 from spheroseg.cli.doctor import doctor
 from spheroseg.cli.exporter import exporter
+from spheroseg.cli.models import model_app
 from spheroseg.cli.queues import broker_app, dlq_app, queue_app, task_app
 from spheroseg.cli.web import serve_http
 from spheroseg.errors import DatabaseAway, SpherosegError
@@ -31,7 +32,7 @@ from spheroseg.logs import Tolerant, log_to
 from spheroseg.outputs import Line, write_outputs
 from spheroseg.run import Progress as RunProgress
 from spheroseg.run import RunOptions, open_run, prepare, process, run_folder
-from spheroseg.segmentation.model import MODELS, load_model
+from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
 from spheroseg.segmentation.pipeline import Parameters
 from spheroseg.services import serve_collect, serve_relay, serve_worker
 from spheroseg.settings import Settings, read_settings
@@ -48,6 +49,7 @@ app.add_typer(dlq_app, name="dlq")
 app.add_typer(task_app, name="task")
 app.add_typer(broker_app, name="broker")
 app.command()(exporter)
+app.add_typer(model_app, name="model")
 app.add_typer(db_app, name="db")
 app.add_typer(user_app, name="user")
 app.add_typer(token_app, name="token")
@@ -92,7 +94,7 @@ def run(
         float | None,
         typer.Option(metavar="UM", help="µm per pixel, for all images; by default what each file says."),
     ] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help=f"One of: {', '.join(MODELS)}.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="One of `spheroseg model list`.")] = None,
     workers: Annotated[
         int | None, typer.Option(metavar="N", min=1, max=256, help="Images at the same time; by default the cores.")
     ] = None,
@@ -115,7 +117,7 @@ def run(
         raise typer.BadParameter("must be a positive number of µm", param_hint="--pixel-size")
     options = RunOptions(
         out=out,
-        model=load_model(model or settings.model or MODELS[0]),
+        model=find_model(model or settings.model or DEFAULT_MODEL, settings.model_folders),
         parameters=Parameters(threshold=threshold, min_area_px=min_area_px),
         pixel_size_um=pixel_size,
         workers=workers or settings.worker_concurrency,
@@ -327,8 +329,9 @@ def worker_http() -> None:
     settings = read_settings()
     from spheroseg.api.ml import create_ml_app
 
+    app = create_ml_app(settings.worker_status_file(), settings.model_folders)
     # A container's probes come from outside.
-    serve_http(create_ml_app(settings.worker_status_file()), "0.0.0.0", settings.worker_http_port)  # noqa: S104
+    serve_http(app, "0.0.0.0", settings.worker_http_port)  # noqa: S104
 
 
 @app.command()

@@ -20,7 +20,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be 
 
 
 # People copy these.
-WHOLE = frozenset({"queue", "reason", "id"})
+WHOLE = frozenset({"queue", "reason", "id", "name"})
 
 
 def print_json(value: Any) -> None:

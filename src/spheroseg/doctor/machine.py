@@ -5,7 +5,8 @@ import io
 import shutil
 import tempfile
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import fsspec
@@ -16,7 +17,7 @@ from spheroseg.doctor.findings import Finding, Site, in_thread, ok, problem, war
 from spheroseg.errors import BadSettings, ModelUnusable
 from spheroseg.messages import TaskNew
 from spheroseg.run import child_command
-from spheroseg.segmentation.model import MODELS, load_model
+from spheroseg.segmentation.model import DEFAULT_MODEL, KnownModel, find_model, known_models, load_model
 from spheroseg.storage import RESERVE_BYTES, ImageStore, write_whole
 from spheroseg.worker.loop import Child, ChildDied
 
@@ -93,17 +94,34 @@ def _remote(url: str) -> Finding:
 
 
 async def look_at_model(site: Site) -> AsyncIterator[Finding]:
+    dirs, wanted = site.settings.model_folders, site.settings.model or DEFAULT_MODEL
+    for place in dirs:
+        if not place.is_dir():
+            yield warning("model", f"MODEL_DIRS names {place}, which is no folder", "make it, or correct MODEL_DIRS")
+    known = await in_thread(lambda: known_models(dirs))
+    if wanted not in [model.name for model in known]:
+        names = ", ".join(model.name for model in known)
+        what = f"there is no model {wanted!r}: known are {names}"
+        yield problem("model", what, "set MODEL to one of them, or leave it out")
+    for model in known:
+        yield await in_thread(partial(_model, model, wanted, dirs))
+
+
+def _model(model: KnownModel, wanted: str, dirs: Sequence[Path]) -> Finding:
+    default = ", the default" if model.name == wanted else ""
     try:
-        model = load_model(site.settings.model or MODELS[0])
+        loaded = load_model(model.name, dirs)
     except ModelUnusable as error:
-        yield problem("model", str(error), "set MODEL to one of them, or leave it out")
-        return
-    yield ok("model", f"{model.name} {model.version}, sha256 {model.sha256[:12]}…")
+        # The site works without what nobody has to use.
+        judged = problem if default else warning
+        return judged("model", str(error), "`spheroseg model check FOLDER` says more; mend or remove that folder")
+    return ok("model", f"{loaded.name} {loaded.version}{default}, sha256 {loaded.sha256[:12]}…")
 
 
 async def look_at_child(site: Site) -> AsyncIterator[Finding]:
     """A worker slot's own child process, with one small picture; nothing of it stays."""
-    model = load_model(site.settings.model or MODELS[0])
+    dirs = site.settings.model_folders
+    model = find_model(site.settings.model or DEFAULT_MODEL, dirs)
     with tempfile.TemporaryDirectory(prefix="spheroseg-doctor-") as folder, tempfile.TemporaryFile() as told:
         picture = _spheroid()
         ImageStore(folder).put("picture.png", picture)
@@ -115,7 +133,7 @@ async def look_at_child(site: Site) -> AsyncIterator[Finding]:
             model=model.name,
             model_sha256=model.sha256,
         )
-        child = Child(child_command(folder, model.name), stderr=told.fileno())
+        child = Child(child_command(folder, model.name, dirs), stderr=told.fileno())
         try:
             answer = await child.perform(task)
         except (ChildDied, ModelUnusable) as error:

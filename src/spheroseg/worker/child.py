@@ -17,22 +17,26 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import cv2
 import numpy as np
 
 from spheroseg import __version__
-from spheroseg.errors import InputChanged, ModelUnusable, SpherosegError, UnreadableInput
+from spheroseg.errors import InputChanged, SpherosegError, UnreadableInput
 from spheroseg.export.masks import encode_mask
 from spheroseg.export.overlays import encode_overlay
 from spheroseg.messages import TaskNew
 from spheroseg.segmentation.measure import METRICS_VERSION
-from spheroseg.segmentation.model import Model, load_model
+from spheroseg.segmentation.model import Model
 from spheroseg.segmentation.pipeline import Parameters, Segmentation, segment
 from spheroseg.storage import ImageStore
+from spheroseg.worker.shelf import Shelf
 
 LENGTH = struct.Struct(">I")
+# What numbers may depend on.
+LIBRARIES = ("numpy", "onnxruntime", "opencv-python-headless", "scikit-image", "tifffile")
 
 Answer = dict[str, Any]
 
@@ -62,8 +66,6 @@ def serve(load: Callable[[], Callable[[TaskNew], Answer]]) -> None:
 
 def segment_task(task: TaskNew, store: ImageStore, model: Model) -> Answer:
     """Segment the image of `task`, write mask and overlay under the attempt's own key, return the record of it."""
-    if task.model != model.name or task.model_sha256 not in (None, model.sha256):
-        raise ModelUnusable(f"the task asks for the model {task.model}, which is not the one that this worker loaded")
     with store.open(task.image_key) as file:
         if not file.seekable():
             raise UnreadableInput(f"{task.image_key} cannot be read at random")
@@ -111,7 +113,7 @@ def _record(segmentation: Segmentation) -> Answer:
         "versions": {
             "spheroseg": __version__,
             "python": platform.python_version(),
-            **{name: version(name) for name in ("numpy", "opencv-python-headless", "scikit-image", "tifffile")},
+            **{name: version(name) for name in LIBRARIES},
         },
     }
 
@@ -177,7 +179,8 @@ def _die_with_parent() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--storage", required=True)
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model", required=True, help="loaded at once; others when a task names them")
+    parser.add_argument("--model-dirs", default="", help=f"folders of models, with {os.pathsep!r} between them")
     arguments = parser.parse_args()
     # A slot is one core: several slots that each start a thread per core only get in each other's way.
     cv2.setNumThreads(1)
@@ -186,8 +189,10 @@ def main() -> None:
         # What the first image would otherwise have to wait for.
         importlib.import_module("scipy.spatial")
         importlib.import_module("skimage.measure")
-        store, model = ImageStore(arguments.storage), load_model(arguments.model)
-        return lambda task: segment_task(task, store, model)
+        dirs = [Path(part) for part in arguments.model_dirs.split(os.pathsep) if part]
+        store, shelf = ImageStore(arguments.storage), Shelf(dirs)
+        shelf.model(arguments.model, None)
+        return lambda task: segment_task(task, store, shelf.model(task.model, task.model_sha256))
 
     serve(load)
 

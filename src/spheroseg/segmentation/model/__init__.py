@@ -1,0 +1,28 @@
+"""The models: grey values in, where the objects are out.
+
+A model is a folder with `model.onnx` and `model.json`, or the built-in classical one, which has none. This package
+alone knows ONNX Runtime.
+"""
+
+from spheroseg.segmentation.model.card import Card, read_card
+from spheroseg.segmentation.model.catalogue import (
+    DEFAULT_MODEL,
+    KnownModel,
+    Model,
+    find_model,
+    known_models,
+    load_model,
+)
+from spheroseg.segmentation.model.network import Network
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "Card",
+    "KnownModel",
+    "Model",
+    "Network",
+    "find_model",
+    "known_models",
+    "load_model",
+    "read_card",
+]

@@ -1,0 +1,174 @@
+"""The passes over one picture: a coarse look at all of it, then finer ones while the objects are small.
+
+Each pass is cut into windows of at most 1024 px, whose margins are thrown away, so that no seam is seen and the
+memory is bounded however large the picture is.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from spheroseg.segmentation.maps import Maps
+
+if TYPE_CHECKING:
+    from spheroseg.segmentation.model.card import Card
+
+Grey = npt.NDArray[np.float32]
+
+TILE = 1024  # px, the most that a network sees at once on either side
+LARGEST_SIDE = 4096  # px, the longer side of any pass: bounds the memory
+BLIND_BELOW = 1024  # px: where nothing was found on fewer, a finer pass looks again
+TARGET = 1.5  # diameter after a finer pass, in parts of `object_px`
+STEP = 4.0  # the most by which one pass is finer than the last
+STEPS_PER_OCTAVE = 4  # factors are rounded to these, so that pictures of one plate share their passes
+SAMPLE = 2**22  # px that percentiles are taken from, at most
+
+
+def aligned(length: int, multiple: int) -> int:
+    """The least multiple that is not below `length`."""
+    return -(-length // multiple) * multiple
+
+
+@dataclass(frozen=True)
+class Window:
+    """What the network sees at once, and the part of its answer that is kept: px of a pass."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    kept: tuple[slice, slice]
+
+
+def spans(length: int, multiple: int, margin: int, tile: int = TILE) -> list[tuple[int, int, slice]]:
+    """Begin, length and kept part of the windows along one side; all are of one length, a multiple of `multiple`."""
+    padded = aligned(length, multiple)
+    size = min(padded, tile // multiple * multiple)
+    margin = aligned(margin, multiple)
+    found, done, begin = [], 0, 0
+    while True:
+        begin = min(begin, padded - size)
+        is_last = begin + size == padded
+        end = length if is_last else begin + size - margin
+        found.append((begin, size, slice(done, end)))
+        if is_last:
+            return found
+        done, begin = end, begin + size - 2 * margin
+
+
+class Look:
+    """A picture on its way through the passes; `maps` is there once `goes_on` has said no."""
+
+    def __init__(self, picture: Grey, card: "Card", tile: int = TILE) -> None:
+        self._picture = picture
+        self._card = card
+        self._tile = tile
+        self._own = max(picture.shape)
+        first = card.scale.side if card.scale else min(self._own, LARGEST_SIDE)
+        self._enter(first)
+        self._low, self._high = _range(self._pass, card.input.low, card.input.high)
+
+    def _enter(self, side: int) -> None:
+        self._side = side
+        self._pass = _resized(self._picture, side)
+        self._probability = np.zeros(self._pass.shape, np.float32)
+        has_distance = self._card.output.distance is not None
+        self._distance = np.zeros(self._pass.shape, np.float32) if has_distance else None
+
+    def windows(self) -> Iterator[Window]:
+        """What the network has to see in this pass: nothing, where the picture is of one grey."""
+        if self._low == self._high:
+            return
+        height, width = self._pass.shape
+        takes = self._card.input
+        columns = spans(width, takes.multiple, takes.margin, self._tile)
+        for top, rows, kept_rows in spans(height, takes.multiple, takes.margin, self._tile):
+            for left, size, kept_columns in columns:
+                yield Window(top, left, rows, size, (kept_rows, kept_columns))
+
+    def cut(self, window: Window) -> Grey:
+        """The normalised grey values in it; beyond the picture its reflection."""
+        bottom, right = window.top + window.height, window.left + window.width
+        part = self._pass[window.top : bottom, window.left : right]
+        grey = np.clip((part - self._low) / (self._high - self._low), -1, 2)
+        missing = window.height - grey.shape[0], window.width - grey.shape[1]
+        if any(missing):
+            grey = cv2.copyMakeBorder(grey, 0, missing[0], 0, missing[1], cv2.BORDER_REFLECT_101)
+        return np.asarray(grey, np.float32)
+
+    def put(self, window: Window, probability: Grey, distance: Grey | None) -> None:
+        """What the network answered for the window."""
+        rows, columns = window.kept
+        within = np.s_[
+            rows.start - window.top : rows.stop - window.top,
+            columns.start - window.left : columns.stop - window.left,
+        ]
+        self._probability[window.kept] = probability[within]
+        if self._distance is not None and distance is not None:
+            self._distance[window.kept] = distance[within]
+
+    def goes_on(self) -> bool:
+        """After a pass: whether a finer one is wanted, which then has been entered."""
+        scale = self._card.scale
+        if scale is None or scale.object_px is None or scale.finest is None or self._low == self._high:
+            return False
+        most = min(self._own, scale.finest)
+        typical = typical_diameter(self._probability > self._card.threshold)
+        if self._side >= most:
+            return False
+        if typical is None:
+            if self._side >= BLIND_BELOW:
+                return False
+            factor = STEP
+        elif typical >= scale.object_px:
+            return False
+        else:
+            wanted = math.log2(TARGET * scale.object_px / typical)
+            factor = min(2.0 ** (math.floor(wanted * STEPS_PER_OCTAVE) / STEPS_PER_OCTAVE), STEP)
+        self._enter(min(round(self._side * factor), most))
+        return True
+
+    def maps(self) -> Maps:
+        return Maps(self._probability, self._distance)
+
+
+def typical_diameter(mask: npt.NDArray[np.bool_]) -> float | None:
+    """Of the objects in `mask`, px: half of their area belongs to smaller ones. None where there are none."""
+    _, _, found, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    areas = np.sort(found[1:, cv2.CC_STAT_AREA]).astype(np.float64)
+    if not areas.size:
+        return None
+    middle = areas[np.searchsorted(np.cumsum(areas), areas.sum() / 2)]
+    return 2 * math.sqrt(float(middle) / math.pi)
+
+
+def _resized(picture: Grey, side: int) -> Grey:
+    height, width = picture.shape
+    factor = side / max(height, width)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    if size == (width, height):
+        return picture
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(picture, size, interpolation=how), np.float32)
+
+
+def _range(grey: Grey, low: float, high: float) -> tuple[np.float32, np.float32]:
+    """The grey values that become 0 and 1; twice the same where there is only one."""
+    # For a pass of the picture's own size: a copy of all of it would be half of the memory that we may take.
+    step = math.ceil(math.sqrt(grey.size / SAMPLE))
+    ends = np.percentile(grey[::step, ::step], (low, high))
+    if _is_flat(*ends):
+        # A dark picture with a little light in it: nearly all of it is one grey, and yet it shows something.
+        ends = np.array([grey.min(), grey.max()])
+    if _is_flat(*ends):
+        ends[1] = ends[0]
+    return np.float32(ends[0]), np.float32(ends[1])
+
+
+def _is_flat(low: float, high: float) -> bool:
+    return bool(high - low <= 1e-6 * max(abs(low), abs(high)))

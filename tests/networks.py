@@ -1,0 +1,80 @@
+"""Small networks for the tests of model folders: a blur and a sigmoid, so that bright is an object."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+DYNAMIC = ("n", 1, "height", "width")
+
+
+def card(name: str, **changes: Any) -> dict[str, Any]:
+    """A `model.json` that fits `network`; `changes` replace its fields, None takes one out."""
+    fields = {
+        "format": 1,
+        "name": name,
+        "version": "1",
+        "licence": "MIT",
+        "description": "bright is an object",
+        "input": {"name": "image", "low": 0.5, "high": 99.5, "multiple": 8, "margin": 16},
+        "output": {"probability": "probability", "distance": "distance"},
+        "scale": {"side": 64, "object_px": 12, "finest": 512},
+        "training": {"data": "none"},
+        "quality": {"brightfield": {"iou": [0.9, 0.91]}},
+        **changes,
+    }
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def network(
+    *,
+    reach: int = 3,
+    opset: int = 17,
+    shape: tuple[str | int, ...] = DYNAMIC,
+    element: int = TensorProto.FLOAT,
+    last: str = "Sigmoid",
+    pools: bool = False,
+) -> bytes:
+    """An ONNX file. `reach`: px from which its answer is made; `last`: what ends it; `pools`: sees everything."""
+    side = 2 * reach + 1
+    kernel = np.full((1, 1, side, side), 20 / side**2, np.float32)
+    kind = helper.tensor_dtype_to_np_dtype(element)
+    weights = [
+        numpy_helper.from_array(kernel.astype(kind), "kernel"),
+        numpy_helper.from_array(np.full(1, -10, kind), "bias"),
+    ]
+    nodes = [
+        helper.make_node("Conv", ["image", "kernel", "bias"], ["blurred"], pads=[reach] * 4),
+        helper.make_node(last, ["blurred"], ["probability"]),
+        helper.make_node("Mul", ["probability", "probability"], ["distance"]),
+    ]
+    if pools:
+        nodes[:1] = [
+            helper.make_node("GlobalAveragePool", ["image"], ["all"]),
+            helper.make_node("Sub", ["image", "all"], ["centred"]),
+            helper.make_node("Conv", ["centred", "kernel", "bias"], ["blurred"], pads=[reach] * 4),
+        ]
+    graph = helper.make_graph(
+        nodes,
+        "blur",
+        [helper.make_tensor_value_info("image", element, shape)],
+        [helper.make_tensor_value_info(name, element, shape) for name in ("probability", "distance")],
+        weights,
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    return bytes(made.SerializeToString())
+
+
+def model_folder(place: Path, name: str = "blur", content: bytes | None = None, **changes: Any) -> Path:
+    """A model folder in `place`; `changes` as in `card`."""
+    folder = place / name
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_text(json.dumps(card(name, **changes)))
+    (folder / "model.onnx").write_bytes(network() if content is None else content)
+    return folder
+
+
+__all__ = ["card", "model_folder", "network", "onnx"]
