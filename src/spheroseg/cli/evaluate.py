@@ -15,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from spheroseg.segmentation.classical import NAME as CLASSICAL
-from spheroseg.segmentation.model import Model, load_model
+from spheroseg.segmentation.model import DEFAULT_MODEL, Model, load_model
+from spheroseg.settings import read_settings
 
 if TYPE_CHECKING:
     from spheroseg.training.data import Sample
@@ -32,7 +33,7 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
-            help="Models, and otsu or sauvola; by default those two beside the models that come along.",
+            help="Models, or otsu and sauvola; by default these two beside the default model and classical-contrast.",
         ),
     ] = None,
     data: Annotated[
@@ -73,9 +74,11 @@ def evaluate(
     from spheroseg.training.evaluate import evaluate as run
     from spheroseg.training.evaluate import summaries
 
+    settings = read_settings()
+    wanted = names or dict.fromkeys((settings.model or DEFAULT_MODEL, CLASSICAL, *BASELINES))
     factories: dict[str, Callable[[], Model]] = {
-        name: BASELINES[name] if name in BASELINES else partial(load_model, name)
-        for name in names or (CLASSICAL, *BASELINES)
+        name: BASELINES[name] if name in BASELINES else partial(load_model, name, settings.model_folders)
+        for name in wanted
     }
     loaded = {name: make() for name, make in factories.items()}
     total, samples = _samples(data, sets or [], limit)
