@@ -101,14 +101,14 @@ def _spreads(rates: Sequence[Rate]) -> list[str]:
     return [spread([rate.per_second for rate in rates]), spread([rate.milliseconds for rate in rates])]
 
 
-def compare_networks(network: Path, weights: Path | None, cores: Sequence[int], repeats: int) -> None:
+def compare_networks(network: Path, cores: Sequence[int], repeats: int) -> None:
     with_torch = networks.torch_is_there()
     found = list(networks.cases(cores, with_torch))
     times: dict[networks.Case, list[list[float]]] = {case: [] for case in found}
     for _ in range(repeats):
         for case in found:
             with _only(case.threads):
-                run = networks.opened(case, network, weights)
+                run = networks.opened(case, network)
                 times[case].append([networks.milliseconds(run, shape) for shape in networks.SHAPES])
     shapes = [f"{n} × {height} × {width}" for n, height, width in networks.SHAPES]
     print_table(
@@ -180,7 +180,7 @@ def main(arguments: argparse.Namespace) -> None:
             asyncio.run(compare_whole(images, selected, cores, arguments.repeats, Path(folder)))
     network = arguments.network or (model.folder / "model.onnx" if model.folder else None)
     if network:
-        compare_networks(network, arguments.weights, cores, arguments.network_repeats)
+        compare_networks(network, cores, arguments.network_repeats)
     else:
         print(f"\n{arguments.model} has no network in ONNX: engines are not compared")
     print(f"\nload average {os.getloadavg()[0]:.1f} at the end")
@@ -193,7 +193,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--side", type=int, help="resize them to this longer side, px; by default as they are")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="its name (%(default)s)")
     parser.add_argument("--network", type=Path, help="an ONNX file; by default that of the model")
-    parser.add_argument("--weights", type=Path, help="of the same network for PyTorch; by default random ones")
     parser.add_argument("--repeats", type=int, default=3, help="rounds (%(default)s); 0: only the network")
     parser.add_argument("--network-repeats", type=int, default=3, help="rounds of the network (%(default)s)")
     return parser.parse_args()
