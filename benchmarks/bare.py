@@ -22,6 +22,14 @@ START_TIMEOUT = 120.0  # s; for all processes to have loaded the model and done 
 
 
 @dataclass(frozen=True)
+class Selected:
+    """A model by name, and the folders to look in beside those that come along."""
+
+    name: str
+    dirs: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
 class Laps:
     """Seconds in each part of one image."""
 
@@ -34,7 +42,7 @@ class Laps:
         return Laps(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
 
 
-def measure(images: Sequence[Path], model: str, processes: int, results: Path | None) -> tuple[Rate, Laps]:
+def measure(images: Sequence[Path], model: Selected, processes: int, results: Path | None) -> tuple[Rate, Laps]:
     """The rate of so many processes with one thread each, and the laps of all images together.
 
     With `results`, a mask and an overlay of each are written there, as a worker's child does.
@@ -73,10 +81,10 @@ class _Bench:
 _here: _Bench
 
 
-def _set_up(model: str, first: Path, results: Path | None, ready: Barrier) -> None:
+def _set_up(model: Selected, first: Path, results: Path | None, ready: Barrier) -> None:
     global _here
     cv2.setNumThreads(1)
-    _here = _Bench(load_model(model), results)
+    _here = _Bench(load_model(model.name, model.dirs), results)
     # What is loaded with the first image is loaded now.
     _here.work(-1, first)
     ready.wait(START_TIMEOUT)

@@ -21,7 +21,6 @@ from dataclasses import asdict, fields
 
 import cv2
 
-import spheroseg
 from benchmarks import bare, networks, whole
 from benchmarks.databases import sqlite
 from benchmarks.figures import print_table, spread
@@ -29,6 +28,8 @@ from benchmarks.processor import Rate
 from spheroseg.inputs import find_inputs
 from spheroseg.logs import log_to
 from spheroseg.segmentation.image import decode
+from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
+from spheroseg.settings import read_settings
 from spheroseg.storage import ImageStore
 from spheroseg.worker.loop import WorkerOptions
 
@@ -42,7 +43,9 @@ BATCH_SIZE = 8
 Round = dict[str, Rate]
 
 
-async def compare_whole(images: Sequence[Path], model: str, cores: Sequence[int], repeats: int, folder: Path) -> None:
+async def compare_whole(
+    images: Sequence[Path], model: bare.Selected, cores: Sequence[int], repeats: int, folder: Path
+) -> None:
     can_batch = "batch_size" in {field.name for field in fields(WorkerOptions)}
     rows, shares = [], []
     for count in cores:
@@ -70,7 +73,9 @@ async def compare_whole(images: Sequence[Path], model: str, cores: Sequence[int]
             [part, str(count), f"{seconds / total:.1%}", spread([1000 * seconds / len(images) / repeats])]
             for part, seconds in asdict(laps).items()
         ]
-    print_table(f"{len(images)} images, model {model}", ["cores", "what", "images/s", "processor ms an image"], rows)
+    print_table(
+        f"{len(images)} images, model {model.name}", ["cores", "what", "images/s", "processor ms an image"], rows
+    )
     print_table(
         "Where the time of an image goes, in the bare loop that writes", ["part", "cores", "share", "ms"], shares
     )
@@ -79,7 +84,7 @@ async def compare_whole(images: Sequence[Path], model: str, cores: Sequence[int]
 
 
 async def _one_round(
-    images: Sequence[Path], model: str, cores: int, folder: Path, *, can_batch: bool
+    images: Sequence[Path], model: bare.Selected, cores: int, folder: Path, *, can_batch: bool
 ) -> tuple[Round, bare.Laps]:
     rates: Round = {}
     rates[BARE], _ = bare.measure(images, model, cores, None)
@@ -96,14 +101,14 @@ def _spreads(rates: Sequence[Rate]) -> list[str]:
     return [spread([rate.per_second for rate in rates]), spread([rate.milliseconds for rate in rates])]
 
 
-def compare_networks(network: Path, weights: Path | None, cores: Sequence[int], repeats: int) -> None:
+def compare_networks(network: Path, cores: Sequence[int], repeats: int) -> None:
     with_torch = networks.torch_is_there()
     found = list(networks.cases(cores, with_torch))
     times: dict[networks.Case, list[list[float]]] = {case: [] for case in found}
     for _ in range(repeats):
         for case in found:
             with _only(case.threads):
-                run = networks.opened(case, network, weights)
+                run = networks.opened(case, network)
                 times[case].append([networks.milliseconds(run, shape) for shape in networks.SHAPES])
     shapes = [f"{n} × {height} × {width}" for n, height, width in networks.SHAPES]
     print_table(
@@ -166,13 +171,16 @@ def main(arguments: argparse.Namespace) -> None:
     here = os.sched_getaffinity(0)
     cores = [count for count in (1, 2) if count <= len(here)]
     print(f"{len(here)} cores, load average {os.getloadavg()[0]:.1f} at the beginning")
+    dirs = read_settings().model_folders
+    model = find_model(arguments.model, dirs)
     with tempfile.TemporaryDirectory() as folder:
         images = _images(arguments.images, arguments.count, arguments.side, Path(folder))
         if arguments.repeats:
-            asyncio.run(compare_whole(images, arguments.model, cores, arguments.repeats, Path(folder)))
-    network = arguments.network or Path(spheroseg.__file__).parent / "models" / arguments.model / "model.onnx"
-    if network.exists():
-        compare_networks(network, arguments.weights, cores, arguments.network_repeats)
+            selected = bare.Selected(model.name, dirs)
+            asyncio.run(compare_whole(images, selected, cores, arguments.repeats, Path(folder)))
+    network = arguments.network or (model.folder / "model.onnx" if model.folder else None)
+    if network:
+        compare_networks(network, cores, arguments.network_repeats)
     else:
         print(f"\n{arguments.model} has no network in ONNX: engines are not compared")
     print(f"\nload average {os.getloadavg()[0]:.1f} at the end")
@@ -183,9 +191,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--images", type=Path, default=ROOT / "examples", help="folder of images (examples/)")
     parser.add_argument("--count", type=int, default=100, help="images in a measurement (%(default)s)")
     parser.add_argument("--side", type=int, help="resize them to this longer side, px; by default as they are")
-    parser.add_argument("--model", default="classical-contrast", help="its name (%(default)s)")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="its name (%(default)s)")
     parser.add_argument("--network", type=Path, help="an ONNX file; by default that of the model")
-    parser.add_argument("--weights", type=Path, help="of the same network for PyTorch; by default random ones")
     parser.add_argument("--repeats", type=int, default=3, help="rounds (%(default)s); 0: only the network")
     parser.add_argument("--network-repeats", type=int, default=3, help="rounds of the network (%(default)s)")
     return parser.parse_args()

@@ -41,9 +41,9 @@ def torch_is_there() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def opened(case: Case, network: Path, weights: Path | None) -> Callable[[Batch], object]:
+def opened(case: Case, network: Path) -> Callable[[Batch], object]:
     """A function that runs a batch (n, 1, height, width) through the network."""
-    return _torch(case, weights) if case.engine == "PyTorch" else _onnx(case, network)
+    return _torch(case) if case.engine == "PyTorch" else _onnx(case, network)
 
 
 def milliseconds(run: Callable[[Batch], object], shape: tuple[int, int, int]) -> float:
@@ -69,12 +69,11 @@ def _onnx(case: Case, network: Path) -> Callable[[Batch], object]:
     return lambda batch: session.run(None, {name: batch})
 
 
-def _torch(case: Case, weights: Path | None) -> Callable[[Batch], object]:
+def _torch(case: Case) -> Callable[[Batch], object]:
     torch: Any = importlib.import_module("torch")
     unet: Any = importlib.import_module("spheroseg.training.unet")
-    # Speed does not depend on what the weights are.
-    network = unet.load(weights) if weights else unet.Answering(unet.UNet())
-    network.eval()
+    # Random weights: speed does not depend on them.
+    network = unet.Answering(unet.UNet()).eval()
     torch.set_num_threads(case.threads)
 
     def run(batch: Batch) -> object:

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from benchmarks.bare import Selected
 from benchmarks.processor import Rate, seconds_used
 from benchmarks.throughput import START_TIMEOUT, all_finished
 from spheroseg.broker.table import TableBroker
@@ -33,7 +34,9 @@ LOOK_SECONDS = 0.2  # as a run does; looking costs as much as the work on a smal
 _names = itertools.count()
 
 
-async def measure(url: str, images: Sequence[Path], model: str, slots: int, batch_size: int, storage: Path) -> Rate:
+async def measure(
+    url: str, images: Sequence[Path], model: Selected, slots: int, batch_size: int, storage: Path
+) -> Rate:
     """The rate from the submit to the last finished task, with every slot warm before it.
 
     `url`: of an empty SQLite database. `batch_size`: as WORKER_BATCH_SIZE. Raises RuntimeError where a task failed.
@@ -41,7 +44,7 @@ async def measure(url: str, images: Sequence[Path], model: str, slots: int, batc
     engine = open_engine(url)
     broker = TableBroker(engine, low_share=0.0)
     batching: dict[str, Any] = {"batch_size": batch_size} if batch_size > 1 else {}
-    options = WorkerOptions("bench", child_command(str(storage), model), slots=slots, **batching)
+    options = WorkerOptions("bench", child_command(str(storage), model.name, model.dirs), slots=slots, **batching)
     stopping = asyncio.Event()
     running = [
         asyncio.create_task(collect(engine, [broker], RetryPolicy())),
@@ -67,13 +70,13 @@ async def measure(url: str, images: Sequence[Path], model: str, slots: int, batc
         await engine.dispose()
 
 
-async def _submit(engine: AsyncEngine, broker: TableBroker, images: Sequence[Path], model: str) -> None:
+async def _submit(engine: AsyncEngine, broker: TableBroker, images: Sequence[Path], model: Selected) -> None:
     listed = [
         # The name differs, so that the same file can be submitted again.
         NewImage(f"{next(_names)} {path.name}", file_key(path), hashlib.sha256(path.read_bytes()).hexdigest())
         for path in images
     ]
-    await submit_images(engine, listed, model=model, **asdict(Parameters()))
+    await submit_images(engine, listed, model=model.name, **asdict(Parameters()))
     broker.wake(Queue.TASKS)
 
 

@@ -134,6 +134,11 @@ def test_limit_is_of_each_set_and_the_file_has_every_picture(data: Path, tmp_pat
     assert report["pictures"][0]["counts"] == {"found": 1, "expected": 2, "matched": 1}
 
 
+def test_kinds_of_pictures_have_rows_of_their_own(data: Path) -> None:
+    result = command("otsu", "--data", data, "--set", "plates", "--jobs", 1, "--by-kind")
+    assert list(rows_of(result.output)) == [("plates", "otsu"), ("plates: brightfield", "otsu")]
+
+
 def test_overlays_show_truth_and_what_was_found(data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "overlays"
     result = command(

@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,15 +15,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from spheroseg.segmentation.classical import NAME as CLASSICAL
-from spheroseg.segmentation.model import Model, load_model
+from spheroseg.segmentation.model import DEFAULT_MODEL, Model, load_model
+from spheroseg.settings import read_settings
 
 if TYPE_CHECKING:
     from spheroseg.training.data import Sample
     from spheroseg.training.scores import Score, Summary
 
+OF_KIND = ": "
 DATA = Path("../shared/data")
 Source = tuple[str, str, str, str]  # set, source, licence, what the masks tell
-COLUMNS = ("set", "model", "n", "mean IoU", "median", "worst", "picture", "F1", "objects", "s/image")
+COLUMNS = ("set", "model", "n", "mean IoU", "median", "worst", "picture", "F1", "objects", "CPU s/image")
 
 
 def evaluate(
@@ -31,7 +33,7 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
-            help="Models, and otsu or sauvola; by default those two beside the models that come along.",
+            help="Models, or otsu and sauvola; by default these two beside the default model and classical-contrast.",
         ),
     ] = None,
     data: Annotated[
@@ -50,6 +52,9 @@ def evaluate(
     jobs: Annotated[
         int | None, typer.Option(metavar="N", min=1, max=256, help="Processes; by default the cores.")
     ] = None,
+    by_kind: Annotated[
+        bool, typer.Option("--by-kind", help="Beside each set, a row for each kind of picture in it.")
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Every score of every picture, for programs.")
     ] = None,
@@ -69,16 +74,19 @@ def evaluate(
     from spheroseg.training.evaluate import evaluate as run
     from spheroseg.training.evaluate import summaries
 
+    settings = read_settings()
+    wanted = names or dict.fromkeys((settings.model or DEFAULT_MODEL, CLASSICAL, *BASELINES))
     factories: dict[str, Callable[[], Model]] = {
-        name: BASELINES[name] if name in BASELINES else partial(load_model, name)
-        for name in names or (CLASSICAL, *BASELINES)
+        name: BASELINES[name] if name in BASELINES else partial(load_model, name, settings.model_folders)
+        for name in wanted
     }
     loaded = {name: make() for name, make in factories.items()}
     total, samples = _samples(data, sets or [], limit)
     sources: dict[Source, None] = {}
     scored = run(_noted(samples, sources), factories, jobs or os.cpu_count() or 1, overlays)
     scores = [score for of_one in _with_bar(scored, total) for score in of_one]
-    rows = summaries(scores)
+    kinds = [replace(score, set=f"{score.set}{OF_KIND}{score.kind}") for score in scores] if by_kind else []
+    rows = summaries([*scores, *kinds])
     if json_file is not None:
         report = _report(loaded, sources, rows, scores)
         json_file.write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
@@ -129,7 +137,7 @@ def _report(
 
 def _show(rows: "Sequence[Summary]", truths: dict[str, str]) -> None:
     """A table on a terminal, Markdown elsewhere."""
-    cells = [_cells(row, truths[row.set]) for row in rows]
+    cells = [_cells(row, truths[row.set.partition(OF_KIND)[0]]) for row in rows]
     console = Console()
     if not console.is_terminal:
         for line in (COLUMNS, ["---", "---", *["---:"] * 4, "---", *["---:"] * 3], *cells):

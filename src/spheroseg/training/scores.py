@@ -77,7 +77,7 @@ class Score:
     """One picture as one model sees it, with `all` objects kept or only the `largest`.
 
     `iou` is that of the foreground, `counts` are of objects, both None without a mask. `objects` is how many were
-    found and kept. `seconds` of the model and the outlines, without decoding.
+    found and kept. `seconds` of processor time, for the model and the outlines, without decoding.
     """
 
     set: str
