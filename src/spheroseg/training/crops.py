@@ -17,6 +17,7 @@ SCENE_SIDE = 320  # px of the scenes that crops are cut from
 PERCENTILES = 0.5, 99.5
 SHARES = {"scenes": 0.62, "spheroids": 0.2, "nuclei": 0.18}
 ZOOMS = {"scenes": (0.8, 1.3), "spheroids": (0.75, 3.3), "nuclei": (0.5, 2.2)}
+EMPTY = 0.6  # share of the crops without an object that are kept
 CONVEX = 0.92  # solidity from which a component of a union of masks is taken for one object
 
 
@@ -62,7 +63,7 @@ class Crops:
         sources = self._sources[name]
         for _ in range(4):
             crop = _cut(rng, sources[int(rng.integers(len(sources)))], ZOOMS[name])
-            if crop.probability.any() or rng.random() < 0.2:
+            if crop.probability.any() or rng.random() < EMPTY:
                 break
         return crop
 
@@ -111,12 +112,13 @@ def _cut(rng: np.random.Generator, source: Source, zooms: tuple[float, float]) -
         for length in (width, height)
     )
     matrix = cv2.getRotationMatrix2D((x, y), angle, zoom)
-    matrix[:, 2] += SIDE / 2 - np.array([x, y])
+    matrix[0, 2] += SIDE / 2 - x
+    matrix[1, 2] += SIDE / 2 - y
     if rng.random() < 0.5:
         matrix[0] = np.array([0, 0, SIDE - 1]) - matrix[0]
     pixels = source.pixels
     if zoom < 0.8:
-        pixels = cv2.GaussianBlur(pixels, (0, 0), 0.4 / zoom)
+        pixels = np.asarray(cv2.GaussianBlur(pixels, (0, 0), 0.4 / zoom), np.uint8)
 
     def warped(values: npt.NDArray[np.uint8]) -> Map:
         moved = cv2.warpAffine(
@@ -133,7 +135,8 @@ def _cut(rng: np.random.Generator, source: Source, zooms: tuple[float, float]) -
     if rng.random() < 0.15:  # a window of a larger picture, whose range is wider
         low, high = low - rng.uniform(0, 0.5) * (high - low), high + rng.uniform(0, 0.8) * (high - low)
     told = np.ones_like(grey) if source.told is None else (warped(source.told) > 254).astype(np.float32)
-    return Crop(normalised(grey, low, high), warped(source.mask) / 255, warped(source.distance) / 255, told)
+    share = np.float32(1 / 255)
+    return Crop(normalised(grey, low, high), warped(source.mask) * share, warped(source.distance) * share, told)
 
 
 def _varied(rng: np.random.Generator, grey: Map) -> Map:

@@ -151,11 +151,9 @@ def littered(rng: np.random.Generator, pixels: Map, objects: Mask, radius: float
         points = np.cumsum(rng.normal(0, 0.06 * max(side), (6, 2)), axis=0) + rng.uniform(0, 1, 2) * np.array(
             side[::-1]
         )
-        curve = cv2.polylines
-        curve(
-            light, [np.round(points * 8).astype(np.int32)], False, (float(rng.uniform(0.2, 0.7)),), 1, cv2.LINE_8, 3
-        )
-    light = cv2.GaussianBlur(light, (0, 0), rng.uniform(0.5, 1.2))
+        curve = [np.round(points * 8).astype(np.int32)]
+        cv2.polylines(light, curve, False, (float(rng.uniform(0.2, 0.7)),), 1, cv2.LINE_8, 3)
+    light = np.asarray(cv2.GaussianBlur(light, (0, 0), rng.uniform(0.5, 1.2)), np.float32)
     if rng.random() < 0.25:
         soft = np.zeros(side, np.float32)
         for _ in range(int(rng.integers(1, 12))):
@@ -211,7 +209,7 @@ def walled(rng: np.random.Generator, pixels: Map, bright_field: bool) -> tuple[M
 def photographed(rng: np.random.Generator, pixels: Map, bright_field: bool, radius: float) -> Map:
     """Lens and camera: defocus, noise, exposure and saturation, polarity, JPEG. Grey values 0..255."""
     blur = rng.choice([0.4, 0.8, 1.5, 0.08 * radius], p=[0.35, 0.35, 0.15, 0.15])
-    pixels = cv2.GaussianBlur(pixels, (0, 0), float(np.clip(blur, 0.3, 8)))
+    pixels = np.asarray(cv2.GaussianBlur(pixels, (0, 0), float(np.clip(blur, 0.3, 8))), np.float32)
     pixels = pixels + rng.choice([0.002, 0.01, 0.03]) * rng.normal(0, 1, pixels.shape) * max(
         0.3, float(pixels.mean())
     )
@@ -230,8 +228,8 @@ def photographed(rng: np.random.Generator, pixels: Map, bright_field: bool, radi
     grey = np.round(255 * grey).astype(np.uint8)
     if rng.random() < 0.2:
         _, code = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 95))])
-        grey = cv2.imdecode(code, cv2.IMREAD_GRAYSCALE)
-    return grey.astype(np.float32)
+        grey = np.asarray(cv2.imdecode(code, cv2.IMREAD_GRAYSCALE), np.uint8)
+    return np.asarray(grey, np.float32)
 
 
 def _around(rng: np.random.Generator, shape: Shape) -> Map:
