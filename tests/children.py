@@ -13,7 +13,7 @@ from typing import Any
 
 from spheroseg.errors import BadImage
 from spheroseg.messages import TaskNew
-from spheroseg.worker.child import serve
+from spheroseg.worker.child import one_by_one, serve
 
 
 def work(task: TaskNew) -> dict[str, Any]:
@@ -56,4 +56,4 @@ if __name__ == "__main__":
 
         serve(load)
     else:
-        serve(lambda: work)
+        serve(lambda: one_by_one(work))

@@ -104,6 +104,20 @@ async def lease_task(conn: AsyncConnection, task_id: UUID, seconds: float) -> No
     await conn.execute(update(t).where(t.c.id == task_id).values(lease_until=DatabaseTime(seconds)))
 
 
+async def renew_task_lease(conn: AsyncConnection, task_id: UUID, number: int, seconds: float) -> None:
+    """The worker that has attempt `number` of the task says that it still does; nothing where it has no lease."""
+    await conn.execute(
+        update(t)
+        .where(
+            t.c.id == task_id,
+            t.c.attempt == number,
+            t.c.state == TaskState.PROCESSING,
+            t.c.lease_until.is_not(None),
+        )
+        .values(lease_until=DatabaseTime(seconds))
+    )
+
+
 async def read_leased(conn: AsyncConnection, task_ids: Collection[UUID]) -> set[UUID]:
     """Those of `task_ids` whose worker is known only through RabbitMQ."""
     found: set[UUID] = set()
