@@ -129,23 +129,22 @@ async def test_only_the_task_that_kills_the_child_fails(site: Site) -> None:
 async def test_only_the_task_that_does_not_end_runs_into_the_deadline(site: Site) -> None:
     hanging = (await submit_images(site.engine, 1, do="hang")).task_ids[0]
     others = (await submit_images(site.engine, 2)).task_ids
-    # A child must start within it.
-    async with site.tasks_in_the_queue(3), site.worker(deadline=3.0):
+    async with site.tasks_in_the_queue(3), site.worker(deadline=1.5):
         assert [await site.together(task_id) for task_id in others] == [1, 1]
-    (failure,) = await read_failures(site.engine, hanging)
+    failure = (await read_failures(site.engine, hanging))[0]
     assert (failure.attempt, failure.reason, failure.next_attempt) == (1, "timeout", 2)
-    assert 2.9 < (failure.failed_at - failure.started_at).total_seconds() < 4.5
+    assert 1.4 < (failure.failed_at - failure.started_at).total_seconds() < 3.0
 
 
 async def test_more_hanging_tasks_than_a_worker_has_time_for_are_handed_back_and_use_up_nothing(site: Site) -> None:
-    ids = (await submit_images(site.engine, 4, do="hang")).task_ids
-    async with site.tasks_in_the_queue(4), site.worker(deadline=0.7) as stopping:
+    ids = (await submit_images(site.engine, 5, do="hang")).task_ids
+    async with site.tasks_in_the_queue(5), site.worker(deadline=0.7) as stopping:
 
         async def is_handed_back() -> bool:
             causes = [failure.cause for failure in await read_failures(site.engine, ids[-1])]
-            return causes == ["handed_back"]
+            return causes[:1] == ["handed_back"]
 
-        await eventually(is_handed_back)
+        await eventually(is_handed_back, within=20)
         stopping.set()
         task = await read_task(site.engine, ids[-1])
         assert (task.attempt, task.retry_count, task.lost_count) == (1, 0, 0)
@@ -182,7 +181,8 @@ async def test_a_cancel_of_all_kills_the_child_at_once(site: Site, tmp_path: Pat
 async def test_a_cancelled_task_does_not_run_into_the_deadline_of_the_others(site: Site) -> None:
     hanging = (await submit_images(site.engine, 1, do="hang")).task_ids[0]
     other = (await submit_images(site.engine, 1)).task_ids[0]
-    async with site.tasks_in_the_queue(2), site.worker(deadline=1.5):
+    # A cancel comes within it, however busy the machine is.
+    async with site.tasks_in_the_queue(2), site.worker(deadline=4.0):
         await eventually(lambda: site.is_processing(other))
         async with site.engine.begin() as conn:
             await cancel(conn, [hanging])

@@ -6,6 +6,7 @@ without an answer because the child died is done again alone, so that only who i
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -22,8 +23,8 @@ from spheroseg.worker.status import Status
 
 log = structlog.get_logger()
 
-# What the death of a child has left over is handed back after so many deadlines: others may have a slot for it.
-MOST_DEADLINES = 2
+# What the death of a child has left over is handed back when it has cost so many deadlines: others may have a slot.
+MOST_DEADLINES = 3
 # Well before collect gives up a worker of which it knows through RabbitMQ alone.
 RENEW_SECONDS = SILENCE_MARGIN_SECONDS / 2
 
@@ -120,6 +121,7 @@ class Lot:
         began = renewed = now()
         left = list(jobs)
         ending = await self._request(left)
+        spent = now() - began
         if ending and (len(jobs) == 1 or ending.cause == "handed_back"):
             self._end(left, ending)
             return
@@ -131,15 +133,20 @@ class Lot:
                 error=ending.sentence,
             )
         while left:
-            if self.limits.stopping.is_set() or now() - began > MOST_DEADLINES * self.limits.deadline:
+            if self.limits.stopping.is_set() or spent > MOST_DEADLINES * self.limits.deadline:
                 self._end(left, Ending("handed_back", "the worker had no time left for it", "handed_back"))
                 return
             if now() - renewed > RENEW_SECONDS:
                 renewed = now()
                 await self._say_started(left)
+            with suppress(ChildDied):
+                # Whose child died for others has all of the deadline for itself.
+                await self.child.start()
             alone = [replace(left.pop(0), started=datetime.now(UTC))]
+            began = now()
             if ending := await self._request(alone):
                 self._end(alone, ending)
+            spent += now() - began
 
     async def _request(self, left: list[Job]) -> Ending | None:
         """Have the child do `left` as one request; taken off the list is who has an answer or is no longer ours."""
