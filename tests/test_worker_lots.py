@@ -18,6 +18,7 @@ from spheroseg.broker.rabbit import RabbitBroker
 from spheroseg.broker.table import TableBroker
 from spheroseg.collect import collect
 from spheroseg.messages import Message, Queue
+from spheroseg.relay import RelayOptions
 from spheroseg.submit import cancel
 from spheroseg.worker.loop import WorkerOptions, work
 
@@ -26,6 +27,9 @@ from .lab import read_failures, read_results, read_task, submit_images
 from .rabbitmq import RabbitNode
 from .test_relay import Lab, running
 from .test_worker import COMMAND, POLICY, finished, is_alive
+
+# On a busy machine a start may be told late: its message is not lost.
+PATIENT = RelayOptions(poll=0.05)
 
 
 @dataclass
@@ -44,7 +48,7 @@ class Site:
             return await self.queue.depth(Queue.TASKS) == count
 
         if self.lab:
-            async with self.lab.collecting(), self.lab.relay():
+            async with self.lab.collecting(), self.lab.relay(PATIENT):
                 await eventually(are_there)
                 yield
         else:
