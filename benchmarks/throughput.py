@@ -22,7 +22,8 @@ from spheroseg.database.schema import segmentation_results, segmentation_tasks
 from spheroseg.messages import Queue, TaskCompleted, TaskStarted, decode_report, decode_task
 from spheroseg.outcomes import apply_reports
 from spheroseg.tasks import UNFINISHED, RetryPolicy
-from spheroseg.worker.loop import Child, WorkerOptions, work
+from spheroseg.worker.loop import WorkerOptions, work
+from spheroseg.worker.process import Child
 from tests.lab import submit_images
 
 SUBMIT = 100  # images in one submit

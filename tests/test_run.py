@@ -91,6 +91,15 @@ def test_a_folder_of_images_becomes_tables_masks_and_overlays(finished: Path) ->
         assert np.count_nonzero(mask == int(row["object"])) == pytest.approx(float(row["area_px2"]), rel=0.02)
 
 
+def test_images_done_as_one_inference_give_the_same_measurements(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    run(EXAMPLES, "--out", out, "--workers", 1, env={"WORKER_BATCH_SIZE": "4"})
+    assert rows(out) == rows(finished)
+    sizes = query(out, "SELECT result ->> 'batch_size' FROM segmentation_results")
+    assert sorted(sizes) == [(4,)] * 8
+    assert query(finished, "SELECT DISTINCT result ->> 'batch_size' FROM segmentation_results") == [(1,)]
+
+
 def test_without_a_pixel_size_there_is_no_column_in_um(finished: Path) -> None:
     columns = rows(finished)[0].keys()
     assert not [name for name in columns if re.search(r"_um\d?$", name) and name != "pixel_size_um"]

@@ -215,6 +215,7 @@ async def process(
         name=f"run-{os.getpid()}",
         command=child_command(str(options.storage_dir), options.model.name, settings.model_folders),
         slots=options.workers,
+        batch_size=settings.worker_batch_size,
         deadline=settings.task_timeout_seconds,
         grace=settings.shutdown_grace_seconds,
         child_stderr=child_log,
