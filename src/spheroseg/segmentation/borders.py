@@ -1,12 +1,11 @@
 """The outlines of objects that touch, along the one line that both have in common."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from spheroseg.segmentation.separate import Owners
+from spheroseg.segmentation.separate import Shares
 
 Polygon = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.intp]  # (n, 2): row, column
@@ -27,14 +26,15 @@ class Borders:
     from what is there and not from who asks, so that two parts have the very same points, nothing lies between them
     and nothing in both.
 
-    components: the label image. owner_of: the owner of each of its numbers that is a part.
+    components: the label image. first: its first number that is a part; owner_of: the owners of those.
     """
 
     probability: npt.NDArray[np.float32]
     threshold: float
     components: Numbers
-    owner_of: Mapping[int, int]
-    owners: Owners
+    first: int
+    owner_of: Numbers
+    shares: Shares
 
     def laid(self, polygon: Polygon, number: int) -> Polygon:
         """The polygon of the part `number` with its points on the common lines."""
@@ -97,23 +97,19 @@ class Borders:
         """Where, between two neighbouring pixels of two parts, both parts own as much."""
         at_before, at_behind = self._number(before), self._number(behind)
         low, high = np.minimum(at_before, at_behind), np.maximum(at_before, at_behind)
-        share = np.full(len(before), 0.5)
-        for one, other in set(zip(low.tolist(), high.tolist(), strict=True)):
-            at = np.flatnonzero((low == one) & (high == other))
-            first, second = (self._lead(pixels[at], one, other) for pixels in (before, behind))
-            sign = np.where(at_before[at] == one, 1.0, -1.0)
-            # Where pixels were given to a part so that it is in one piece, half-way is as good as any.
-            agree = (sign * first > 0) & (sign * second < 0)
-            share[at] = np.where(agree, first / np.where(agree, first - second, 1.0), 0.5)
+        first, second = (self._lead(pixels, low, high) for pixels in (before, behind))
+        sign = np.where(at_before == low, 1.0, -1.0)
+        # Where pixels were given to a part so that it is in one piece, half-way is as good as any.
+        agree = (sign * first > 0) & (sign * second < 0)
+        share = np.where(agree, first / np.where(agree, first - second, 1.0), 0.5)
         # Never on a pixel, where points of several lines would fall together.
         return (before + np.clip(share, 0.01, 0.99)[:, None] * (behind - before))[:, ::-1]
 
-    def _lead(self, pixels: Pixels, one: int, other: int) -> npt.NDArray[np.float64]:
-        """By how much the owner of `one` has more of these pixels than that of `other`."""
+    def _lead(self, pixels: Pixels, one: Numbers, other: Numbers) -> npt.NDArray[np.float64]:
+        """By how much the owners of the parts `one` have more of these pixels than those of `other`."""
         rows, columns = self._within(pixels)
-        y, x = self.owners.rows(rows), self.owners.columns(columns)
-        mine, others = (self.owners.share(self.owner_of[number]) for number in (one, other))
-        return mine.at(y, x) - others.at(y, x)
+        mine, others = (self.owner_of[numbers - self.first] for numbers in (one, other))
+        return self.shares.at(mine, rows, columns) - self.shares.at(others, rows, columns)
 
     def _crossing(self, one: Pixels, other: Pixels) -> Polygon:
         """Where between two neighbouring pixels the map passes the threshold."""

@@ -53,12 +53,13 @@ def trace(
     inside = (probability > threshold).astype(np.uint8)
     _, found_components, found_stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8, ltype=cv2.CV_32S)
     components, stats = np.asarray(found_components, np.int32), np.asarray(found_stats, np.int32)
-    parts = divide(components, stats, owners) if owners else []
+    parts, shares = divide(components, stats, owners) if owners else ([], None)
     borders = None
-    if owners and parts:
-        borders = Borders(probability, threshold, components, {part.number: part.owner for part in parts}, owners)
+    if shares:
+        owner_of = np.array([part.owner for part in parts], np.int32)
+        borders = Borders(probability, threshold, components, len(stats), owner_of, shares)
     boxes = [(number, *box) for number, box in enumerate(stats.tolist())]
-    boxes += [(part.number, part.left, part.top, part.width, part.height, part.count) for part in parts]
+    boxes += [(part.number, part.left, part.top, part.width, part.height, part.width * part.height) for part in parts]
     found: list[tuple[int, Outline]] = []
     filled: list[tuple[int, Polygon]] = []
     for component, left, top, width, height, count in boxes:
@@ -67,7 +68,7 @@ def trace(
             continue
         window = np.s_[max(top - 1, 0) : top + height + 1, max(left - 1, 0) : left + width + 1]
         corner = np.array([window[1].start, window[0].start])
-        is_part = borders is not None and component in borders.owner_of
+        is_part = component >= len(stats)
         polygons = _polygons(probability[window], components[window], component, threshold, between=is_part)
         polygons = [polygon + corner for polygon in polygons]
         if borders and is_part:

@@ -78,10 +78,13 @@ def _passes(
         upper.append(np.maximum(here, there))
         heights.append(np.minimum(level[places[touching]], level[others[touching]]))
     first, second, height = (np.concatenate(parts) for parts in (lower, upper, heights))
-    order = np.lexsort((second, first, -height))
-    _, highest = np.unique(first[order] * len(level) + second[order], return_index=True)
-    chosen = order[np.sort(highest)]
-    return zip(first[chosen].tolist(), second[chosen].tolist(), height[chosen].tolist(), strict=True)
+    pair = first * len(level) + second
+    order = np.argsort(pair)
+    starts = np.flatnonzero(np.diff(pair[order], prepend=-1))
+    highest = np.maximum.reduceat(height[order], starts) if len(starts) else height
+    first, second = first[order][starts], second[order][starts]
+    falling = np.argsort(-highest, kind="stable")
+    return zip(first[falling].tolist(), second[falling].tolist(), highest[falling].tolist(), strict=True)
 
 
 def _merged(peaks: npt.NDArray[np.float32], passes: Iterator[tuple[int, int, float]]) -> npt.NDArray[np.intp]:
