@@ -75,7 +75,8 @@ def _reduced(
         return probability, distance.astype(np.float32)
     size = (max(1, round(core.shape[1] / factor)), max(1, round(core.shape[0] / factor)))
     first, second = (
-        np.asarray(cv2.resize(grid, size, interpolation=cv2.INTER_AREA), np.float32) for grid in (probability, distance)
+        np.asarray(cv2.resize(grid, size, interpolation=cv2.INTER_AREA), np.float32)
+        for grid in (probability, distance)
     )
     return first, second
 
@@ -133,7 +134,9 @@ class Shares:
         """What of the picture the owner may have a share in."""
         scale = np.array(self._owners.shape) / self._owners.labels.shape
         first = np.maximum(0, np.floor((self._corner[owner] - 1) * scale)).astype(int)
-        last = np.minimum(self._owners.shape, np.ceil((self._corner[owner] + self._size[owner] + 1) * scale)).astype(int)
+        last = np.minimum(self._owners.shape, np.ceil((self._corner[owner] + self._size[owner] + 1) * scale)).astype(
+            int
+        )
         return slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1]))
 
 
