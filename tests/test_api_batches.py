@@ -61,7 +61,15 @@ async def test_a_batch_of_a_whole_project_is_accepted_at_once_with_all_that_it_w
     assert answer.headers["location"] == f"{URL}/{batch['id']}"
     assert (batch["state"], batch["total"], batch["finished"], batch["ahead"]) == ("queued", 3, 0, 0)
     assert (batch["model"], batch["model_sha256"]) == (MODELS[0], load_model(MODELS[0]).sha256)
-    assert (batch["parameters"], batch["pixel_size_um"]) == ({"threshold": 0.4, "min_area_px": None}, 0.65)
+    parameters = {
+        "threshold": 0.4,
+        "min_area_px": None,
+        "min_area_um2": None,
+        "objects": "all",
+        "edge": "keep",
+        "separate": True,
+    }
+    assert (batch["parameters"], batch["pixel_size_um"]) == (parameters, 0.65)
     assert (batch["user"], batch["priority"], batch["webhook"]) == ("ada", 1, None)
     assert batch["created_at"].endswith("Z")
     async with TableBroker(backend.engine).consume(Queue.TASKS, prefetch=3) as consumer:
@@ -99,6 +107,10 @@ async def test_images_can_be_chosen_and_those_that_are_not_there_are_named(
         {"parameters": {"threshold": 1.5}},
         {"parameters": {"treshold": 0.5}},
         {"parameters": {"min_area_px": -1}},
+        {"parameters": {"min_area_um2": -1}},
+        {"parameters": {"objects": "smallest"}},
+        {"parameters": {"edge": "cut"}},
+        {"parameters": {"separate": None}},
         {"pixel_size_um": 0},
         {"model": "unet"},
         {"image_ids": []},
@@ -379,7 +391,7 @@ async def test_a_table_without_rows_has_its_columns(backend: Backend, ada: httpx
     batch = await submitted(ada, plate)
     (header,) = (await ada.get(f"{URL}/{batch['id']}/results.csv")).text.splitlines()
     assert header.startswith("image,page,image_id,object,n_objects,area_px2")
-    assert header.endswith("used_threshold,used_min_area_px")
+    assert header.endswith("used_threshold,used_min_area_px,used_min_area_um2,used_objects,used_edge,used_separate")
 
 
 async def test_real_images_are_segmented_by_a_real_worker(

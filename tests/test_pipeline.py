@@ -2,6 +2,7 @@ import io
 import math
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -58,7 +59,8 @@ def test_an_ellipse_has_its_values_for_every_camera(height: int, width: int, ang
 
 def test_a_small_probability_map_is_resized_before_the_threshold() -> None:
     small = coverage(256, 256, 60, 60, 0, (128, 128), softness=4)
-    result, _ = segment(png(np.zeros((3000, 4096))), FixedModel(small), Parameters())
+    picture = cv2.resize(photograph(small), (4096, 3000))
+    result, _ = segment(png(picture), FixedModel(small), Parameters())
     m = only(result)
     # The map is stretched to the picture: 16 times in x, 11.72 times in y.
     truth = measure(outline(ellipse(60 * 16, 60 * 3000 / 256)))
@@ -71,7 +73,7 @@ def test_two_spheroids_each_keep_their_own_hole() -> None:
     for x, outer, inner in ((200, 120, 40), (600, 100, 20)):
         for radius, sign in ((outer, 1), (inner, -1)):
             cover += sign * coverage(400, 800, radius, radius, 0, (x, 200), softness=4)
-    result, _ = segment(png(np.zeros((400, 800))), FixedModel(cover), Parameters())
+    result, _ = segment(png(photograph(cover)), FixedModel(cover), Parameters())
     assert result.flags == ("several_objects",)
     areas = [(o.measurements.area, o.measurements.hole_area) for o in result.objects]
     expected = [(math.pi * (r**2 - h**2), math.pi * h**2) for r, h in ((120, 40), (100, 20))]
@@ -111,11 +113,26 @@ def test_the_record_says_what_was_used() -> None:
     assert (result.width, result.height) == (800, 600)
     assert (result.model_name, result.model_version) == (MODEL.name, MODEL.version)
     assert result.model_sha256 == MODEL.sha256
-    assert result.parameters == {"threshold": 0.5, "min_area_px": pytest.approx(96)}
+    assert result.parameters == {
+        "threshold": 0.5,
+        "min_area_px": pytest.approx(96),
+        "min_area_um2": None,
+        "objects": "all",
+        "edge": "keep",
+        "separate": True,
+    }
     assert set(result.durations_ms) == {"decode", "inference", "outlines"}
     assert all(duration >= 0 for duration in result.durations_ms.values())
-    wished, _ = segment(png(picture), MODEL, Parameters(threshold=0.3, min_area_px=7))
-    assert wished.parameters == {"threshold": 0.3, "min_area_px": 7.0}
+    wish = Parameters(0.3, 7, 10, "largest", "discard", separate=False)
+    wished, _ = segment(png(picture), MODEL, wish, pixel_size_um=2)
+    assert wished.parameters == {
+        "threshold": 0.3,
+        "min_area_px": 7.0,
+        "min_area_um2": 10.0,
+        "objects": "largest",
+        "edge": "discard",
+        "separate": False,
+    }
 
 
 def test_the_least_area_is_honoured() -> None:

@@ -105,7 +105,14 @@ def test_the_manifest_tells_all_about_every_input(finished: Path) -> None:
         assert (item["state"], item["attempts"], item["failures"]) == ("completed", 1, [])
         assert re.fullmatch("[0-9a-f]{64}", item["sha256"])
         assert item["model"]["sha256"] == content["asked_for"]["model_sha256"]
-        assert set(item["parameters"]) == {"threshold", "min_area_px"}
+        assert set(item["parameters"]) == {
+            "threshold",
+            "min_area_px",
+            "min_area_um2",
+            "objects",
+            "edge",
+            "separate",
+        }
         assert item["parameters"]["min_area_px"] > 0, "the value that was used, not the wish"
         assert item["versions"]["spheroseg"] == content["spheroseg"]
         assert (finished / item["overlay"]["path"]).exists()

@@ -16,7 +16,7 @@ from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.watershed import Labels, basins
 
 NOISE = 1.0  # px of the map, standard deviation: what the distances are smoothed by, as single pixels have no shape
-# px of the map, standard deviation. A line drawn along pixels has steps; this takes them out and bends nothing longer.
+# px of the map, standard deviation. A line along pixels has steps; this takes them out and bends nothing longer.
 STEPS = 1.5
 REACH = 7  # px of the map: further from it an owner has no share
 # px: the radius that all but the smallest objects keep when a map is reduced first. It puts the line between two of
@@ -254,7 +254,7 @@ def _settle(local: npt.NDArray[np.uint16], inside: npt.NDArray[np.bool_], count:
 
 
 def _uncrossed(local: npt.NDArray[np.uint16]) -> bool:
-    """Where two parts cross like the fields of a chess board, give one a pixel of the other. Whether there were any."""
+    """Where two parts cross like on a chess board, one gets a pixel of the other. Whether there were any."""
     first, second = local[:-1, :-1], local[:-1, 1:]
     crossing = (first == local[1:, 1:]) & (second == local[1:, :-1]) & (first != second)
     crossing &= (first > 0) & (second > 0)

@@ -17,7 +17,7 @@ _NEIGHBOURS = (*_HALF, *((-down, -right) for down, right in _HALF))
 
 
 def basins(height: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_]) -> tuple[Labels, list[tuple[int, int]]]:
-    """Number each place of `inside` by the peak that it runs up to, from 1, and tell where (row, column) the peaks are.
+    """Number each place of `inside` by the peak that it runs up to, from 1; and row and column of the peaks.
 
     The watershed of the steepest ascent, with basins merged by topological persistence (Edelsbrunner, Letscher and
     Zomorodian 2002): over the highest pass first, a peak below `LEAST_PEAK`, or one less than `PERSISTENCE` above the
