@@ -100,7 +100,7 @@ class FixedModel:
 def disks(shape: tuple[int, int], places: Sequence[tuple[float, float, float]], softness: float = 2.0) -> Maps:
     """What a perfect model says of disks (x, y, radius; px) that may overlap: a chord lies between two."""
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]] + 0.5
-    level = np.stack([(r * r - (x - cx) ** 2 - (y - cy) ** 2) / r for cx, cy, r in places])
+    level = np.stack([r * r - (x - cx) ** 2 - (y - cy) ** 2 for cx, cy, r in places])
     cover = np.zeros(shape, np.float32)
     distance = np.zeros(shape, np.float32)
     for number, (cx, cy, r) in enumerate(places):

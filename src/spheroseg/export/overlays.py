@@ -26,7 +26,8 @@ def encode_overlay(pixels: npt.NDArray[np.float32], objects: Sequence[SegmentedO
     """A PNG of `pixels` (height, width), contrast-stretched, with the outlines and numbers (from 1) of `objects`.
 
     Amber, and magenta where a flag says that an
-    outline is not to be believed. Small images are enlarged to 600 px on the longer side, very large ones reduced to 2048 px.
+    outline is not to be believed. Small images are enlarged to 600 px on the longer side, very large ones reduced to
+    2048 px.
     """
     longer = max(pixels.shape)
     scale = max(1.0, SMALLEST / longer) if longer <= LARGEST else LARGEST / longer

@@ -103,7 +103,7 @@ class Borders:
         agree = (sign * first > 0) & (sign * second < 0)
         share = np.where(agree, first / np.where(agree, first - second, 1.0), 0.5)
         # Never on a pixel, where points of several lines would fall together.
-        return (before + np.clip(share, 0.01, 0.99)[:, None] * (behind - before))[:, ::-1]
+        return np.asarray((before + np.clip(share, 0.01, 0.99)[:, None] * (behind - before))[:, ::-1])
 
     def _lead(self, pixels: Pixels, one: Numbers, other: Numbers) -> npt.NDArray[np.float64]:
         """By how much the owners of the parts `one` have more of these pixels than those of `other`."""
@@ -113,11 +113,11 @@ class Borders:
 
     def _crossing(self, one: Pixels, other: Pixels) -> Polygon:
         """Where between two neighbouring pixels the map passes the threshold."""
-        swap = (one > other).any(axis=1)[:, None]
+        swap = np.any(one > other, axis=1)[:, None]
         first, second = np.where(swap, other, one), np.where(swap, one, other)
         level = self._level(first)
         share = (self.threshold - level) / (self._level(second) - level)
-        return (first + share[:, None] * (second - first))[:, ::-1]
+        return np.asarray((first + share[:, None] * (second - first))[:, ::-1])
 
     def _number(self, pixels: Pixels) -> Numbers:
         return np.where(self._is_outside(pixels), np.int32(0), self.components[self._within(pixels)])

@@ -37,6 +37,7 @@ NEIGHBOURHOOD = 0.25  # of the radius, and 2 px: what of a map outside an object
 QUARTER_OF_GAUSS = 0.3186  # standard deviations that a quarter of all values lie within
 
 Grey = npt.NDArray[np.float32]
+Masked = np.ma.MaskedArray[tuple[int, ...], np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -108,23 +109,21 @@ def _across(
     seen &= np.where(offsets > NEAR / 2, found == 0, True) & np.where(offsets < -NEAR / 2, found == number, True)
     at = (places - 0.5).astype(np.float32)
     values = cv2.remap(grey, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    values = np.ma.masked_array(np.asarray(values, np.float64), ~seen)
-    inner = values[:, (offsets <= -NEAR) & (offsets >= -FAR)].mean(axis=1)
-    beside = values[:, (offsets >= NEAR) & (offsets <= FAR)].mean(axis=1)
+    lines: Masked = np.ma.masked_array(np.asarray(values, np.float64), ~seen)
+    inner = lines[:, (offsets <= -NEAR) & (offsets >= -FAR)].mean(axis=1)
+    beside = lines[:, (offsets >= NEAR) & (offsets <= FAR)].mean(axis=1)
     steps = np.ma.compressed(beside - inner)
     if len(steps) < LEAST_SEEN * len(points):
         return None, None
-    ground = values[:, offsets >= GROUND]
+    ground = lines[:, offsets >= GROUND]
     rest = np.abs(ground - ground.mean(axis=1)[:, None]).compressed()
     # The quieter half of it: scattered cells are no noise.
     noise = float(np.percentile(rest, 25)) / QUARTER_OF_GAUSS if len(rest) else 0.0
     contrast = abs(float(np.median(steps)))
-    return contrast / max(noise, 1e-6 * contrast, 1e-12), _edge_width(values, offsets, radius)
+    return contrast / max(noise, 1e-6 * contrast, 1e-12), _edge_width(lines, offsets, radius)
 
 
-def _edge_width(
-    values: "np.ma.MaskedArray[tuple[int, ...], np.dtype[np.float64]]", offsets: Polygon, radius: float
-) -> float | None:
+def _edge_width(values: Masked, offsets: Polygon, radius: float) -> float | None:
     """Range of grey values over their steepest slope, in the middle of all sectors; in parts of the radius."""
     profiles = values.reshape(SECTORS, LINES, -1).mean(axis=1)
     step = float(offsets[1] - offsets[0])

@@ -27,7 +27,7 @@ ROWS = 256  # of the picture that are shared out at once, so that the memory tak
 
 Values = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int32]
-Boxes = Sequence[tuple[slice, slice] | None]
+Boxes = Sequence[tuple[slice, ...] | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,9 +140,7 @@ class Shares:
         return slice(int(first[0]), int(last[0])), slice(int(first[1]), int(last[1]))
 
 
-def _softened(
-    labels: Labels, owner: int, box: tuple[slice, slice]
-) -> tuple[tuple[int, int], npt.NDArray[np.float32]]:
+def _softened(labels: Labels, owner: int, box: tuple[slice, ...]) -> tuple[tuple[int, int], npt.NDArray[np.float32]]:
     rows, columns = box
     top, bottom = max(0, rows.start - REACH), min(labels.shape[0], rows.stop + REACH)
     left, right = max(0, columns.start - REACH), min(labels.shape[1], columns.stop + REACH)
