@@ -11,13 +11,13 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from spheroseg.broker.table import TableBroker
 from spheroseg.database import queue
 from spheroseg.database.engine import reading
 from spheroseg.database.projects import NewImage
-from spheroseg.database.schema import segmentation_tasks, webhooks
+from spheroseg.database.schema import segmentation_batches, segmentation_tasks, webhooks
 from spheroseg.messages import Queue
 from spheroseg.run import child_command
 from spheroseg.segmentation.model import MODELS, load_model
@@ -155,6 +155,13 @@ async def test_the_same_key_gives_the_same_batch(backend: Backend, ada: httpx.As
     await add_images(backend.engine, plate, 1)
     again = await ada.post(URL, json={"project_id": str(plate)}, headers=key)
     assert (again.status_code, again.json()["total"]) == (200, 2)
+    async with backend.engine.begin() as conn:
+        # As it was stored before there were more parameters.
+        old = {"threshold": 0.5, "min_area_px": None}
+        await conn.execute(update(segmentation_batches).values(parameters=old))
+    assert (await ada.post(URL, json={"project_id": str(plate)}, headers=key)).status_code == 200
+    wish = {"project_id": str(plate), "parameters": {"edge": "discard"}}
+    assert (await ada.post(URL, json=wish, headers=key)).status_code == 409
     other = await add_project(backend.engine, "ada", "another")
     await add_images(backend.engine, other, 1)
     answer = await ada.post(URL, json={"project_id": str(other)}, headers=key)
