@@ -15,7 +15,8 @@ from benchmarks.processor import Rate, seconds_used
 from spheroseg.export.masks import encode_mask
 from spheroseg.export.overlays import encode_overlay
 from spheroseg.segmentation.model import Model, load_model
-from spheroseg.segmentation.pipeline import Parameters, outlined, read
+from spheroseg.segmentation.parameters import Parameters
+from spheroseg.segmentation.pipeline import outlined, read
 from spheroseg.storage import ImageStore
 
 START_TIMEOUT = 120.0  # s; for all processes to have loaded the model and done an image

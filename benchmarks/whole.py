@@ -23,7 +23,7 @@ from spheroseg.database.projects import NewImage
 from spheroseg.database.schema import segmentation_results, segmentation_tasks
 from spheroseg.messages import Queue
 from spheroseg.run import child_command
-from spheroseg.segmentation.pipeline import Parameters
+from spheroseg.segmentation.parameters import Parameters
 from spheroseg.storage import file_key
 from spheroseg.tasks import RetryPolicy, TaskState
 from spheroseg.worker.loop import WorkerOptions, work

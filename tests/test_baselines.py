@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from spheroseg.segmentation.image import Image
-from spheroseg.segmentation.pipeline import Parameters, Segmentation, outlined
+from spheroseg.segmentation.parameters import Parameters
+from spheroseg.segmentation.pipeline import Segmentation, outlined
 from spheroseg.training.baselines import BASELINES
 from tests.synthetic import Picture, coverage, photograph
 

@@ -18,7 +18,8 @@ from spheroseg.export.overlays import encode_overlay
 from spheroseg.segmentation.contours import Outline, trace
 from spheroseg.segmentation.image import Image
 from spheroseg.segmentation.model import Model
-from spheroseg.segmentation.pipeline import Parameters, Segmentation, outlined
+from spheroseg.segmentation.parameters import Parameters
+from spheroseg.segmentation.pipeline import Segmentation, outlined
 from spheroseg.training.data import IMAGE_SUFFIXES, Grey, Labels, Sample, Truth, components
 from spheroseg.training.scores import Score, Summary, count_matches, foreground_iou, summarise
 

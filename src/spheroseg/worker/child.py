@@ -33,7 +33,8 @@ from spheroseg.segmentation.image import Image
 from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.measure import METRICS_VERSION
 from spheroseg.segmentation.model import Model
-from spheroseg.segmentation.pipeline import Parameters, Segmentation, outlined, read
+from spheroseg.segmentation.parameters import Parameters
+from spheroseg.segmentation.pipeline import Segmentation, outlined, read
 from spheroseg.storage import ImageStore
 from spheroseg.worker.shelf import Shelf
 
