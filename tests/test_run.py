@@ -367,7 +367,8 @@ def test_killed_at_any_moment_and_started_again_it_goes_on(tmp_path: Path) -> No
         assert "Traceback" not in complaint
         if process.returncode == 0:
             break
-        assert process.returncode == -signal.SIGKILL, complaint
+        # A child that is killed ten times before it has begun is given up.
+        assert process.returncode == -signal.SIGKILL or "was killed by SIGKILL" in complaint, complaint
     assert process.returncode == 0, "it never came to its end"
     assert kills >= 2, "the test killed nothing"
     check_once_each(out, 40)

@@ -22,9 +22,11 @@ from spheroseg import __version__
 from spheroseg.cli.accounts import token_app, user_app
 from spheroseg.cli.db import db_app
 from spheroseg.cli.doctor import doctor
+from spheroseg.cli.evaluate import evaluate
 from spheroseg.cli.exporter import exporter
 from spheroseg.cli.models import model_app
 from spheroseg.cli.queues import broker_app, dlq_app, queue_app, task_app
+from spheroseg.cli.train import train
 from spheroseg.cli.web import serve_http
 from spheroseg.errors import DatabaseAway, SpherosegError
 from spheroseg.inputs import Listing, find_inputs
@@ -49,6 +51,8 @@ app.add_typer(dlq_app, name="dlq")
 app.add_typer(task_app, name="task")
 app.add_typer(broker_app, name="broker")
 app.command()(exporter)
+model_app.command()(evaluate)
+model_app.command()(train)
 app.add_typer(model_app, name="model")
 app.add_typer(db_app, name="db")
 app.add_typer(user_app, name="user")
