@@ -109,7 +109,7 @@ def compare_networks(network: Path, cores: Sequence[int], repeats: int) -> None:
         for case in found:
             with _only(case.threads):
                 run = networks.opened(case, network)
-                times[case].append([networks.milliseconds(run, shape) for shape in networks.SHAPES])
+                times[case].append([networks.milliseconds(run, shape, case.threads) for shape in networks.SHAPES])
     shapes = [f"{n} × {height} × {width}" for n, height, width in networks.SHAPES]
     print_table(
         "The network alone, ms a call",

@@ -86,7 +86,7 @@ def read_samples(folder: Path, sets: Sequence[str] = ()) -> list[Sample]:
 
 def scene_samples(count: int = TEST_SCENES, seed: int = TEST_SEED) -> Iterator[Sample]:
     """Drawn scenes with exact masks, one at a time."""
-    from spheroseg.training.scenes import scenes  # type: ignore[import-untyped, unused-ignore]
+    from spheroseg.training.scenes import scenes
 
     for number, scene in enumerate(scenes(count, seed)):
         yield Sample(
