@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from spheroseg.cli.evaluate import evaluate
 from spheroseg.errors import DataAway
 from spheroseg.training.baselines import otsu
-from spheroseg.training.data import Sample, Truth, read_samples
+from spheroseg.training.data import Sample, Truth, read_samples, scene_samples
 from spheroseg.training.evaluate import evaluate as scores_of
 from spheroseg.training.evaluate import summaries
 from tests.synthetic import Picture, coverage, photograph
@@ -186,6 +186,14 @@ class Drawn:
 
     def __call__(self) -> tuple[Picture, np.ndarray[Any, np.dtype[np.uint16]]]:
         return photograph((self.labels > 0).astype(np.float32)), self.labels
+
+
+def test_drawn_scenes_know_each_object() -> None:
+    (sample,) = scene_samples(1)
+    pixels, labels = sample.read()
+    assert (sample.set, sample.truth) == ("scenes", Truth.INSTANCES)
+    assert labels is not None
+    assert labels.shape == pixels.shape
 
 
 @needs_real_data
