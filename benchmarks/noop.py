@@ -3,10 +3,7 @@
 Started by path and with `python -P`, so that `queue.py` beside it does not hide the standard library's `queue`.
 """
 
-from collections.abc import Callable
-
-from spheroseg.messages import TaskNew
-from spheroseg.worker.child import Answer, serve
+from spheroseg.worker.child import Answer, Work, one_by_one, serve
 
 # The size of a real record of one small spheroid: about a kilobyte.
 RECORD: Answer = {
@@ -19,8 +16,8 @@ RECORD: Answer = {
 }
 
 
-def load() -> Callable[[TaskNew], Answer]:
-    return lambda task: RECORD
+def load() -> Work:
+    return one_by_one(lambda task: RECORD)
 
 
 if __name__ == "__main__":

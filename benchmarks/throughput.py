@@ -22,7 +22,8 @@ from spheroseg.database.schema import segmentation_results, segmentation_tasks
 from spheroseg.messages import Queue, TaskCompleted, TaskStarted, decode_report, decode_task
 from spheroseg.outcomes import apply_reports
 from spheroseg.tasks import UNFINISHED, RetryPolicy
-from spheroseg.worker.loop import Child, WorkerOptions, work
+from spheroseg.worker.loop import WorkerOptions, work
+from spheroseg.worker.process import Child
 from tests.lab import submit_images
 
 SUBMIT = 100  # images in one submit
@@ -54,7 +55,7 @@ async def measure(url: str, workers: Workers, tasks: int) -> float:
             for first in range(0, tasks, SUBMIT):
                 await submit_images(engine, min(SUBMIT, tasks - first))
                 broker.wake(Queue.TASKS)
-            await _all_finished(engine)
+            await all_finished(engine)
             return tasks / (perf_counter() - began)
     finally:
         collecting.cancel()
@@ -97,20 +98,21 @@ async def _warm_up(engine: AsyncEngine, broker: TableBroker, slots: int) -> None
         while True:
             await submit_images(engine, 5 * slots)
             broker.wake(Queue.TASKS)
-            await _all_finished(engine)
+            await all_finished(engine)
             async with reading(engine) as conn:
                 if (await conn.execute(seen)).scalar_one() == slots:
                     return
 
 
-async def _all_finished(engine: AsyncEngine) -> None:
+async def all_finished(engine: AsyncEngine, every: float = 0.02) -> None:
+    """Return once nothing is unfinished; `every`: seconds between two looks."""
     # One row is enough to know that it is too early; counting them all would be a load of its own.
     left = select(segmentation_tasks.c.id).where(segmentation_tasks.c.state.in_(sorted(UNFINISHED))).limit(1)
     while True:
         async with reading(engine) as conn:
             if (await conn.execute(left)).first() is None:
                 return
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(every)
 
 
 async def measure_steps(url: str, tasks: int) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 do: "succeed" (default), "fail", "hang" (native code that no signal handler can interrupt), "exit", "be killed",
 "eat memory", "print". seconds: how long to work before. failures: how many first attempts end by an error.
+
+A record tells how many tasks were done `together`, as one request.
 """
 
 import os
@@ -9,11 +11,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from spheroseg.errors import BadImage
 from spheroseg.messages import TaskNew
-from spheroseg.worker.child import serve
+from spheroseg.worker.child import Outcome, one_by_one, serve
 
 
 def work(task: TaskNew) -> dict[str, Any]:
@@ -47,6 +50,10 @@ def work(task: TaskNew) -> dict[str, Any]:
     return {"pid": os.getpid(), "done": do, "attempt": task.attempt}
 
 
+def work_together(tasks: Sequence[TaskNew]) -> Iterable[Outcome]:
+    return one_by_one(lambda task: {**work(task), "together": len(tasks)})(tasks)
+
+
 if __name__ == "__main__":
     if "--unusable" in sys.argv:
         from spheroseg.errors import ModelUnusable
@@ -56,4 +63,4 @@ if __name__ == "__main__":
 
         serve(load)
     else:
-        serve(lambda: work)
+        serve(lambda: work_together)

@@ -88,9 +88,24 @@ class FixedModel:
     """Answers with one given map, whatever it is shown."""
 
     answer: Picture
+    distance: Picture | None = None
     name: str = "fixed"
     version: str = "0"
     sha256: str = "0" * 64
 
     def maps(self, pictures: Sequence[Picture]) -> list[Maps]:
-        return [Maps(self.answer) for _ in pictures]
+        return [Maps(self.answer, self.distance) for _ in pictures]
+
+
+def disks(shape: tuple[int, int], places: Sequence[tuple[float, float, float]], softness: float = 2.0) -> Maps:
+    """What a perfect model says of disks (x, y, radius; px) that may overlap: a chord lies between two."""
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]] + 0.5
+    level = np.stack([r * r - (x - cx) ** 2 - (y - cy) ** 2 for cx, cy, r in places])
+    cover = np.zeros(shape, np.float32)
+    distance = np.zeros(shape, np.float32)
+    for number, (cx, cy, r) in enumerate(places):
+        cover = np.maximum(cover, coverage(*shape, r, r, 0, (cx, cy), softness))
+        own = ((level.argmax(axis=0) == number) & (level.max(axis=0) > 0)).astype(np.uint8)
+        depth = cv2.distanceTransform(np.pad(own, 1, mode="edge"), cv2.DIST_L2, 5)[1:-1, 1:-1]
+        distance = np.where(own > 0, depth / depth.max(), distance)
+    return Maps(cover, np.asarray(distance, np.float32))

@@ -11,13 +11,13 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from spheroseg.broker.table import TableBroker
 from spheroseg.database import queue
 from spheroseg.database.engine import reading
 from spheroseg.database.projects import NewImage
-from spheroseg.database.schema import segmentation_tasks, webhooks
+from spheroseg.database.schema import segmentation_batches, segmentation_tasks, webhooks
 from spheroseg.messages import Queue
 from spheroseg.run import child_command
 from spheroseg.segmentation.model import DEFAULT_MODEL, load_model
@@ -61,7 +61,15 @@ async def test_a_batch_of_a_whole_project_is_accepted_at_once_with_all_that_it_w
     assert answer.headers["location"] == f"{URL}/{batch['id']}"
     assert (batch["state"], batch["total"], batch["finished"], batch["ahead"]) == ("queued", 3, 0, 0)
     assert (batch["model"], batch["model_sha256"]) == (DEFAULT_MODEL, load_model(DEFAULT_MODEL).sha256)
-    assert (batch["parameters"], batch["pixel_size_um"]) == ({"threshold": 0.4, "min_area_px": None}, 0.65)
+    parameters = {
+        "threshold": 0.4,
+        "min_area_px": None,
+        "min_area_um2": None,
+        "objects": "all",
+        "edge": "keep",
+        "separate": True,
+    }
+    assert (batch["parameters"], batch["pixel_size_um"]) == (parameters, 0.65)
     assert (batch["user"], batch["priority"], batch["webhook"]) == ("ada", 1, None)
     assert batch["created_at"].endswith("Z")
     async with TableBroker(backend.engine).consume(Queue.TASKS, prefetch=3) as consumer:
@@ -99,6 +107,10 @@ async def test_images_can_be_chosen_and_those_that_are_not_there_are_named(
         {"parameters": {"threshold": 1.5}},
         {"parameters": {"treshold": 0.5}},
         {"parameters": {"min_area_px": -1}},
+        {"parameters": {"min_area_um2": -1}},
+        {"parameters": {"objects": "smallest"}},
+        {"parameters": {"edge": "cut"}},
+        {"parameters": {"separate": None}},
         {"pixel_size_um": 0},
         {"model": "unet"},
         {"image_ids": []},
@@ -143,6 +155,13 @@ async def test_the_same_key_gives_the_same_batch(backend: Backend, ada: httpx.As
     await add_images(backend.engine, plate, 1)
     again = await ada.post(URL, json={"project_id": str(plate)}, headers=key)
     assert (again.status_code, again.json()["total"]) == (200, 2)
+    async with backend.engine.begin() as conn:
+        # As it was stored before there were more parameters.
+        old = {"threshold": 0.5, "min_area_px": None}
+        await conn.execute(update(segmentation_batches).values(parameters=old))
+    assert (await ada.post(URL, json={"project_id": str(plate)}, headers=key)).status_code == 200
+    wish = {"project_id": str(plate), "parameters": {"edge": "discard"}}
+    assert (await ada.post(URL, json=wish, headers=key)).status_code == 409
     other = await add_project(backend.engine, "ada", "another")
     await add_images(backend.engine, other, 1)
     answer = await ada.post(URL, json={"project_id": str(other)}, headers=key)
@@ -379,7 +398,7 @@ async def test_a_table_without_rows_has_its_columns(backend: Backend, ada: httpx
     batch = await submitted(ada, plate)
     (header,) = (await ada.get(f"{URL}/{batch['id']}/results.csv")).text.splitlines()
     assert header.startswith("image,page,image_id,object,n_objects,area_px2")
-    assert header.endswith("used_threshold,used_min_area_px")
+    assert header.endswith("used_threshold,used_min_area_px,used_min_area_um2,used_objects,used_edge,used_separate")
 
 
 async def test_real_images_are_segmented_by_a_real_worker(

@@ -188,6 +188,59 @@ async def test_work_longer_than_a_lease_stays_with_its_worker(broker: Broker) ->
     assert await broker.depth(Queue.TASKS) == 0
 
 
+async def test_more_than_the_prefetch_is_gathered_in_the_order_of_a_take(broker: Broker) -> None:
+    await broker.publish([message(f"regular-{n}", priority=1) for n in range(3)])
+    await broker.publish([message(f"premium-{n}", priority=10) for n in range(2)])
+    async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
+        first = await consumer.take(1, 5)
+        others = await consumer.gather(2, 0.0)
+        assert names(first + others) == ["premium-0", "premium-1", "regular-0"]
+        assert not any(delivery.redelivered for delivery in others)
+        await consumer.ack(others[:1])
+        await consumer.reject(others[1:])
+        await consumer.ack(first)
+        assert await broker.depth(Queue.DEAD_LETTERS) == 1
+        assert names(await consumer.take(1, 5)) == ["regular-1"]
+
+
+async def test_what_is_not_gathered_waits_for_others(broker: Broker) -> None:
+    await broker.publish([message(str(n)) for n in range(4)])
+    async with broker.consume(Queue.TASKS, prefetch=1) as busy:
+        first = await busy.take(1, 5)
+        others = await busy.gather(1, 0.0)
+        await busy.ack(others)
+        assert await broker.depth(Queue.TASKS) == 2, "none is in the busy one's hand but the first"
+        async with broker.consume(Queue.TASKS, prefetch=1) as idle:
+            assert names(await idle.take(1, 5)) == ["2"]
+        await busy.ack(first)
+
+
+async def test_a_gathering_waits_a_moment_for_what_comes_and_ends_in_time(broker: Broker) -> None:
+    await broker.publish([message("first")])
+    async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
+        await consumer.take(1, 5)
+        async with asyncio.timeout(3):
+            assert await consumer.gather(3, 0.05) == []
+        gathering = asyncio.create_task(consumer.gather(2, 10))
+        await broker.publish([message("second"), message("third")])
+        async with asyncio.timeout(5):
+            assert names(await gathering) == ["second", "third"]
+
+
+async def test_what_was_gathered_stays_and_comes_again_like_what_was_taken(broker: Broker) -> None:
+    await broker.publish([message(str(n)) for n in range(3)])
+    async with broker.consume(Queue.TASKS, prefetch=1) as worker:
+        in_hand = await worker.take(1, 5) + await worker.gather(2, 0.0)
+        async with broker.consume(Queue.TASKS, prefetch=1) as rival:
+            assert await rival.take(1, 2.5 * LEASE) == []
+        assert not any(delivery.revoked.is_set() for delivery in in_hand)
+        await worker.ack(in_hand[1:2])
+    async with broker.consume(Queue.TASKS, prefetch=1) as worker:
+        again = await worker.take(1, 5) + await worker.gather(2, 0.0)
+        assert sorted(names(again)) == ["0", "2"]
+        assert all(delivery.redelivered for delivery in again)
+
+
 class TestTable:
     """What only the table does: leases, delays, fairness."""
 

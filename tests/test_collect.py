@@ -62,6 +62,22 @@ async def test_a_result_may_overtake_its_start(engine: AsyncEngine, task_id: UUI
     assert (await read_task(engine, task_id)).state == "completed"
 
 
+async def test_a_start_that_is_told_again_renews_the_lease_of_a_task_that_rabbitmq_gave_out(
+    engine: AsyncEngine, task_id: UUID
+) -> None:
+    await apply(engine, started(task_id))
+    await apply(engine, started(task_id))
+    task = await read_task(engine, task_id)
+    assert (task.version, task.lease_until) == (2, None), "the queue in the database has it"
+    await execute(engine, "UPDATE segmentation_tasks SET lease_until = '2026-01-01 00:00:00+00:00'")
+    await apply(engine, started(task_id, attempt=2))
+    lapsed = (await read_task(engine, task_id)).lease_until
+    await apply(engine, started(task_id))
+    renewed = (await read_task(engine, task_id)).lease_until
+    assert (renewed - lapsed).total_seconds() > 0
+    assert (renewed - datetime.now(UTC)).total_seconds() > POLICY.silence - 60
+
+
 async def test_a_failure_is_recorded_and_tried_again_with_backoff(engine: AsyncEngine, task_id: UUID) -> None:
     await apply(engine, failed(task_id))
     task = await read_task(engine, task_id)

@@ -12,7 +12,8 @@ from spheroseg.errors import ModelUnusable
 from spheroseg.segmentation.contours import trace
 from spheroseg.segmentation.measure import Measurements, measure
 from spheroseg.segmentation.model import known_models, load_model
-from spheroseg.segmentation.pipeline import Parameters, segment
+from spheroseg.segmentation.parameters import Parameters
+from spheroseg.segmentation.pipeline import segment
 from tests.synthetic import Picture, coverage, photograph
 
 DATA = Path(__file__).parents[1].parent / "shared/data"

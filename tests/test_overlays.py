@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,15 @@ def test_each_object_has_its_number() -> None:
         patch = canvas[130:170, x - 20 : x + 20]
         assert patch.max() > 240
         assert patch.min() < 20
+
+
+def test_an_outline_that_is_not_to_be_believed_has_another_colour() -> None:
+    cover = coverage(700, 700, 100, 100, 0, (350, 350))
+    (one,) = found(cover)
+    for flags, is_amber in (((), True), (("touches_edge",), True), (("out_of_focus",), False)):
+        canvas = drawn(photograph(cover), [replace(one, flags=flags)])
+        assert coloured(canvas).any() == is_amber
+        assert np.any(canvas[..., 0] - canvas[..., 1] > 60) != is_amber
 
 
 def test_without_objects_the_picture_stays_grey() -> None:

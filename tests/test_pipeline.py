@@ -1,7 +1,9 @@
 import io
 import math
+from dataclasses import asdict
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -10,8 +12,9 @@ from spheroseg.errors import BadImage, BadParameters, ModelUnusable
 from spheroseg.segmentation.image import PixelSize
 from spheroseg.segmentation.measure import DIMENSIONS, Measurements, measure
 from spheroseg.segmentation.model import load_model
-from spheroseg.segmentation.pipeline import Parameters, Segmentation, segment
-from tests.synthetic import CAMERAS, FixedModel, Picture, coverage, ellipse, outline, photograph, png
+from spheroseg.segmentation.parameters import Parameters, with_defaults
+from spheroseg.segmentation.pipeline import Segmentation, segment
+from tests.synthetic import CAMERAS, FixedModel, Picture, coverage, disks, ellipse, outline, photograph, png
 
 MODEL = load_model("classical-contrast")
 cameras = pytest.mark.parametrize(("height", "width"), CAMERAS, ids=["1024x1024", "1920x1080", "4096x3000"])
@@ -58,7 +61,8 @@ def test_an_ellipse_has_its_values_for_every_camera(height: int, width: int, ang
 
 def test_a_small_probability_map_is_resized_before_the_threshold() -> None:
     small = coverage(256, 256, 60, 60, 0, (128, 128), softness=4)
-    result, _ = segment(png(np.zeros((3000, 4096))), FixedModel(small), Parameters())
+    picture = cv2.resize(photograph(small), (4096, 3000))
+    result, _ = segment(png(picture), FixedModel(small), Parameters())
     m = only(result)
     # The map is stretched to the picture: 16 times in x, 11.72 times in y.
     truth = measure(outline(ellipse(60 * 16, 60 * 3000 / 256)))
@@ -71,7 +75,7 @@ def test_two_spheroids_each_keep_their_own_hole() -> None:
     for x, outer, inner in ((200, 120, 40), (600, 100, 20)):
         for radius, sign in ((outer, 1), (inner, -1)):
             cover += sign * coverage(400, 800, radius, radius, 0, (x, 200), softness=4)
-    result, _ = segment(png(np.zeros((400, 800))), FixedModel(cover), Parameters())
+    result, _ = segment(png(photograph(cover)), FixedModel(cover), Parameters())
     assert result.flags == ("several_objects",)
     areas = [(o.measurements.area, o.measurements.hole_area) for o in result.objects]
     expected = [(math.pi * (r**2 - h**2), math.pi * h**2) for r, h in ((120, 40), (100, 20))]
@@ -111,17 +115,89 @@ def test_the_record_says_what_was_used() -> None:
     assert (result.width, result.height) == (800, 600)
     assert (result.model_name, result.model_version) == (MODEL.name, MODEL.version)
     assert result.model_sha256 == MODEL.sha256
-    assert result.parameters == {"threshold": 0.5, "min_area_px": pytest.approx(96)}
+    assert result.parameters == {
+        "threshold": 0.5,
+        "min_area_px": pytest.approx(96),
+        "min_area_um2": None,
+        "objects": "all",
+        "edge": "keep",
+        "separate": True,
+    }
     assert set(result.durations_ms) == {"decode", "inference", "outlines"}
     assert all(duration >= 0 for duration in result.durations_ms.values())
-    wished, _ = segment(png(picture), MODEL, Parameters(threshold=0.3, min_area_px=7))
-    assert wished.parameters == {"threshold": 0.3, "min_area_px": 7.0}
+    wish = Parameters(0.3, 7, 10, "largest", "discard", separate=False)
+    wished, _ = segment(png(picture), MODEL, wish, pixel_size_um=2)
+    assert wished.parameters == {
+        "threshold": 0.3,
+        "min_area_px": 7.0,
+        "min_area_um2": 10.0,
+        "objects": "largest",
+        "edge": "discard",
+        "separate": False,
+    }
 
 
 def test_the_least_area_is_honoured() -> None:
     cover = coverage(600, 800, 80, 80, 0, (400, 300))
     result, _ = segment(png(photograph(cover)), MODEL, Parameters(min_area_px=30_000))
     assert result.flags == ("no_object_found",)
+
+
+TOUCHING = ((110.0, 130.0, 60.0), (210.0, 150.0, 60.0))
+
+
+def chosen(**wish: Any) -> list[tuple[int, int]]:
+    """Of two disks that touch, one in the middle and a large one at the edge: where those are that remain."""
+    cover = disks((300, 800), [*TOUCHING, (405, 160, 30), (790, 120, 90)])
+    result, _ = segment(
+        png(photograph(cover.probability)), FixedModel(cover.probability, cover.distance), wished(wish)
+    )
+    numbers = [int(n) for n in np.unique(result.labels) if n]
+    assert numbers == list(range(1, len(result.objects) + 1))
+    places = []
+    for number, one in enumerate(result.objects, start=1):
+        m = one.measurements
+        assert result.labels[int(m.centroid_y), int(m.centroid_x)] == number
+        assert (result.labels == number).sum() == pytest.approx(m.area, rel=0.02)
+        places.append((round(m.centroid_x / 100), round(m.centroid_y / 100)))
+    return sorted(places)
+
+
+def wished(wish: dict[str, Any]) -> Parameters:
+    return Parameters(**{"min_area_px": 100, **wish})
+
+
+def test_the_objects_asked_for_are_kept_and_numbered() -> None:
+    assert chosen() == [(1, 1), (2, 2), (4, 2), (8, 1)]
+    assert chosen(edge="discard") == [(1, 1), (2, 2), (4, 2)]
+    assert chosen(objects="largest") == [(8, 1)]
+    assert chosen(objects="most_central") == [(4, 2)]
+    assert chosen(objects="most_central", min_area_px=4000) == [(2, 2)]
+    assert chosen(objects="largest", edge="discard", separate=False) == [(2, 1)]
+    assert chosen(separate=False) == [(2, 1), (4, 2), (8, 1)]
+
+
+def test_a_picture_from_which_all_is_discarded_says_so() -> None:
+    cover = coverage(300, 400, 60, 60, 0, (20, 150))
+    result, _ = segment(png(photograph(cover)), FixedModel(cover), Parameters(edge="discard", objects="largest"))
+    assert (result.objects, result.flags, int(result.labels.max())) == ((), ("no_object_found",), 0)
+
+
+def test_a_least_area_in_um2_is_one_in_px2_by_the_pixel_size() -> None:
+    cover = coverage(300, 800, 60, 60, 0, (200, 150)) + coverage(300, 800, 30, 30, 0, (600, 150))
+    for um2, um, count in ((4000, 1, 1), (4000, 2, 2), (900, 0.5, 1), (700, 0.5, 2), (0, 0.5, 2)):
+        wish = Parameters(min_area_um2=um2)
+        result, _ = segment(png(photograph(cover)), FixedModel(cover), wish, pixel_size_um=um)
+        assert len(result.objects) == count
+        assert result.parameters["min_area_px"] == pytest.approx(um2 / um**2)
+    both = Parameters(min_area_px=5000, min_area_um2=1)
+    result, _ = segment(png(photograph(cover)), FixedModel(cover), both, pixel_size_um=1)
+    assert (len(result.objects), result.parameters["min_area_px"]) == (1, 5000)
+
+
+def test_a_least_area_in_um2_without_a_pixel_size_says_what_to_do() -> None:
+    with pytest.raises(BadParameters, match=r"min_area_um2 is 400.*give the pixel size, or min_area_px"):
+        segment(png(np.zeros((60, 60))), FixedModel(np.zeros((60, 60), np.float32)), Parameters(min_area_um2=400))
 
 
 def test_the_same_bytes_give_the_same_numbers() -> None:
@@ -160,9 +236,32 @@ def test_a_threshold_out_of_range_is_refused(wrong: Any) -> None:
 
 
 @pytest.mark.parametrize("wrong", [-1, math.nan, math.inf, "many", False])
-def test_a_least_area_out_of_range_is_refused(wrong: Any) -> None:
-    with pytest.raises(BadParameters, match="min_area_px"):
-        Parameters(min_area_px=wrong)
+@pytest.mark.parametrize("name", ["min_area_px", "min_area_um2"])
+def test_a_least_area_out_of_range_is_refused(name: str, wrong: Any) -> None:
+    with pytest.raises(BadParameters, match=name):
+        Parameters(**{name: wrong})
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "words"),
+    [
+        ("objects", "smallest", "all, largest, most_central"),
+        ("objects", None, "all, largest, most_central"),
+        ("edge", "cut", "keep, discard"),
+        ("edge", ["keep"], "keep, discard"),
+        ("separate", 1, "true or false"),
+        ("separate", None, "true or false"),
+    ],
+)
+def test_a_word_that_is_none_is_refused_with_those_there_are(name: str, wrong: Any, words: str) -> None:
+    with pytest.raises(BadParameters, match=words):
+        Parameters(**{name: wrong})
+
+
+def test_stored_parameters_that_know_less_mean_what_they_meant() -> None:
+    old: dict[str, Any] = {"threshold": 0.4, "min_area_px": 12.0}
+    assert with_defaults(old) == asdict(Parameters(**old))
+    assert with_defaults(asdict(Parameters(edge="discard"))) != with_defaults({})
 
 
 def test_a_page_of_a_stack_is_segmented_on_its_own() -> None:
@@ -172,6 +271,13 @@ def test_a_page_of_a_stack_is_segmented_on_its_own() -> None:
     for page, radius in enumerate((40, 60, 80)):
         result, _ = segment(file, MODEL, Parameters(), page=page)
         assert only(result).equivalent_diameter == pytest.approx(2 * radius, rel=5e-3)
+
+
+def test_distances_that_do_not_fit_the_map_are_found_out() -> None:
+    for distance in (np.zeros((20, 40)), np.full((30, 40), np.nan), np.zeros((1, 30, 40))):
+        model = FixedModel(np.zeros((30, 40), np.float32), distance.astype(np.float32))
+        with pytest.raises(ModelUnusable, match="distances"):
+            segment(png(np.zeros((30, 40))), model, Parameters())
 
 
 def test_a_bad_image_passes_its_error_on() -> None:

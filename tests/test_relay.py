@@ -74,14 +74,14 @@ class Lab:
 
     @asynccontextmanager
     async def working(
-        self, *, with_database: bool = True, slots: int = 1, deadline: float = 30.0
+        self, *, with_database: bool = True, slots: int = 1, deadline: float = 30.0, **options: Any
     ) -> AsyncIterator[asyncio.Event]:
         rabbit = self.rabbit()
         table = TableBroker(self.engine, poll=0.05, lease=5.0)
         broker: Broker = FallbackBroker(rabbit, table, patience=1.0) if with_database else rabbit
         stopping = asyncio.Event()
-        options = WorkerOptions("test", COMMAND, slots=slots, deadline=deadline)
-        async with running(work(broker, options, stopping)):
+        worker = WorkerOptions("test", COMMAND, slots=slots, deadline=deadline, **options)
+        async with running(work(broker, worker, stopping)):
             yield stopping
         await rabbit.close()
 

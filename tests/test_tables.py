@@ -28,6 +28,13 @@ def test_other_names_and_all_numbers_are_left_alone(name: str) -> None:
     assert row["centroid_x_px"] == "-1.5"
 
 
+def test_flags_of_image_and_object_stand_in_one_column_each_once() -> None:
+    result = a_result(flags=["several_objects", "low_contrast"])
+    result["objects"] = [{**result["objects"][0], "flags": ["touches_edge", "low_contrast"]}]
+    (row,) = object_rows({}, result)
+    assert row["qc_flags"] == "several_objects;low_contrast;touches_edge"
+
+
 def test_a_table_that_begins_before_its_rows_has_every_column_that_can_come() -> None:
     (row,) = object_rows({"image": "a"}, a_result(um=0.5))
     assert all_columns(["image"], ["threshold", "min_area_px"]) == list(row)

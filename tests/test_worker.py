@@ -242,7 +242,7 @@ async def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     program = f"""
 import asyncio, sys
-from spheroseg.worker.loop import Child
+from spheroseg.worker.process import Child
 async def main():
     child = Child({COMMAND!r})
     await child.start()
@@ -279,9 +279,9 @@ async def test_a_child_killed_while_it_starts_is_a_failure_and_the_worker_goes_o
         "starts = len(marker.read_text()) if marker.exists() else 0\n"
         "marker.write_text('x' * (starts + 1))\n"
         "if starts == 1: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "from spheroseg.worker.child import serve\n"
+        "from spheroseg.worker.child import one_by_one, serve\n"
         "import tests.children\n"
-        "serve(lambda: tests.children.work)\n"
+        "serve(lambda: one_by_one(tests.children.work))\n"
     )
     async with system(engine, command=[sys.executable, "-c", program]):
         assert (await finished(engine, dying)).reason == "crashed"
@@ -296,9 +296,9 @@ async def test_a_stop_does_not_wait_for_a_child_that_starts_slowly(engine: Async
         f"marker = pathlib.Path({str(marker)!r})\n"
         "if marker.exists(): time.sleep(60)\n"
         "marker.touch()\n"
-        "from spheroseg.worker.child import serve\n"
+        "from spheroseg.worker.child import one_by_one, serve\n"
         "import tests.children\n"
-        "serve(lambda: tests.children.work)\n"
+        "serve(lambda: one_by_one(tests.children.work))\n"
     )
     async with system(engine, command=[sys.executable, "-c", program], grace=0.3) as stopping:
 

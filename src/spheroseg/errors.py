@@ -61,6 +61,13 @@ class ModelUnusable(SpherosegError):
     status = 422
 
 
+class DataAway(SpherosegError):
+    """Pictures to train on or to be judged by are not where they should be."""
+
+    code = "data_away"
+    status = 422
+
+
 class StorageFull(SpherosegError):
     code = "disk_full"
     retryable = True

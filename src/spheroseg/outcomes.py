@@ -21,6 +21,7 @@ from spheroseg.database.tasks import (
     lease_task,
     read_attempts,
     read_message_facts,
+    renew_task_lease,
     transition,
 )
 from spheroseg.errors import BadMessage
@@ -98,7 +99,7 @@ async def apply_reports(
 
 async def _started(conn: AsyncConnection, report: TaskStarted, attempt: Attempt, policy: RetryPolicy) -> None:
     decision = after(Outcome(Cause.STARTED), attempt, policy)
-    if await transition(
+    if not await transition(
         conn,
         report.task_id,
         report.attempt,
@@ -106,7 +107,9 @@ async def _started(conn: AsyncConnection, report: TaskStarted, attempt: Attempt,
         decision,
         worker=report.worker,
         started_at=report.at,
-    ) and await queue.withdraw_relayed(conn, [report.task_id]):
+    ):
+        await renew_task_lease(conn, report.task_id, report.attempt, policy.silence)
+    elif await queue.withdraw_relayed(conn, [report.task_id]):
         # RabbitMQ does not tell us whether the worker still has it.
         await lease_task(conn, report.task_id, policy.silence)
 

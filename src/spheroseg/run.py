@@ -33,7 +33,7 @@ from spheroseg.errors import OutputUnusable, RunInUse
 from spheroseg.inputs import OUTPUTS, STATE_FOLDER, Input
 from spheroseg.messages import Queue
 from spheroseg.segmentation.model import KnownModel
-from spheroseg.segmentation.pipeline import Parameters
+from spheroseg.segmentation.parameters import Parameters, with_defaults
 from spheroseg.settings import Settings
 from spheroseg.storage import ImageStore, remove_partial
 from spheroseg.submit import cancel, retry, submit
@@ -172,7 +172,7 @@ async def _known_tasks(conn: AsyncConnection, options: RunOptions) -> dict[tuple
         (row.storage_key, row.page, row.sha256): row
         for row in rows
         # An input that could not be read has no attempt to repeat: it is looked at anew.
-        if row.parameters == parameters and row.attempt > 0
+        if with_defaults(row.parameters) == parameters and row.attempt > 0
     }
 
 
@@ -215,6 +215,7 @@ async def process(
         name=f"run-{os.getpid()}",
         command=child_command(str(options.storage_dir), options.model.name, settings.model_folders),
         slots=options.workers,
+        batch_size=settings.worker_batch_size,
         deadline=settings.task_timeout_seconds,
         grace=settings.shutdown_grace_seconds,
         child_stderr=child_log,

@@ -89,6 +89,7 @@ async def serve_worker(settings: Settings, stopping: asyncio.Event, command: lis
         name=f"{os.uname().nodename}-{os.getpid()}",
         command=command or child_command(settings.resolved_storage_url(), model, settings.model_folders),
         slots=settings.worker_concurrency,
+        batch_size=settings.worker_batch_size,
         deadline=settings.task_timeout_seconds,
         grace=settings.shutdown_grace_seconds,
         status_file=settings.worker_status_file(),

@@ -67,6 +67,9 @@ class Settings(BaseSettings):
         le=256,
         description="tasks that one worker does at the same time; by default the number of cores",
     )
+    worker_batch_size: int = Field(
+        1, ge=1, le=64, description="tasks of one model that are done together as one inference; 1: each alone"
+    )
     task_timeout_seconds: Seconds = Field(300.0, description="s; hard limit for one image")
     task_max_retries: int = Field(3, ge=0, le=100, description="retries after the first attempt")
     task_max_losses: int = Field(3, ge=0, le=100, description="times that a task may be lost with its worker")

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
@@ -35,7 +35,7 @@ from spheroseg.database.schema import webhooks
 from spheroseg.errors import BadRequest, Conflict
 from spheroseg.export.tables import all_columns, encode_csv_header, encode_csv_rows, object_rows
 from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
-from spheroseg.segmentation.pipeline import Parameters
+from spheroseg.segmentation.parameters import Parameters, with_defaults
 from spheroseg.submit import cancel, retry, submit
 from spheroseg.tasks import TaskState, batch_state
 from spheroseg.webhooks import LONGEST_URL, check_webhook_url
@@ -49,13 +49,23 @@ CSV_ROUND = 200
 
 
 class ParametersIn(BaseModel):
-    """threshold: probability at the outline, between 0 and 1. min_area_px: least area in px²; null: by image size."""
+    """What is looked for.
+
+    threshold: probability at the outline, between 0 and 1. min_area_px, min_area_um2: least area, and the larger one
+    holds; null: by image size. min_area_um2 needs a known pixel size. objects: all of them, only the largest, or the
+    one nearest to the middle. edge: whether what touches the edge of the picture is kept. separate: whether touching
+    objects are told apart, where the model can.
+    """
 
     # A parameter that is misspelt must not look as if it had been used.
     model_config = ConfigDict(extra="forbid")
 
     threshold: float = Parameters.threshold
     min_area_px: float | None = Parameters.min_area_px
+    min_area_um2: float | None = Parameters.min_area_um2
+    objects: Literal["all", "largest", "most_central"] = "all"
+    edge: Literal["keep", "discard"] = "keep"
+    separate: bool = Parameters.separate
 
 
 class BatchIn(BaseModel):
@@ -170,7 +180,8 @@ async def _check_same(
     conn: AsyncConnection, row: Any, wanted: BatchIn, model: str, parameters: dict[str, Any]
 ) -> None:
     """Raises Conflict where the batch of the key was asked for with something else: its results would mislead."""
-    same = (row.model, row.parameters, row.pixel_size_um) == (model, parameters, wanted.pixel_size_um)
+    stored_parameters = with_defaults(row.parameters)
+    same = (row.model, stored_parameters, row.pixel_size_um) == (model, parameters, wanted.pixel_size_um)
     if same and wanted.image_ids is not None:
         same = set(wanted.image_ids) == await stored.read_image_ids(conn, row.id)
     if not same:

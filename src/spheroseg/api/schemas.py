@@ -162,6 +162,10 @@ class ResultOut(BaseModel):
     metrics_version: str
     versions: dict[str, str]
     durations_ms: dict[str, float]
+    batch_size: int = Field(
+        1,
+        description="Images for which the model ran at once; inference in durations_ms is the time of all, divided.",
+    )
     mask: FileOut
     overlay: FileOut
 

@@ -29,6 +29,14 @@ class Consumer(Protocol):
         """Up to `limit` messages, without holding more than the prefetch; waits up to `wait` seconds for one."""
         ...
 
+    async def gather(self, limit: int, wait: float) -> list[Delivery]:
+        """Up to `limit` messages more than the prefetch allows; waits up to `wait` seconds for them.
+
+        For who works on all of them at once, so that none waits in a hand for another. Raises nothing: what did not
+        come is there for the next take.
+        """
+        ...
+
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Done: they are gone for good."""
         ...

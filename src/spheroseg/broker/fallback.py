@@ -78,6 +78,10 @@ class FallbackConsumer:
             return await self.table.take(limit, 0.0)
         return []
 
+    async def gather(self, limit: int, wait: float) -> list[Delivery]:
+        # From where the last came.
+        return await (self.table if self.table.held else self.rabbit).gather(limit, wait)
+
     def tasks_from_table(self) -> set[UUID]:
         """The tasks of the messages from the table that are in hand."""
         return {delivery.message.task_id for delivery in self.table.held.values() if delivery.message.task_id}

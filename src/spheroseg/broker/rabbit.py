@@ -17,7 +17,7 @@ from uuid import UUID
 
 import aio_pika
 import structlog
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage, AbstractQueue
 from aio_pika.exceptions import (
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
@@ -36,6 +36,7 @@ log = structlog.get_logger()
 IN_FLIGHT = 100
 # Cancelled tasks that a worker remembers, to skip their messages when they surface.
 CANCELLED_REMEMBERED = 100_000
+GATHER_POLL_SECONDS = 0.003
 
 
 @dataclass
@@ -212,6 +213,7 @@ class RabbitConsumer:
         self.queue = queue
         self.prefetch = prefetch
         self._channel: AbstractChannel | None = None
+        self._queue: AbstractQueue | None = None
         self._arrived: deque[tuple[AbstractChannel, AbstractIncomingMessage]] = deque()
         self._ended = True
         # Something arrived, or the subscription ended.
@@ -230,6 +232,31 @@ class RabbitConsumer:
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._news.wait()
+
+    async def gather(self, limit: int, wait: float) -> list[Delivery]:
+        # Asked for one by one: with a larger prefetch the server would also send what waits for nothing but us.
+        deadline = time.monotonic() + wait
+        deliveries: list[Delivery] = []
+        while len(deliveries) < limit:
+            channel, queue = self._channel, self._queue
+            if channel is None or queue is None or self._ended:
+                break
+            try:
+                incoming = await self.broker._consuming.ask(queue.get(fail=False, timeout=None))
+            except BrokerAway as error:
+                log.warning("no more messages gathered", queue=self.queue, error=str(error))
+                if error.is_silence:
+                    # The answer may still come, with a message that nobody would know to be in our hand.
+                    self.broker._consuming.give_up(error)
+                break
+            if incoming is not None:
+                deliveries.append(self._delivery(channel, incoming))
+                continue
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            await asyncio.sleep(min(left, GATHER_POLL_SECONDS))
+        return deliveries
 
     def _buffered(self, limit: int) -> list[Delivery]:
         deliveries: list[Delivery] = []
@@ -271,8 +298,8 @@ class RabbitConsumer:
             # The server cancels a consumer whose queue is deleted; the channel stays open and silent.
             underlay.on_consumer_cancel_callbacks.add(end)
             channel.close_callbacks.add(end)
-            queue = await link.ask(channel.get_queue(self.queue, ensure=False))
-            await link.ask(queue.consume(arrive))
+            self._queue = await link.ask(channel.get_queue(self.queue, ensure=False))
+            await link.ask(self._queue.consume(arrive))
             if self.queue == Queue.TASKS:
                 await self._hear_of_cancels(channel)
         except BrokerAway as error:

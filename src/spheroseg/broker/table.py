@@ -113,6 +113,25 @@ class TableConsumer:
                 async with asyncio.timeout(min(left, self.broker.poll)):
                     await wakeup.wait()
 
+    async def gather(self, limit: int, wait: float) -> list[Delivery]:
+        deadline = time.monotonic() + wait
+        wakeup = self.broker._wakeups[self.queue]
+        deliveries: list[Delivery] = []
+        while True:
+            wakeup.clear()
+            try:
+                with _broker_errors():
+                    deliveries += await self._claim(limit - len(deliveries))
+            except BrokerAway as error:
+                log.warning("no more messages gathered", queue=self.queue, error=str(error))
+                return deliveries
+            left = deadline - time.monotonic()
+            if len(deliveries) == limit or left <= 0:
+                return deliveries
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await wakeup.wait()
+
     async def _claim(self, room: int) -> list[Delivery]:
         lowest_first = random.random() < self.broker.low_share  # noqa: S311 (a share, not a secret)
         until = time.monotonic() + self.broker.lease

@@ -22,9 +22,11 @@ from spheroseg import __version__
 from spheroseg.cli.accounts import token_app, user_app
 from spheroseg.cli.db import db_app
 from spheroseg.cli.doctor import doctor
+from spheroseg.cli.evaluate import evaluate
 from spheroseg.cli.exporter import exporter
 from spheroseg.cli.models import model_app
 from spheroseg.cli.queues import broker_app, dlq_app, queue_app, task_app
+from spheroseg.cli.train import train
 from spheroseg.cli.web import serve_http
 from spheroseg.errors import DatabaseAway, SpherosegError
 from spheroseg.inputs import Listing, find_inputs
@@ -33,7 +35,7 @@ from spheroseg.outputs import Line, write_outputs
 from spheroseg.run import Progress as RunProgress
 from spheroseg.run import RunOptions, open_run, prepare, process, run_folder
 from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
-from spheroseg.segmentation.pipeline import Parameters
+from spheroseg.segmentation.parameters import EDGES, OBJECTS, Parameters
 from spheroseg.services import serve_collect, serve_relay, serve_worker
 from spheroseg.settings import Settings, read_settings
 
@@ -49,6 +51,8 @@ app.add_typer(dlq_app, name="dlq")
 app.add_typer(task_app, name="task")
 app.add_typer(broker_app, name="broker")
 app.command()(exporter)
+model_app.command()(evaluate)
+model_app.command()(train)
 app.add_typer(model_app, name="model")
 app.add_typer(db_app, name="db")
 app.add_typer(user_app, name="user")
@@ -104,6 +108,19 @@ def run(
     min_area_px: Annotated[
         float | None, typer.Option(metavar="PX2", help="Least area of an object in px²; by default by image size.")
     ] = None,
+    min_area_um2: Annotated[
+        float | None,
+        typer.Option(metavar="UM2", help="Least area of an object in µm², where the pixel size is known."),
+    ] = None,
+    objects: Annotated[
+        str, typer.Option(metavar="WHICH", help=f"Which objects of an image to keep: {', '.join(OBJECTS)}.")
+    ] = Parameters.objects,
+    edge: Annotated[
+        str, typer.Option(metavar="HOW", help=f"What to do with objects at the edge: {', '.join(EDGES)}.")
+    ] = Parameters.edge,
+    separate: Annotated[
+        bool, typer.Option("--separate/--no-separate", help="Tell touching objects apart, where the model can.")
+    ] = Parameters.separate,
 ) -> None:
     """Segment images and measure the spheroids in them.
 
@@ -118,7 +135,7 @@ def run(
     options = RunOptions(
         out=out,
         model=find_model(model or settings.model or DEFAULT_MODEL, settings.model_folders),
-        parameters=Parameters(threshold=threshold, min_area_px=min_area_px),
+        parameters=Parameters(threshold, min_area_px, min_area_um2, objects, edge, separate),
         pixel_size_um=pixel_size,
         workers=workers or settings.worker_concurrency,
     )

@@ -104,12 +104,29 @@ async def lease_task(conn: AsyncConnection, task_id: UUID, seconds: float) -> No
     await conn.execute(update(t).where(t.c.id == task_id).values(lease_until=DatabaseTime(seconds)))
 
 
+async def renew_task_lease(conn: AsyncConnection, task_id: UUID, number: int, seconds: float) -> None:
+    """The worker that has attempt `number` of the task says that it still does; nothing where it has no lease."""
+    await conn.execute(
+        update(t)
+        .where(
+            t.c.id == task_id,
+            t.c.attempt == number,
+            t.c.state == TaskState.PROCESSING,
+            t.c.lease_until.is_not(None),
+        )
+        .values(lease_until=DatabaseTime(seconds))
+    )
+
+
 async def read_leased(conn: AsyncConnection, task_ids: Collection[UUID]) -> set[UUID]:
-    """Those of `task_ids` whose worker is known only through RabbitMQ."""
+    """Those of `task_ids` whose worker is known only through RabbitMQ; all of `task_ids` stay locked."""
     found: set[UUID] = set()
-    for chunk in chunks(list(task_ids)):
-        rows = await conn.execute(select(t.c.id).where(t.c.id.in_(chunk), t.c.lease_until.is_not(None)))
-        found.update(rows.scalars())
+    for chunk in chunks(sorted(task_ids)):
+        # Each is locked: a report of a start that is being applied may bring a lease.
+        rows = await conn.execute(
+            select(t.c.id, t.c.lease_until).where(t.c.id.in_(chunk)).order_by(t.c.id).with_for_update()
+        )
+        found.update(row.id for row in rows if row.lease_until is not None)
     return found
 
 

@@ -19,7 +19,7 @@ from spheroseg.messages import TaskNew
 from spheroseg.run import child_command
 from spheroseg.segmentation.model import DEFAULT_MODEL, KnownModel, find_model, known_models, load_model
 from spheroseg.storage import RESERVE_BYTES, ImageStore, write_whole
-from spheroseg.worker.loop import Child, ChildDied
+from spheroseg.worker.process import Child, ChildDied
 
 LITTLE_BYTES = 1024**3
 PROBE = b"spheroseg doctor"

@@ -6,12 +6,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from spheroseg.segmentation.contours import Polygon
+from spheroseg.segmentation.contours import Outline, Polygon
 from spheroseg.segmentation.pipeline import SegmentedObject
+from spheroseg.segmentation.quality import LOW_CONTRAST, OUT_OF_FOCUS, UNCERTAIN_OUTLINE
 
 SMALLEST, LARGEST = 600, 2048  # px, longer side: a number must be legible, a contact sheet must load
 STRETCH = (0.2, 99.8)  # percentiles that become black and white
 OUTLINE = (0, 215, 255)  # blue, green, red: amber, which no grey looks like
+DOUBTFUL = (255, 80, 255)  # magenta, for an outline with a flag that says not to believe it
+DOUBTS = frozenset({UNCERTAIN_OUTLINE, LOW_CONTRAST, OUT_OF_FOCUS})
+TRUTH = (255, 120, 30)  # blue, which everybody can tell from amber
 INK = 255  # white on a dark halo reads on any grey
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 SUBPIXEL_BITS = 4
@@ -19,18 +23,25 @@ SUBPIXEL_BITS = 4
 Canvas = npt.NDArray[np.uint8]
 
 
-def encode_overlay(pixels: npt.NDArray[np.float32], objects: Sequence[SegmentedObject]) -> bytes:
+def encode_overlay(
+    pixels: npt.NDArray[np.float32], objects: Sequence[SegmentedObject], *, truth: Sequence[Outline] = ()
+) -> bytes:
     """A PNG of `pixels` (height, width), contrast-stretched, with the outlines and numbers (from 1) of `objects`.
 
-    Small images are enlarged to 600 px on the longer side, very large ones reduced to 2048 px.
+    Amber, and magenta where a flag says that an outline is not to be believed. Outlines that are known to be true,
+    where there are any, lie below in blue. Small images are enlarged to 600 px on the longer side, very large ones
+    reduced to 2048 px.
     """
     longer = max(pixels.shape)
     scale = max(1.0, SMALLEST / longer) if longer <= LARGEST else LARGEST / longer
     canvas = cv2.cvtColor(_stretched(_resized(pixels, scale)), cv2.COLOR_GRAY2BGR).astype(np.uint8, copy=False)
     thickness = 2 if max(canvas.shape) > 1200 else 1
-    for segmented in objects:
-        for polygon in (segmented.outline.outer, *segmented.outline.holes):
-            _draw(canvas, polygon, scale, thickness)
+    drawn = [(outline, TRUTH) for outline in truth] + [
+        (segmented.outline, DOUBTFUL if DOUBTS & set(segmented.flags) else OUTLINE) for segmented in objects
+    ]
+    for outline, colour in drawn:
+        for polygon in (outline.outer, *outline.holes):
+            _draw(canvas, polygon, scale, thickness, colour)
     for number, segmented in enumerate(objects, start=1):
         _write(canvas, str(number), segmented, scale)
     done, png = cv2.imencode(".png", canvas)
@@ -54,10 +65,10 @@ def _stretched(pixels: npt.NDArray[np.float32]) -> Canvas:
     return np.asarray(np.clip((pixels - low) * (255 / (high - low)) + 0.5, 0, 255), np.uint8)
 
 
-def _draw(canvas: Canvas, polygon: Polygon, scale: float, thickness: int) -> None:
+def _draw(canvas: Canvas, polygon: Polygon, scale: float, thickness: int, colour: tuple[int, int, int]) -> None:
     # Outlines count from the corner of the first pixel, OpenCV from its centre.
     points = np.round((polygon * scale - 0.5) * 2**SUBPIXEL_BITS).astype(np.int32)
-    cv2.polylines(canvas, [points], True, OUTLINE, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+    cv2.polylines(canvas, [points], True, colour, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
 def _write(canvas: Canvas, text: str, segmented: SegmentedObject, scale: float) -> None:

@@ -26,7 +26,8 @@ def object_rows(image: Mapping[str, Any], result: Mapping[str, Any]) -> list[dic
         row: dict[str, Any] = {**image, "object": number, "n_objects": len(result["objects"])}
         row |= with_units(found["measurements"], pixel_size["um"] if pixel_size else None)
         row |= {
-            "qc_flags": ";".join([*result["flags"], *found["flags"]]),
+            # What the largest object has, its image has too.
+            "qc_flags": ";".join(dict.fromkeys([*result["flags"], *found["flags"]])),
             "pixel_size_um": pixel_size["um"] if pixel_size else None,
             "pixel_size_source": pixel_size["source"] if pixel_size else None,
             "model": result["model"]["name"],

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from spheroseg.errors import BadParameters
+from spheroseg.segmentation.borders import Borders
+from spheroseg.segmentation.separate import Owners, divide
 
 MAX_OBJECTS = 65_535  # what a uint16 label image can number
 MIN_AREA_PX = 1.0  # px²; even where none is asked, what is smaller has no shape to measure
@@ -32,7 +34,7 @@ class Outline:
 
 
 def trace(
-    probability: npt.NDArray[np.float32], threshold: float, min_area_px: float
+    probability: npt.NDArray[np.float32], threshold: float, min_area_px: float, owners: Owners | None = None
 ) -> tuple[npt.NDArray[np.uint16], list[Outline]]:
     """Objects where `probability` (height, width) exceeds `threshold`: a label image and their outlines.
 
@@ -41,6 +43,9 @@ def trace(
     the edge of the picture. Objects of less than `min_area_px` (net polygon area, px²) and holes of less than 4 px²
     are left out.
 
+    With `owners`, what belongs to several is divided among them. Parts that touch have the same points along their
+    common line: no place is in two, and together they cover what they would as one.
+
     Pixels of `outlines[i]` have label i + 1. Objects are numbered from top to bottom by their highest point, then
     from left to right. Raises `BadParameters` when more than 65,535 objects remain.
     """
@@ -48,14 +53,27 @@ def trace(
     inside = (probability > threshold).astype(np.uint8)
     _, found_components, found_stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8, ltype=cv2.CV_32S)
     components, stats = np.asarray(found_components, np.int32), np.asarray(found_stats, np.int32)
+    parts, shares = divide(components, stats, owners) if owners else ([], None)
+    borders = None
+    if shares:
+        owner_of = np.array([part.owner for part in parts], np.int32)
+        borders = Borders(probability, threshold, components, len(stats), owner_of, shares)
+    boxes = [(number, *box) for number, box in enumerate(stats.tolist())]
+    boxes += [(part.number, part.left, part.top, part.width, part.height, part.width * part.height) for part in parts]
     found: list[tuple[int, Outline]] = []
-    for component, (left, top, width, height, count) in enumerate(stats.tolist()):
+    filled: list[tuple[int, Polygon]] = []
+    for component, left, top, width, height, count in boxes:
         # A pixel adds at most 4 px² to its polygon, so most specks are dropped without being traced.
-        if component == 0 or 4 * count < min_area_px:
+        if component == 0 or count == 0 or 4 * count < min_area_px:
             continue
         window = np.s_[max(top - 1, 0) : top + height + 1, max(left - 1, 0) : left + width + 1]
-        polygons = _polygons(probability[window], components[window], component, threshold)
-        polygons = [_placed(p, max(left - 1, 0), max(top - 1, 0), probability.shape) for p in polygons]
+        corner = np.array([window[1].start, window[0].start])
+        is_part = component >= len(stats)
+        polygons = _polygons(probability[window], components[window], component, threshold, between=is_part)
+        polygons = [polygon + corner for polygon in polygons]
+        if borders and is_part:
+            polygons = [borders.laid(polygon, component) for polygon in polygons]
+        polygons = [_placed(polygon, probability.shape) for polygon in polygons]
         gaps = [polygon for polygon in polygons[1:] if abs(signed_area(polygon)) < MIN_HOLE_PX]
         outline = Outline(polygons[0], tuple(polygons[1 : len(polygons) - len(gaps)])) if polygons else None
         if outline is not None and net_area(outline) >= max(min_area_px, MIN_AREA_PX):
@@ -65,10 +83,12 @@ def trace(
                     f"more than {MAX_OBJECTS} objects found, which is all that a label image can number: "
                     "raise the threshold or the minimum area"
                 )
-            for gap in gaps:
-                components[_pixels_inside(gap, components.shape)] = component
+            filled += [(component, gap) for gap in gaps]
+    # Only now: the common lines of others are found by what the pixels were.
+    for component, gap in filled:
+        components[_pixels_inside(gap, components.shape)] = component
     found.sort(key=lambda item: (item[1].outer[:, 1].min(), item[1].outer[:, 0].min()))
-    return _label(components, stats, found), [outline for _, outline in found]
+    return _label(components, len(stats) + len(parts), found), [outline for _, outline in found]
 
 
 def signed_area(polygon: Polygon) -> float:
@@ -83,11 +103,22 @@ def net_area(outline: Outline) -> float:
 
 
 def _polygons(
-    probability: npt.NDArray[np.float32], components: npt.NDArray[np.int32], component: int, threshold: float
+    probability: npt.NDArray[np.float32],
+    components: npt.NDArray[np.int32],
+    component: int,
+    threshold: float,
+    *,
+    between: bool,
 ) -> list[Polygon]:
-    """Trace one component in its window, in coordinates of the window's pixel centres; largest polygon first."""
-    # Other components never share a cell of four pixels with this one, so sinking them does not move its outline.
+    """Trace one component in its window, in coordinates of the window's pixel centres; largest polygon first.
+
+    With `between`, each point lies between two pixels and never on one.
+    """
+    # Other components never share a cell of four pixels with this one, so sinking them does not move its outline. The
+    # other parts of a divided one do; where they touch, the points are laid on the common line afterwards.
     alone = np.where((components == component) | (components == 0), probability, np.float32(-1))
+    if between:
+        alone = np.where(alone == np.float32(threshold), alone - np.float32(1e-6), alone)
     # One copy of the edge pixels carries the outline straight to the border, the sunken frame closes it there.
     alone = np.pad(np.pad(alone.astype(np.float64), 1, mode="edge"), 1, constant_values=-1.0)
     # Here and not above: SciPy takes half a second to load, which the command line need not wait for.
@@ -100,9 +131,9 @@ def _polygons(
     return [p if (signed_area(p) > 0) == (i == 0) else p[::-1] for i, p in enumerate(polygons)]
 
 
-def _placed(polygon: Polygon, left: int, top: int, shape: tuple[int, ...]) -> Polygon:
-    """From the window to the picture: pixel centres become +0.5, and nothing lies outside the picture."""
-    return _without_repeats(np.clip(polygon + np.array([left + 0.5, top + 0.5]), 0.0, (shape[1], shape[0])))
+def _placed(polygon: Polygon, shape: tuple[int, ...]) -> Polygon:
+    """Pixel centres become +0.5, and nothing lies outside the picture."""
+    return _without_repeats(np.clip(polygon + 0.5, 0.0, (shape[1], shape[0])))
 
 
 def _pixels_inside(polygon: Polygon, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -117,8 +148,8 @@ def _without_repeats(polygon: Polygon) -> Polygon:
 
 
 def _label(
-    components: npt.NDArray[np.int32], stats: npt.NDArray[np.int32], found: list[tuple[int, Outline]]
+    components: npt.NDArray[np.int32], numbers: int, found: list[tuple[int, Outline]]
 ) -> npt.NDArray[np.uint16]:
-    lookup = np.zeros(len(stats), np.uint16)
+    lookup = np.zeros(numbers, np.uint16)
     lookup[[component for component, _ in found]] = np.arange(1, len(found) + 1)
     return lookup[components]

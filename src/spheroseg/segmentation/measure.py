@@ -150,6 +150,11 @@ def measure(outline: Outline) -> Measurements:
     )
 
 
+def centroid(outline: Outline) -> npt.NDArray[np.float64]:
+    """x, y (px) of the middle of the net area."""
+    return np.array(_moments((outline.outer, *outline.holes))[0])
+
+
 def _length(polygon: Polygon) -> float:
     return float(np.hypot(*(np.roll(polygon, -1, axis=0) - polygon).T).sum())
 

@@ -1,7 +1,7 @@
 """From the bytes of an image to measured objects."""
 
-import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
@@ -10,49 +10,27 @@ import numpy as np
 import numpy.typing as npt
 
 from spheroseg.errors import BadParameters, ModelUnusable
-from spheroseg.segmentation.contours import Outline, trace
+from spheroseg.segmentation.contours import Outline, net_area, trace
 from spheroseg.segmentation.image import Image, PixelSize, decode
 from spheroseg.segmentation.maps import Maps
-from spheroseg.segmentation.measure import Measurements, measure
+from spheroseg.segmentation.measure import Measurements, centroid, measure
 from spheroseg.segmentation.model import Model
-
-NO_OBJECT_FOUND = "no_object_found"
-SEVERAL_OBJECTS = "several_objects"
-TOUCHES_EDGE = "touches_edge"
-
-# Without a wish of the user's: 0.02 % of the picture (an object of 20 px across in 1500 × 1125), but 8 px across at
-# least.
-MIN_AREA_FRACTION = 0.0002
-MIN_AREA_FLOOR_PX = 50.0
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """What a user may set: the probability at the outline, and the least net area in px² (None: by image size).
-
-    Raises `BadParameters` for what is not finite or out of range.
-    """
-
-    threshold: float = 0.5
-    min_area_px: float | None = None
-
-    def __post_init__(self) -> None:
-        if not _is_number(self.threshold) or not 0 < self.threshold < 1:
-            raise BadParameters(f"threshold is {self.threshold!r}; it must lie between 0 and 1, without them")
-        if self.min_area_px is not None and not (_is_number(self.min_area_px) and self.min_area_px >= 0):
-            raise BadParameters(f"min_area_px is {self.min_area_px!r}; it must be a number of px², 0 or more")
-
-    def resolved(self, width: int, height: int) -> dict[str, Any]:
-        """The values that are used for an image of this size (px), ready for a record of the run."""
-        area = self.min_area_px
-        if area is None:
-            area = max(MIN_AREA_FLOOR_PX, MIN_AREA_FRACTION * width * height)
-        return {"threshold": float(self.threshold), "min_area_px": float(area)}
+from spheroseg.segmentation.parameters import Parameters as Parameters
+from spheroseg.segmentation.parameters import is_number
+from spheroseg.segmentation.quality import (
+    LOW_CONTRAST,
+    NO_OBJECT_FOUND,
+    OUT_OF_FOCUS,
+    SEVERAL_OBJECTS,
+    TOUCHES_EDGE,
+    judge,
+)
+from spheroseg.segmentation.separate import find_owners
 
 
 @dataclass(frozen=True, eq=False)
 class SegmentedObject:
-    """`flags`: `touches_edge` when part of the object may lie outside the picture."""
+    """`flags`: `touches_edge` when part of the object may lie outside the picture, and those of `quality.judge`."""
 
     outline: Outline
     measurements: Measurements
@@ -63,8 +41,9 @@ class SegmentedObject:
 class Segmentation:
     """`labels` is uint16 (height, width), 0 the ground; pixels of `objects[i]` have i + 1.
 
-    `flags`: `no_object_found` or `several_objects`. `parameters` are those used, `durations_ms` has `decode`,
-    `inference`, `outlines` (tracing and measuring).
+    `flags`: `no_object_found` or `several_objects`, and `low_contrast` and `out_of_focus` when the largest object has
+    them. `parameters` are those used, `durations_ms` has
+    `decode`, `inference`, `outlines` (tracing and measuring).
     """
 
     width: int
@@ -106,7 +85,7 @@ def read(file: BinaryIO, page: int = 0, pixel_size_um: float | None = None) -> I
 
     Raises `BadImage` and its kind (see `decode`), and `BadParameters` for a pixel size that is not a positive number.
     """
-    if pixel_size_um is not None and not (_is_number(pixel_size_um) and pixel_size_um > 0):
+    if pixel_size_um is not None and not (is_number(pixel_size_um) and pixel_size_um > 0):
         raise BadParameters(f"the pixel size is {pixel_size_um!r}; it must be a positive number of µm")
     image = decode(file, page)
     return image if pixel_size_um is None else Image(image.pixels, PixelSize(float(pixel_size_um), "option"))
@@ -118,17 +97,29 @@ def outlined(image: Image, maps: Maps, model: Model, parameters: Parameters) -> 
     Raises `ModelUnusable` when the maps are not probabilities, and `BadParameters`.
     """
     started = time.perf_counter()
-    probability = _full_size(maps.probability, image.pixels.shape, model.name)
     height, width = image.pixels.shape
-    used = parameters.resolved(width, height)
-    labels, outlines = trace(probability, used["threshold"], used["min_area_px"])
-    objects = tuple(_measured(outline, width, height) for outline in outlines)
+    used = parameters.resolved(width, height, image.pixel_size.um if image.pixel_size else None)
+    _check(maps, model.name)
+    probability = _full_size(maps.probability, image.pixels.shape)
+    owners = find_owners(maps, used["threshold"], (height, width)) if used["separate"] else None
+    labels, outlines = trace(probability, used["threshold"], used["min_area_px"], owners)
+    chosen = _chosen(outlines, used, width, height)
+    # Judged before the others go: they are no ground to their neighbours.
+    objects = tuple(
+        SegmentedObject(
+            outlines[i],
+            measure(outlines[i]),
+            (TOUCHES_EDGE,) * _touches_edge(outlines[i], width, height)
+            + judge(image.pixels, probability, labels, i + 1, outlines[i]).flags,
+        )
+        for i in chosen
+    )
     return Segmentation(
         width=width,
         height=height,
         pixel_size=image.pixel_size,
         objects=objects,
-        labels=labels,
+        labels=_only(labels, chosen, len(outlines)),
         flags=_flags(objects),
         model_name=model.name,
         model_version=model.version,
@@ -138,9 +129,18 @@ def outlined(image: Image, maps: Maps, model: Model, parameters: Parameters) -> 
     )
 
 
-def _full_size(probability: npt.NDArray[np.float32], shape: tuple[int, ...], name: str) -> npt.NDArray[np.float32]:
-    if probability.ndim != 2 or not np.isfinite(probability).all():
+def _check(maps: Maps, name: str) -> None:
+    if maps.probability.ndim != 2 or not np.isfinite(maps.probability).all():
         raise ModelUnusable(f"model {name} answered with something else than a map of probabilities")
+    if maps.distance is not None and (
+        maps.distance.shape != maps.probability.shape or not np.isfinite(maps.distance).all()
+    ):
+        raise ModelUnusable(
+            f"model {name} answered with something else than a map of distances beside the probabilities"
+        )
+
+
+def _full_size(probability: npt.NDArray[np.float32], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     probability = probability.astype(np.float32, copy=False)
     if probability.shape == shape:
         return probability
@@ -152,17 +152,37 @@ def _full_size(probability: npt.NDArray[np.float32], shape: tuple[int, ...], nam
     return resized
 
 
-def _measured(outline: Outline, width: int, height: int) -> SegmentedObject:
+def _chosen(outlines: Sequence[Outline], used: Mapping[str, Any], width: int, height: int) -> list[int]:
+    """Which of the outlines are asked for, in their order."""
+    left = [
+        i for i, found in enumerate(outlines) if used["edge"] == "keep" or not _touches_edge(found, width, height)
+    ]
+    if used["objects"] == "all" or not left:
+        return left
+    areas = {i: net_area(outlines[i]) for i in left}
+    if used["objects"] == "largest":
+        return [max(left, key=areas.__getitem__)]
+    middle = np.array([width / 2, height / 2])
+    away = {i: float(np.hypot(*(centroid(outlines[i]) - middle))) for i in left}
+    return [min(left, key=lambda i: (away[i], -areas[i]))]
+
+
+def _only(labels: npt.NDArray[np.uint16], chosen: Sequence[int], count: int) -> npt.NDArray[np.uint16]:
+    if len(chosen) == count:
+        return labels
+    lookup = np.zeros(count + 1, np.uint16)
+    lookup[np.array(chosen, int) + 1] = np.arange(1, len(chosen) + 1)
+    return lookup[labels]
+
+
+def _touches_edge(outline: Outline, width: int, height: int) -> bool:
     x, y = outline.outer.T
-    at_edge = x.min() <= 0 or y.min() <= 0 or x.max() >= width or y.max() >= height
-    return SegmentedObject(outline, measure(outline), (TOUCHES_EDGE,) if at_edge else ())
+    return bool(x.min() <= 0 or y.min() <= 0 or x.max() >= width or y.max() >= height)
 
 
 def _flags(objects: tuple[SegmentedObject, ...]) -> tuple[str, ...]:
     if not objects:
         return (NO_OBJECT_FOUND,)
-    return (SEVERAL_OBJECTS,) if len(objects) > 1 else ()
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    largest = max(objects, key=lambda found: found.measurements.area)
+    several = (SEVERAL_OBJECTS,) if len(objects) > 1 else ()
+    return several + tuple(flag for flag in (LOW_CONTRAST, OUT_OF_FOCUS) if flag in largest.flags)

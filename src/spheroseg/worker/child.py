@@ -1,8 +1,9 @@
-"""The child process of a worker slot: it loads the model once and does one task after another until it is killed.
+"""The child process of a worker slot: it loads the model once and does one request after another until it is killed.
 
-Requests and answers are JSON objects on stdin and stdout, each behind its length (4 bytes, big-endian). The child
-knows no queue and no database. A hard deadline is kept by the parent, which kills the whole process group: nothing
-in here could interrupt native code.
+A request is a JSON list of tasks on stdin; each task is answered by a JSON object on stdout, with its number in the
+list, as soon as it is done. Requests and answers stand behind their length (4 bytes, big-endian). The child knows no
+queue and no database. A hard deadline is kept by the parent, which kills the whole process group: nothing in here
+could interrupt native code.
 """
 
 import argparse
@@ -13,9 +14,9 @@ import os
 import platform
 import struct
 import sys
-from collections.abc import Callable
-from dataclasses import asdict
-from datetime import UTC, datetime
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -28,9 +29,12 @@ from spheroseg.errors import InputChanged, SpherosegError, UnreadableInput
 from spheroseg.export.masks import encode_mask
 from spheroseg.export.overlays import encode_overlay
 from spheroseg.messages import TaskNew
+from spheroseg.segmentation.image import Image
+from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.measure import METRICS_VERSION
 from spheroseg.segmentation.model import Model
-from spheroseg.segmentation.pipeline import Parameters, Segmentation, segment
+from spheroseg.segmentation.parameters import Parameters
+from spheroseg.segmentation.pipeline import Segmentation, outlined, read
 from spheroseg.storage import ImageStore
 from spheroseg.worker.shelf import Shelf
 
@@ -38,10 +42,16 @@ LENGTH = struct.Struct(">I")
 # What numbers may depend on.
 LIBRARIES = ("numpy", "onnxruntime", "opencv-python-headless", "scikit-image", "tifffile")
 
+# More than this in one inference would only need more memory.
+MOST_PIXELS_TOGETHER = 40_000_000
+
 Answer = dict[str, Any]
+# The number of a task in its request, and its record or why there is none.
+Outcome = tuple[int, Answer | Exception]
+Work = Callable[[Sequence[TaskNew]], Iterable[Outcome]]
 
 
-def serve(load: Callable[[], Callable[[TaskNew], Answer]]) -> None:
+def serve(load: Callable[[], Work]) -> None:
     """Load once, then answer requests with what `load` gave until stdin ends.
 
     An exception of `load` is answered as `unusable`, one of the work as `failed`.
@@ -57,28 +67,140 @@ def serve(load: Callable[[], Callable[[TaskNew], Answer]]) -> None:
         return
     _send(answers, _encode({"ready": True}))
     while (request := _receive(sys.stdin.buffer)) is not None:
+        for answer in _answers(work, request):
+            _send(answers, answer)
+
+
+def one_by_one(work: Callable[[TaskNew], Answer]) -> Work:
+    """Work that does not get better by doing several tasks together."""
+
+    def each(tasks: Sequence[TaskNew]) -> Iterator[Outcome]:
+        for number, task in enumerate(tasks):
+            try:
+                yield number, work(task)
+            except Exception as error:
+                yield number, error
+
+    return each
+
+
+def _answers(work: Work, request: Sequence[Any]) -> Iterator[bytes]:
+    unanswered = set(range(len(request)))
+    try:
+        for number, outcome in work([TaskNew.model_validate(task) for task in request]):
+            unanswered.discard(number)
+            yield _answer(number, outcome)
+    except Exception as error:
+        for number in sorted(unanswered):
+            yield _answer(number, error)
+
+
+def _answer(number: int, outcome: Answer | Exception) -> bytes:
+    if not isinstance(outcome, Exception):
         try:
-            answer = _encode({"result": work(TaskNew.model_validate(request))})
+            return _encode({"task": number, "result": outcome})
         except Exception as error:
-            answer = _encode({"failed": _failure(error)})
-        _send(answers, answer)
+            outcome = error
+    return _encode({"task": number, "failed": _failure(outcome)})
 
 
-def segment_task(task: TaskNew, store: ImageStore, model: Model) -> Answer:
-    """Segment the image of `task`, write mask and overlay under the attempt's own key, return the record of it."""
+@dataclass(frozen=True, eq=False)
+class _Picture:
+    """The image of the task with that `number` in its request; `decode_ms`: how long reading it took."""
+
+    number: int
+    task: TaskNew
+    model: Model
+    parameters: Parameters
+    image: Image
+    decode_ms: float
+
+
+def segment_tasks(
+    tasks: Sequence[TaskNew],
+    store: ImageStore,
+    model_of: Callable[[TaskNew], Model],
+    most_pixels: int = MOST_PIXELS_TOGETHER,
+) -> Iterator[Outcome]:
+    """Segment the images of `tasks`, those of a model together, but not more than `most_pixels` at once.
+
+    Mask and overlay of each are written under its attempt's own key. What is wrong with one is its own outcome.
+    `model_of` raises ModelUnusable.
+    """
+    together: list[_Picture] = []
+    for number, task in _by_model(tasks):
+        try:
+            picture = _read(number, task, store, model_of(task))
+        except Exception as error:
+            yield number, error
+            continue
+        pixels = sum(other.image.pixels.size for other in (*together, picture))
+        if together and (picture.model is not together[0].model or pixels > most_pixels):
+            yield from _segment_together(together, store)
+            together = []
+        together.append(picture)
+    yield from _segment_together(together, store)
+
+
+def _by_model(tasks: Sequence[TaskNew]) -> list[tuple[int, TaskNew]]:
+    """Numbered and in their own order, but all of a model beside its first."""
+    firsts: dict[tuple[str, str | None], int] = {}
+    for task in tasks:
+        firsts.setdefault((task.model, task.model_sha256), len(firsts))
+    return sorted(enumerate(tasks), key=lambda item: firsts[item[1].model, item[1].model_sha256])
+
+
+def _read(number: int, task: TaskNew, store: ImageStore, model: Model) -> _Picture:
+    parameters = Parameters(**task.parameters)
     with store.open(task.image_key) as file:
         if not file.seekable():
             raise UnreadableInput(f"{task.image_key} cannot be read at random")
         _check_content(file, task, store.stamp(task.image_key))
-        segmentation, image = segment(file, model, Parameters(**task.parameters), task.page, task.pixel_size_um)
-    began = datetime.now(UTC)
+        began = time.perf_counter()
+        image = read(file, task.page, task.pixel_size_um)
+    return _Picture(number, task, model, parameters, image, 1000 * (time.perf_counter() - began))
+
+
+def _segment_together(pictures: Sequence[_Picture], store: ImageStore) -> Iterator[Outcome]:
+    if not pictures:
+        return
+    began = time.perf_counter()
+    maps: list[Maps] | None = None
+    try:
+        maps = pictures[0].model.maps([picture.image.pixels for picture in pictures])
+    except Exception as error:
+        if len(pictures) == 1:
+            yield pictures[0].number, error
+            return
+    # Out of the `except`: an error that is held may hold memory, and want of that may be what it is about.
+    if maps is None:
+        # Whoever is to blame fails alone.
+        for picture in pictures:
+            yield from _segment_together([picture], store)
+        return
+    durations = {"inference": 1000 * (time.perf_counter() - began) / len(pictures)}
+    for picture, its_maps in zip(pictures, maps, strict=True):
+        try:
+            record = _finish(picture, its_maps, store, durations)
+            yield picture.number, {**record, "batch_size": len(pictures)}
+        except Exception as error:
+            yield picture.number, error
+
+
+def _finish(picture: _Picture, maps: Maps, store: ImageStore, durations: dict[str, float]) -> Answer:
+    """Outline, write mask and overlay, return the record."""
+    task = picture.task
+    segmentation = outlined(picture.image, maps, picture.model, picture.parameters)
+    durations = {"decode": picture.decode_ms, **durations, **segmentation.durations_ms}
+    segmentation = replace(segmentation, durations_ms=durations)
+    began = time.perf_counter()
     mask_key = f"{task.result_key}/mask.tif"
     overlay_key = f"{task.result_key}/overlay.png"
     mask = encode_mask(segmentation.labels, segmentation.pixel_size)
-    overlay = encode_overlay(image.pixels, segmentation.objects)
+    overlay = encode_overlay(picture.image.pixels, segmentation.objects)
     store.put(mask_key, mask)
     store.put(overlay_key, overlay)
-    writing = (datetime.now(UTC) - began).total_seconds() * 1000
+    writing = 1000 * (time.perf_counter() - began)
     return {
         **_record(segmentation),
         "mask": {"key": mask_key, "sha256": hashlib.sha256(mask).hexdigest()},
@@ -154,11 +276,11 @@ def _send(pipe: BinaryIO, body: bytes) -> None:
     pipe.flush()
 
 
-def _receive(pipe: BinaryIO) -> Answer | None:
+def _receive(pipe: BinaryIO) -> list[Any] | None:
     head = pipe.read(LENGTH.size)
     if len(head) < LENGTH.size:
         return None
-    request: Answer = json.loads(pipe.read(*LENGTH.unpack(head)))
+    request: list[Any] = json.loads(pipe.read(*LENGTH.unpack(head)))
     return request
 
 
@@ -185,14 +307,14 @@ def main() -> None:
     # A slot is one core: several slots that each start a thread per core only get in each other's way.
     cv2.setNumThreads(1)
 
-    def load() -> Callable[[TaskNew], Answer]:
+    def load() -> Work:
         # What the first image would otherwise have to wait for.
         importlib.import_module("scipy.spatial")
         importlib.import_module("skimage.measure")
         dirs = [Path(part) for part in arguments.model_dirs.split(os.pathsep) if part]
         store, shelf = ImageStore(arguments.storage), Shelf(dirs)
         shelf.model(arguments.model, None)
-        return lambda task: segment_task(task, store, shelf.model(task.model, task.model_sha256))
+        return lambda tasks: segment_tasks(tasks, store, lambda task: shelf.model(task.model, task.model_sha256))
 
     serve(load)
 

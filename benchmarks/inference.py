@@ -1,0 +1,205 @@
+"""The task system with a real model: what the queue, batches, decoding and writing cost beside the network.
+
+What is printed are medians (least to most) of the rounds. Everything that is compared takes turns within a round, and
+a ratio is taken within its round, because a shared machine drifts.
+"""
+
+import sys
+from pathlib import Path
+
+# Python puts the folder of a script first, where this file's neighbour would hide the standard library's `queue`.
+sys.path.pop(0)
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import argparse
+import asyncio
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+
+import cv2
+
+from benchmarks import bare, networks, whole
+from benchmarks.databases import sqlite
+from benchmarks.figures import print_table, spread
+from benchmarks.processor import Rate
+from spheroseg.inputs import find_inputs
+from spheroseg.logs import log_to
+from spheroseg.segmentation.image import decode
+from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
+from spheroseg.settings import read_settings
+from spheroseg.storage import ImageStore
+from spheroseg.worker.loop import WorkerOptions
+
+DESCRIPTION = """Measure images per second through the whole queue (SQLite) over a bare loop on the same images,
+batches, the shares of decoding, inference, outlines and writing, and the network in ONNX Runtime and in PyTorch, on 1
+and on 2 cores. Prints Markdown tables."""
+
+ROOT = Path(__file__).parents[1]
+BARE, WRITING, QUEUE, BATCHES = "bare loop", "bare loop that writes", "queue", "queue, batches of 8"
+BATCH_SIZE = 8
+Round = dict[str, Rate]
+
+
+async def compare_whole(
+    images: Sequence[Path], model: bare.Selected, cores: Sequence[int], repeats: int, folder: Path
+) -> None:
+    can_batch = "batch_size" in {field.name for field in fields(WorkerOptions)}
+    rows, shares = [], []
+    for count in cores:
+        rounds, laps = [], bare.Laps(0, 0, 0, 0)
+        with _only(count):
+            for repeat in range(repeats):
+                rates, its_laps = await _one_round(
+                    images, model, count, folder / f"{count}_{repeat}", can_batch=can_batch
+                )
+                rounds.append(rates)
+                laps += its_laps
+        rows += [[str(count), name, *_spreads([rates[name] for rates in rounds])] for name in rounds[0]]
+        compared = [(QUEUE, BARE), (QUEUE, WRITING), *([(BATCHES, QUEUE)] if can_batch else [])]
+        rows += [
+            [
+                str(count),
+                f"**{over} to {under}**",
+                spread([rates[over].per_second / rates[under].per_second for rates in rounds]),
+                spread([rates[over].milliseconds / rates[under].milliseconds for rates in rounds]),
+            ]
+            for over, under in compared
+        ]
+        total = sum(asdict(laps).values())
+        shares += [
+            [part, str(count), f"{seconds / total:.1%}", spread([1000 * seconds / len(images) / repeats])]
+            for part, seconds in asdict(laps).items()
+        ]
+    print_table(
+        f"{len(images)} images, model {model.name}", ["cores", "what", "images/s", "processor ms an image"], rows
+    )
+    print_table(
+        "Where the time of an image goes, in the bare loop that writes", ["part", "cores", "share", "ms"], shares
+    )
+    if not can_batch:
+        print("\nThis version has no batches of tasks: they are left out.")
+
+
+async def _one_round(
+    images: Sequence[Path], model: bare.Selected, cores: int, folder: Path, *, can_batch: bool
+) -> tuple[Round, bare.Laps]:
+    rates: Round = {}
+    rates[BARE], _ = bare.measure(images, model, cores, None)
+    with sqlite() as databases:
+        for name, batch_size in [(QUEUE, 1), *([(BATCHES, BATCH_SIZE)] if can_batch else [])]:
+            url = await databases.create(f"batch_{batch_size}")
+            storage = folder / f"queue_{batch_size}"
+            rates[name] = await whole.measure(url, images, model, cores, batch_size, storage)
+    rates[WRITING], laps = bare.measure(images, model, cores, folder / "bare")
+    return rates, laps
+
+
+def _spreads(rates: Sequence[Rate]) -> list[str]:
+    return [spread([rate.per_second for rate in rates]), spread([rate.milliseconds for rate in rates])]
+
+
+def compare_networks(network: Path, cores: Sequence[int], repeats: int) -> None:
+    with_torch = networks.torch_is_there()
+    found = list(networks.cases(cores, with_torch))
+    times: dict[networks.Case, list[list[float]]] = {case: [] for case in found}
+    for _ in range(repeats):
+        for case in found:
+            with _only(case.threads):
+                run = networks.opened(case, network)
+                times[case].append([networks.milliseconds(run, shape, case.threads) for shape in networks.SHAPES])
+    shapes = [f"{n} × {height} × {width}" for n, height, width in networks.SHAPES]
+    print_table(
+        "The network alone, ms a call",
+        ["engine", "cores", "optimisation", *shapes],
+        [
+            [case.engine, str(case.threads), case.optimisation, *map(spread, zip(*its_times, strict=True))]
+            for case, its_times in times.items()
+        ],
+    )
+    if not with_torch:
+        print("\nPyTorch is not installed here and is left out: pip install 'spheroseg[train]'")
+        return
+    rows = []
+    for count in cores:
+        theirs = times[networks.Case("PyTorch", count)]
+        ours = times[networks.Case("ONNX Runtime", count, networks.OPTIMISATIONS[-1])]
+        ratios = [[t / o for t, o in zip(its, mine, strict=True)] for its, mine in zip(theirs, ours, strict=True)]
+        rows.append([str(count), *map(spread, zip(*ratios, strict=True))])
+    print_table("Images per second of ONNX Runtime to those of PyTorch", ["cores", *shapes], rows)
+
+
+@contextmanager
+def _only(cores: int) -> Iterator[None]:
+    """This process and those that it starts meanwhile have so many cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:cores])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _images(source: Path, count: int, side: int | None, folder: Path) -> list[Path]:
+    """`count` images of `source`, from the first again where there are fewer, each a file of its own."""
+    inputs = [item for item in find_inputs([source]).inputs if not item.problem]
+    if not inputs:
+        raise SystemExit(f"there are no images in {source}: name a folder with --images")
+    made = []
+    store = ImageStore(folder)
+    for number in range(count):
+        item = inputs[number % len(inputs)]
+        with store.open(item.storage_key) as file:
+            if side is None:
+                content = file.read()
+            else:
+                pixels = decode(file, item.page).pixels
+                scale = side / max(pixels.shape)
+                how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+                resized = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=how)
+                content = cv2.imencode(".png", resized.clip(0, 255).astype("uint8"))[1].tobytes()
+        path = folder / "images" / f"{number:04d}{'.png' if side else Path(item.name).suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        made.append(path)
+    return made
+
+
+def main(arguments: argparse.Namespace) -> None:
+    here = os.sched_getaffinity(0)
+    cores = [count for count in (1, 2) if count <= len(here)]
+    print(f"{len(here)} cores, load average {os.getloadavg()[0]:.1f} at the beginning")
+    dirs = read_settings().model_folders
+    model = find_model(arguments.model, dirs)
+    with tempfile.TemporaryDirectory() as folder:
+        images = _images(arguments.images, arguments.count, arguments.side, Path(folder))
+        if arguments.repeats:
+            selected = bare.Selected(model.name, dirs)
+            asyncio.run(compare_whole(images, selected, cores, arguments.repeats, Path(folder)))
+    network = arguments.network or (model.folder / "model.onnx" if model.folder else None)
+    if network:
+        compare_networks(network, cores, arguments.network_repeats)
+    else:
+        print(f"\n{arguments.model} has no network in ONNX: engines are not compared")
+    print(f"\nload average {os.getloadavg()[0]:.1f} at the end")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=DESCRIPTION)
+    parser.add_argument("--images", type=Path, default=ROOT / "examples", help="folder of images (examples/)")
+    parser.add_argument("--count", type=int, default=100, help="images in a measurement (%(default)s)")
+    parser.add_argument("--side", type=int, help="resize them to this longer side, px; by default as they are")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="its name (%(default)s)")
+    parser.add_argument("--network", type=Path, help="an ONNX file; by default that of the model")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds (%(default)s); 0: only the network")
+    parser.add_argument("--network-repeats", type=int, default=3, help="rounds of the network (%(default)s)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    with open(os.devnull, "w") as log:
+        # Rendered as in earnest, then thrown away.
+        log_to(log)
+        main(_parse())

@@ -1,0 +1,175 @@
+"""`spheroseg model evaluate`: how good a model is, on pictures whose truth is known."""
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from spheroseg.segmentation.classical import NAME as CLASSICAL
+from spheroseg.segmentation.model import DEFAULT_MODEL, Model, load_model
+from spheroseg.settings import read_settings
+
+if TYPE_CHECKING:
+    from spheroseg.training.data import Sample
+    from spheroseg.training.scores import Score, Summary
+
+OF_KIND = ": "
+DATA = Path("../shared/data")
+Source = tuple[str, str, str, str]  # set, source, licence, what the masks tell
+COLUMNS = ("set", "model", "n", "mean IoU", "median", "worst", "picture", "F1", "objects", "CPU s/image")
+
+
+def evaluate(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="Models, or otsu and sauvola; by default these two beside the default model and classical-contrast.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder with manifest.csv and the pictures that it names.")
+    ] = DATA,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME",
+            help="Only this set, can be given again: a folder of the data, scenes, or unlabelled (nothing to score, "
+            "good with --overlays). By default all that have masks, and scenes.",
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="At most N pictures of each set.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=256, help="Processes; by default the cores.")
+    ] = None,
+    by_kind: Annotated[
+        bool, typer.Option("--by-kind", help="Beside each set, a row for each kind of picture in it.")
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Every score of every picture, for programs.")
+    ] = None,
+    overlays: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Pictures to look at: truth in blue, what was found in amber."),
+    ] = None,
+) -> None:
+    """Measure models on pictures whose truth is known, side by side.
+
+    IoU: pixels in both the objects found and those in truth, over pixels in either. F1: of objects that overlap
+    their partner with an IoU of at least 0.5; ~ where masks do not say which object is which, and connected areas
+    are compared instead. "largest" keeps the largest object alone, on sets with one object a picture.
+    """
+    # They bring SciPy along, which the rest of the command line need not wait for.
+    from spheroseg.training.baselines import BASELINES
+    from spheroseg.training.evaluate import evaluate as run
+    from spheroseg.training.evaluate import summaries
+
+    settings = read_settings()
+    wanted = names or dict.fromkeys((settings.model or DEFAULT_MODEL, CLASSICAL, *BASELINES))
+    factories: dict[str, Callable[[], Model]] = {
+        name: BASELINES[name] if name in BASELINES else partial(load_model, name, settings.model_folders)
+        for name in wanted
+    }
+    loaded = {name: make() for name, make in factories.items()}
+    total, samples = _samples(data, sets or [], limit)
+    sources: dict[Source, None] = {}
+    scored = run(_noted(samples, sources), factories, jobs or os.cpu_count() or 1, overlays)
+    scores = [score for of_one in _with_bar(scored, total) for score in of_one]
+    kinds = [replace(score, set=f"{score.set}{OF_KIND}{score.kind}") for score in scores] if by_kind else []
+    rows = summaries([*scores, *kinds])
+    if json_file is not None:
+        report = _report(loaded, sources, rows, scores)
+        json_file.write_text(json.dumps(report, indent=2, ensure_ascii=False), encoding="utf-8")
+    _show(rows, {set_: truth for set_, _, _, truth in sources})
+
+
+def _samples(data: Path, sets: Sequence[str], limit: int | None) -> "tuple[int, Iterator[Sample]]":
+    """How many there are, and they themselves."""
+    from spheroseg.training.data import SCENES, TEST_SCENES, read_samples, scene_samples
+
+    filed = [name for name in sets if name != SCENES]
+    found = read_samples(data, filed) if filed or not sets else []
+    groups = [list(group) for _, group in itertools.groupby(found, lambda sample: sample.set)]
+    real = [sample for group in groups for sample in group[:limit]]
+    drawn = min(limit or TEST_SCENES, TEST_SCENES) if SCENES in sets or not sets else 0
+    return len(real) + drawn, itertools.chain(real, scene_samples(drawn) if drawn else ())
+
+
+def _noted(samples: "Iterable[Sample]", sources: dict[Source, None]) -> "Iterator[Sample]":
+    for sample in samples:
+        sources[sample.set, sample.source, sample.licence, sample.truth.value] = None
+        yield sample
+
+
+def _with_bar(scored: "Iterable[list[Score]]", total: int) -> "Iterator[list[Score]]":
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        row = bar.add_task("", total=total)
+        for of_one in scored:
+            bar.update(row, advance=1, description=of_one[0].set)
+            yield of_one
+
+
+def _report(
+    models: dict[str, Model],
+    sources: Iterable[Source],
+    rows: "Sequence[Summary]",
+    scores: "Sequence[Score]",
+) -> dict[str, Any]:
+    return {
+        "models": [{"name": m.name, "version": m.version, "sha256": m.sha256} for m in models.values()],
+        "data": [dict(zip(("set", "source", "licence", "truth"), source, strict=True)) for source in sources],
+        "sets": [asdict(row) for row in rows],
+        "pictures": [asdict(score) for score in scores],
+    }
+
+
+def _show(rows: "Sequence[Summary]", truths: dict[str, str]) -> None:
+    """A table on a terminal, Markdown elsewhere."""
+    cells = [_cells(row, truths[row.set.partition(OF_KIND)[0]]) for row in rows]
+    console = Console()
+    if not console.is_terminal:
+        for line in (COLUMNS, ["---", "---", *["---:"] * 4, "---", *["---:"] * 3], *cells):
+            print(f"| {' | '.join(line)} |")
+        return
+    table = Table(show_edge=False, header_style="bold")
+    for name in COLUMNS:
+        table.add_column(
+            name,
+            justify="left" if name in ("set", "model", "picture") else "right",
+            overflow="fold",
+            no_wrap=name == "model",
+        )
+    for row, line, after in zip(rows, cells, [*rows[1:], None], strict=True):
+        table.add_row(*line, end_section=after is not None and (after.set, after.kept) != (row.set, row.kept))
+    console.print(table)
+
+
+def _cells(row: "Summary", truth: str) -> list[str]:
+    # A union's islands are not its objects.
+    about = "~" if truth == "union" else ""
+    return [
+        row.set if row.kept == "all" else f"{row.set}, {row.kept}",
+        row.model,
+        str(row.pictures),
+        *(_share(value) for value in (row.mean, row.median, row.worst)),
+        Path(row.worst_name).name if row.worst_name else "",
+        about + _share(row.f1) if row.f1 is not None else "",
+        str(row.objects),
+        f"{row.seconds:.3f}",
+    ]
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

@@ -1,0 +1,153 @@
+"""From the data to a model folder: cross-validation, the network that is shipped, and what was measured of both."""
+
+import json
+import multiprocessing
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from queue import Empty
+from statistics import fmean, stdev
+from typing import Any
+
+from spheroseg.segmentation.model import Network
+from spheroseg.training.data import SCENES, TEST_SCENES, Sample, read_samples, scene_samples
+from spheroseg.training.evaluate import evaluate, summaries
+from spheroseg.training.scores import Summary
+from spheroseg.training.train import Recipe, export, recipe_record, train
+
+LOW, HIGH = 0.5, 99.5
+TRAINED_ON = ("spheroids", "nuclei")
+VALIDATED_ON = "spheroids"
+MARGIN = 128  # px: the network reaches 92 px by its convolutions, and 30 px by pooling and upsampling
+SCALE = {"side": 256, "object_px": 32, "finest": 4096}
+
+# Which network, its step, the loss.
+Progress = Callable[[str, int, float], None]
+
+
+@dataclass(frozen=True)
+class Course:
+    """A model to be made. `fold_steps`: how long each network of the cross-validation is trained.
+
+    `test_scenes`: how many drawn scenes each network is judged by.
+    """
+
+    name: str
+    version: str
+    data: Path
+    recipe: Recipe
+    folds: int = 3
+    fold_steps: int = 500
+    test_scenes: int = TEST_SCENES
+
+
+def make(course: Course, folder: Path, jobs: int, progress: Progress) -> dict[str, Any]:
+    """Write the model into `folder` and return its card.
+
+    The networks of the folds and the shipped one are trained side by side, `jobs` at a time. The quality in the card
+    is of pictures that the network in question was not trained on: each spheroid by the network of its fold, and test
+    scenes. Raises DataAway.
+    """
+    samples = read_samples(course.data, TRAINED_ON)
+    context = multiprocessing.get_context("spawn")
+    with (
+        context.Manager() as manager,
+        tempfile.TemporaryDirectory() as place,
+        ProcessPoolExecutor(jobs, context) as pool,
+    ):
+        told = manager.Queue()
+        # The longest first, so that no core waits for it in the end.
+        running = [pool.submit(_network, course, None, folder, told)]
+        running += [
+            pool.submit(_network, course, fold, Path(place) / str(fold) / folder.name, told)
+            for fold in range(course.folds)
+        ]
+        while any(not future.done() for future in running):
+            wait(running, timeout=0.5)
+            _tell(told, progress)
+        scenes, *held_out = (future.result() for future in running)
+    card = _card(course, samples) | {"quality": _quality(scenes, held_out)}
+    _write(folder, card)
+    return card
+
+
+def _network(course: Course, fold: int | None, folder: Path, told: Any) -> list[Summary]:
+    """Train one network; its scores on what it has not seen."""
+    samples = read_samples(course.data, TRAINED_ON)
+    held_out = _held_out(samples, fold, course.folds)
+    recipe = (
+        course.recipe
+        if fold is None
+        else replace(course.recipe, steps=course.fold_steps, seed=course.recipe.seed + 1 + fold)
+    )
+    name = "shipped" if fold is None else f"fold {fold + 1}"
+    kept = [sample for sample in samples if sample not in held_out]
+    network = train(kept, recipe, progress=lambda step, loss: told.put((name, step, loss)))
+    export(network, folder)
+    _write(folder, _card(course, samples))
+    unseen: Iterable[Sample] = [*held_out, *scene_samples(course.test_scenes)]
+    scores = evaluate(unseen, {course.name: partial(Network, folder)})
+    return summaries(score for of_one in scores for score in of_one)
+
+
+def _held_out(samples: Sequence[Sample], fold: int | None, folds: int) -> list[Sample]:
+    validated = [sample for sample in samples if sample.set == VALIDATED_ON]
+    return [] if fold is None else validated[fold::folds]
+
+
+def _card(course: Course, samples: Sequence[Sample]) -> dict[str, Any]:
+    sources = sorted({(sample.set, sample.source, sample.licence) for sample in samples})
+    return {
+        "format": 1,
+        "name": course.name,
+        "version": course.version,
+        "licence": "MIT",
+        "description": "Spheroids, organoids and other cell aggregates in brightfield and fluorescence, one or many.",
+        "input": {"name": "image", "low": LOW, "high": HIGH, "multiple": 16, "margin": MARGIN},
+        "output": {"probability": "probability", "distance": "distance"},
+        "scale": SCALE,
+        "threshold": 0.5,
+        "training": {
+            "data": [{"set": set_, "source": source, "licence": licence} for set_, source, licence in sources]
+            + [{"set": SCENES, "source": "drawn by spheroseg.training.scenes", "licence": "MIT"}],
+            "recipe": recipe_record(course.recipe),
+            "fold_steps": course.fold_steps,
+            "command": f"spheroseg model train {course.name} --steps {course.recipe.steps} "
+            f"--seed {course.recipe.seed} --folds {course.folds} --fold-steps {course.fold_steps}",
+        },
+        "quality": {},
+    }
+
+
+def _quality(shipped: Sequence[Summary], held_out: Sequence[Sequence[Summary]]) -> dict[str, Any]:
+    rows = {"shipped network on test scenes": [asdict(row) for row in shipped]}
+    for set_ in (VALIDATED_ON, SCENES):
+        found = [row for rows_ in held_out for row in rows_ if row.set == set_ and row.kept == "all"]
+        ious = [row.mean for row in found if row.mean is not None]
+        f1s = [row.f1 for row in found if row.f1 is not None]
+        if ious:
+            rows[f"networks of the folds on {set_} they were not trained on"] = [
+                {"folds": len(ious), **_spread("mean_iou", ious), **_spread("f1", f1s)},
+                *(asdict(row) for row in found),
+            ]
+    return rows
+
+
+def _spread(name: str, values: Sequence[float]) -> dict[str, float]:
+    return {name: fmean(values), f"{name}_sd": stdev(values) if len(values) > 1 else 0.0}
+
+
+def _write(folder: Path, card: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _tell(told: Any, progress: Progress) -> None:
+    try:
+        while True:
+            progress(*told.get_nowait())
+    except Empty:
+        return

@@ -1,0 +1,164 @@
+"""What a network is trained on: synthetic scenes, and pictures with an outline by hand, cut and varied at random."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import find_objects
+
+from spheroseg.training.data import Sample
+from spheroseg.training.scenes import distances, scenes
+from spheroseg.training.shapes import Map
+
+SIDE = 256  # px of a crop
+SCENE_SIDE = 320  # px of the scenes that crops are cut from
+PERCENTILES = 0.5, 99.5
+SHARES = {"scenes": 0.62, "spheroids": 0.2, "nuclei": 0.18}
+ZOOMS = {"scenes": (0.8, 1.3), "spheroids": (0.75, 3.3), "nuclei": (0.5, 2.2)}
+EMPTY = 0.6  # share of the crops without an object that are kept
+CONVEX = 0.92  # solidity from which a component of a union of masks is taken for one object
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A picture to cut from: bytes (height, width) of grey values, mask, and distance (each 0..255).
+
+    `told`: 255 where the distance is known, None where it is known everywhere.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    mask: npt.NDArray[np.uint8]
+    distance: npt.NDArray[np.uint8]
+    told: npt.NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """float32 (SIDE, SIDE) each: normalised grey values, probability, distance, and the weight of the distance."""
+
+    grey: Map
+    probability: Map
+    distance: Map
+    told: Map
+
+
+class Crops:
+    """An endless stream of crops that depends on the seed alone."""
+
+    def __init__(self, sources: Mapping[str, Sequence[Source]], seed: int) -> None:
+        self._sources = {name: found for name, found in sources.items() if found}
+        shares = np.array([SHARES[name] for name in self._sources])
+        self._shares = shares / shares.sum()
+        self._rng = np.random.default_rng([seed, 1])
+
+    def batch(self, count: int) -> list[Crop]:
+        names = list(self._sources)
+        drawn = self._rng.choice(len(names), count, p=self._shares)
+        return [self._crop(names[number]) for number in drawn]
+
+    def _crop(self, name: str) -> Crop:
+        rng = self._rng
+        sources = self._sources[name]
+        for _ in range(4):
+            crop = _cut(rng, sources[int(rng.integers(len(sources)))], ZOOMS[name])
+            if crop.probability.any() or rng.random() < EMPTY:
+                break
+        return crop
+
+
+def from_scenes(count: int, seed: int) -> list[Source]:
+    return [
+        Source(
+            scene.pixels.astype(np.uint8),
+            ((scene.labels > 0) * 255).astype(np.uint8),
+            np.round(255 * distances(scene.labels)).astype(np.uint8),
+        )
+        for scene in scenes(count, seed, (SCENE_SIDE, SCENE_SIDE))
+    ]
+
+
+def from_samples(samples: Iterable[Sample]) -> list[Source]:
+    """Those with a mask. The distance is told for components that are convex enough to be one object."""
+    sources = []
+    for sample in samples:
+        pixels, labels = sample.read()
+        if labels is None:
+            continue
+        low, high = float(pixels.min()), float(pixels.max())
+        grey = np.clip(255 * (pixels - low) / max(high - low, 1e-6), 0, 255).astype(np.uint8)
+        told = np.full(labels.shape, 255, np.uint8)
+        for number, window in enumerate(find_objects(labels), start=1):
+            if window is not None and _solidity((labels[window] == number).astype(np.uint8)) < CONVEX:
+                told[window][labels[window] == number] = 0
+        distance = np.round(255 * distances(labels)).astype(np.uint8)
+        sources.append(Source(grey, ((labels > 0) * 255).astype(np.uint8), distance, told))
+    return sources
+
+
+def normalised(grey: Map, low: float, high: float) -> Map:
+    """As the shipped model does it: `low` becomes 0, `high` 1, and what is beyond is cut off at -1 and 2."""
+    return np.asarray(np.clip((grey - low) / max(high - low, 1e-6), -1, 2), np.float32)
+
+
+def _cut(rng: np.random.Generator, source: Source, zooms: tuple[float, float]) -> Crop:
+    height, width = source.pixels.shape
+    zoom = float(np.exp(rng.uniform(*np.log(zooms))))
+    angle = rng.uniform(0, 360) if rng.random() < 0.5 else 90.0 * int(rng.integers(4))
+    reach = SIDE / zoom / 2
+    x, y = (
+        rng.uniform(min(reach, length / 2), max(length - reach, length / 2)) + rng.normal(0, 0.1 * reach)
+        for length in (width, height)
+    )
+    matrix = cv2.getRotationMatrix2D((x, y), angle, zoom)
+    matrix[0, 2] += SIDE / 2 - x
+    matrix[1, 2] += SIDE / 2 - y
+    if rng.random() < 0.5:
+        matrix[0] = np.array([0, 0, SIDE - 1]) - matrix[0]
+    pixels = source.pixels
+    if zoom < 0.8:
+        pixels = np.asarray(cv2.GaussianBlur(pixels, (0, 0), 0.4 / zoom), np.uint8)
+
+    def warped(values: npt.NDArray[np.uint8]) -> Map:
+        moved = cv2.warpAffine(
+            values, matrix, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+        )
+        return np.asarray(moved, np.float32)
+
+    grey = _varied(rng, warped(pixels))
+    low, high = np.percentile(
+        grey, [PERCENTILES[0] + abs(rng.normal(0, 0.3)), PERCENTILES[1] - abs(rng.normal(0, 0.4))]
+    )
+    if high - low < 1e-3:
+        low, high = float(grey.min()), float(grey.max()) + 1e-3
+    if rng.random() < 0.15:  # a window of a larger picture, whose range is wider
+        low, high = low - rng.uniform(0, 0.5) * (high - low), high + rng.uniform(0, 0.8) * (high - low)
+    told = np.ones_like(grey) if source.told is None else (warped(source.told) > 254).astype(np.float32)
+    share = np.float32(1 / 255)
+    return Crop(normalised(grey, low, high), warped(source.mask) * share, warped(source.distance) * share, told)
+
+
+def _varied(rng: np.random.Generator, grey: Map) -> Map:
+    spread = float(grey.std()) + 1e-3
+    if rng.random() < 0.15:
+        grey = np.asarray(cv2.GaussianBlur(grey, (0, 0), rng.uniform(0.4, 1.6)), np.float32)
+    if rng.random() < 0.3:
+        y, x = np.mgrid[-1 : 1 : grey.shape[0] * 1j, -1 : 1 : grey.shape[1] * 1j].astype(np.float32)
+        tilt = rng.normal(0, 0.3, 2)
+        grey = grey + spread * (tilt[0] * x + tilt[1] * y).astype(np.float32)
+    if rng.random() < 0.3:
+        grey = grey + rng.uniform(0.02, 0.2) * spread * rng.standard_normal(grey.shape, np.float32)
+    if rng.random() < 0.3:
+        low, high = float(grey.min()), float(grey.max()) + 1e-3
+        grey = low + (high - low) * ((grey - low) / (high - low)) ** np.float32(np.exp(rng.normal(0, 0.3)))
+    if rng.random() < 0.04:
+        grey = -grey
+    return np.asarray(grey, np.float32)
+
+
+def _solidity(mask: npt.NDArray[np.uint8]) -> float:
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    outline = max(outlines, key=cv2.contourArea)
+    hull = cv2.contourArea(cv2.convexHull(outline))
+    return cv2.contourArea(outline) / hull if hull > 0 else 1.0

@@ -1,0 +1,132 @@
+"""Training: the recipe of the shipped network, repeatable from its seed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from spheroseg.training import crops
+from spheroseg.training.crops import Crop, Crops, Source
+from spheroseg.training.data import Sample
+from spheroseg.training.unet import CHANNELS, MULTIPLE, Answering, UNet
+
+OPSET = 18
+RATE = 3e-3
+DECAY = 0.995  # of the running mean of the weights, which is what is shipped
+WEIGHT_DECAY = 1e-3
+DISTANCE_WEIGHT = 4.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """steps: batches of `batch` crops. scenes: how many are drawn to cut from. device: None for the best there is."""
+
+    steps: int = 1500
+    batch: int = 12
+    scenes: int = 2700
+    seed: int = 1
+    device: str | None = None
+
+
+def train(samples: Sequence[Sample], recipe: Recipe, progress: Callable[[int, float], None]) -> UNet:
+    """A trained network, on one core of the processor or on a GPU.
+
+    `progress` is told the step and the mean loss every 25 steps. The same samples and recipe give the same crops in
+    the same order, and on the same machine the same network.
+    """
+    torch.manual_seed(recipe.seed)
+    # Threads of several networks that are trained side by side would wait for each other most of the time.
+    torch.set_num_threads(1)
+    where = torch.device(recipe.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    network = UNet().to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(DECAY), use_buffers=True)  # type: ignore[no-untyped-call]
+    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=recipe.steps, pct_start=0.1)
+    stream = Crops(_sources(samples, recipe), recipe.seed)
+    losses: list[float] = []
+    for step in range(1, recipe.steps + 1):
+        grey, targets, told = (part.to(where) for part in _stacked(stream.batch(recipe.batch)))
+        # bfloat16 keeps the range of float32, so that no loss has to be scaled.
+        with torch.autocast(where.type, dtype=torch.bfloat16):
+            logits = network(grey.contiguous(memory_format=torch.channels_last))
+        loss = _loss(logits.float(), targets, told)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        averaged.update_parameters(network)
+        losses.append(float(loss.detach()))
+        if step % 25 == 0:
+            progress(step, float(np.mean(losses[-25:])))
+    found = averaged.module.cpu().float().eval()
+    assert isinstance(found, UNet)
+    return found
+
+
+def export(network: UNet, folder: Path) -> None:
+    """Write `model.onnx` into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    answering = Answering(network).eval()
+    free = {
+        0: torch.export.Dim("n"),
+        2: MULTIPLE * torch.export.Dim("rows"),
+        3: MULTIPLE * torch.export.Dim("columns"),
+    }
+    example = torch.zeros(2, 1, 4 * MULTIPLE, 6 * MULTIPLE)
+    program = torch.onnx.export(
+        answering,
+        (example,),
+        dynamo=True,
+        input_names=["image"],
+        output_names=["probability", "distance"],
+        dynamic_shapes={"image": free},
+        opset_version=OPSET,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(folder / "model.onnx", external_data=False)
+
+
+def recipe_record(recipe: Recipe) -> dict[str, Any]:
+    """What `model.json` tells of how the network came about."""
+    return {
+        **asdict(recipe),
+        "network": f"U-Net, channels {', '.join(map(str, CHANNELS))}",
+        "side_px": crops.SIDE,
+        "shares": crops.SHARES,
+        "zooms": crops.ZOOMS,
+        "rate": RATE,
+        "torch": torch.__version__,
+    }
+
+
+def _sources(samples: Sequence[Sample], recipe: Recipe) -> dict[str, list[Source]]:
+    sources = {
+        name: crops.from_samples(sample for sample in samples if sample.set == name)
+        for name in ("spheroids", "nuclei")
+    }
+    return {"scenes": crops.from_scenes(recipe.scenes, recipe.seed), **sources}
+
+
+def _stacked(batch: list[Crop]) -> tuple[Tensor, Tensor, Tensor]:
+    grey = np.stack([crop.grey for crop in batch])[:, None]
+    targets = np.stack([np.stack([crop.probability, crop.distance]) for crop in batch])
+    told = np.stack([crop.told for crop in batch])
+    return torch.from_numpy(grey), torch.from_numpy(targets), torch.from_numpy(told)
+
+
+def _loss(logits: Tensor, targets: Tensor, told: Tensor) -> Tensor:
+    """Binary cross-entropy and soft Dice (Milletari et al. 2016) of the probability, L1 of the distance."""
+    probability, truth = torch.sigmoid(logits[:, 0]), targets[:, 0]
+    entropy = functional.binary_cross_entropy_with_logits(logits[:, 0], truth)
+    both = (probability * truth).sum((1, 2))
+    dice = 1 - (2 * both + 50) / (probability.sum((1, 2)) + truth.sum((1, 2)) + 50)
+    distance = functional.smooth_l1_loss(torch.sigmoid(logits[:, 1]), targets[:, 1], reduction="none", beta=0.1)
+    return entropy + 0.5 * dice.mean() + DISTANCE_WEIGHT * (distance * told).mean()

@@ -1,0 +1,157 @@
+"""What a child process does with the tasks of one request, without the process."""
+
+import hashlib
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from spheroseg.errors import BadImage, ModelUnusable
+from spheroseg.messages import TaskNew
+from spheroseg.segmentation.classical import ClassicalModel
+from spheroseg.segmentation.maps import Maps
+from spheroseg.segmentation.model import Model
+from spheroseg.storage import ImageStore
+from spheroseg.worker.child import MOST_PIXELS_TOGETHER, Outcome, segment_tasks
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.png"))
+OWN = ("durations_ms", "batch_size", "mask", "overlay", "image_sha256")
+
+
+class Noting(ClassicalModel):
+    """The classical model, which notes how many pictures it is given at once.
+
+    breaks_on: how many pictures at once are too many for it; it breaks on a `bad` shape at any number.
+    """
+
+    def __init__(self, name: str = "noting", breaks_on: int = 1000, bad: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self.name = name
+        self.breaks_on = breaks_on
+        self.bad = bad
+        self.runs: list[int] = []
+
+    def maps(self, pictures: Sequence[npt.NDArray[np.float32]]) -> list[Maps]:
+        self.runs.append(len(pictures))
+        if len(pictures) >= self.breaks_on:
+            raise MemoryError
+        if any(picture.shape == self.bad for picture in pictures):
+            raise RuntimeError("cannot work on this")
+        return super().maps(pictures)
+
+
+def only(*models: Model) -> Callable[[TaskNew], Model]:
+    known = {model.name: model for model in models}
+
+    def model_of(task: TaskNew) -> Model:
+        if task.model not in known:
+            raise ModelUnusable(f"there is no model {task.model!r}")
+        return known[task.model]
+
+    return model_of
+
+
+def task_for(path: Path, model: str = "noting", **parameters: Any) -> TaskNew:
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return TaskNew(
+        task_id=uuid.uuid4(),
+        attempt=1,
+        image_key=path.as_uri(),
+        image_sha256=sha256,
+        model=model,
+        parameters=parameters,
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ImageStore:
+    return ImageStore(str(tmp_path / "storage"))
+
+
+def by_number(outcomes: Sequence[Outcome]) -> list[Any]:
+    assert sorted(number for number, _ in outcomes) == list(range(len(outcomes))), "each has one outcome"
+    return [outcome for _, outcome in sorted(outcomes, key=lambda outcome: outcome[0])]
+
+
+def test_pictures_are_run_together_and_give_what_each_gives_alone(store: ImageStore) -> None:
+    model = Noting()
+    tasks = [task_for(path) for path in EXAMPLES[:3]]
+    together = by_number(list(segment_tasks(tasks, store, only(model))))
+    assert model.runs == [3]
+    for task, record in zip(tasks, together, strict=True):
+        (alone,) = by_number(list(segment_tasks([task], store, only(model))))
+        assert (record["batch_size"], alone["batch_size"]) == (3, 1)
+        assert {name: record[name] for name in record if name not in OWN} == {
+            name: alone[name] for name in alone if name not in OWN
+        }
+        assert record["mask"] == alone["mask"]
+        assert record["objects"] != []
+        assert store.path(f"{task.result_key}/overlay.png").exists()
+
+
+def test_the_time_of_an_inference_is_shared_by_its_pictures(store: ImageStore) -> None:
+    records = by_number(list(segment_tasks([task_for(path) for path in EXAMPLES[:2]], store, only(Noting()))))
+    assert len({record["durations_ms"]["inference"] for record in records}) == 1
+    assert set(records[0]["durations_ms"]) == {"decode", "inference", "outlines", "writing"}
+
+
+def test_what_cannot_be_read_fails_alone_and_is_not_counted(store: ImageStore, tmp_path: Path) -> None:
+    (tmp_path / "no image.png").write_bytes(b"no image")
+    model = Noting()
+    tasks = [
+        task_for(tmp_path / "no image.png"),
+        task_for(EXAMPLES[0]),
+        task_for(EXAMPLES[1], threshold=7),
+        task_for(EXAMPLES[2], model="another"),
+        task_for(EXAMPLES[3]),
+    ]
+    bad, first, wrong, unknown, second = by_number(list(segment_tasks(tasks, store, only(model))))
+    assert isinstance(bad, BadImage)
+    assert "threshold" in str(wrong)
+    assert isinstance(unknown, ModelUnusable)
+    assert (first["batch_size"], second["batch_size"]) == (2, 2)
+    assert model.runs == [2]
+
+
+def test_a_picture_on_which_the_model_breaks_fails_alone(store: ImageStore, tmp_path: Path) -> None:
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "bad.png"), np.full((40, 50), 7, np.uint8))
+    model = Noting(bad=(40, 50))
+    tasks = [task_for(EXAMPLES[0]), task_for(tmp_path / "bad.png"), task_for(EXAMPLES[1])]
+    first, bad, second = by_number(list(segment_tasks(tasks, store, only(model))))
+    assert isinstance(bad, RuntimeError)
+    assert (first["batch_size"], second["batch_size"]) == (1, 1), "they were done alone"
+    assert model.runs == [3, 1, 1, 1]
+
+
+def test_too_little_memory_for_all_is_enough_for_each(store: ImageStore) -> None:
+    model = Noting(breaks_on=2)
+    records = by_number(list(segment_tasks([task_for(path) for path in EXAMPLES[:3]], store, only(model))))
+    assert [record["batch_size"] for record in records] == [1, 1, 1]
+
+
+def test_tasks_of_two_models_are_done_by_model(store: ImageStore) -> None:
+    one, other = Noting("one"), Noting("other")
+    tasks = [task_for(EXAMPLES[n], model=("one", "other")[n % 2]) for n in range(5)]
+    records = by_number(list(segment_tasks(tasks, store, only(one, other))))
+    assert [record["model"]["name"] for record in records] == ["one", "other", "one", "other", "one"]
+    assert (one.runs, other.runs) == ([3], [2])
+
+
+def test_no_more_pixels_than_the_bound_are_run_together_but_a_large_one_alone(store: ImageStore) -> None:
+    model = Noting()
+    tasks = [task_for(EXAMPLES[0]) for _ in range(5)]
+    (one,) = by_number(list(segment_tasks(tasks[:1], store, only(model))))
+    pixels = one["width"] * one["height"]
+    model.runs.clear()
+    list(segment_tasks(tasks, store, only(model), 2 * pixels))
+    assert model.runs == [2, 2, 1]
+    model.runs.clear()
+    list(segment_tasks(tasks[:2], store, only(model), pixels - 1))
+    assert model.runs == [1, 1]
+    assert 2 * pixels <= MOST_PIXELS_TOGETHER

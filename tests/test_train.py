@@ -1,0 +1,88 @@
+"""Training for real, if only for a moment: what comes out is a model like any other."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spheroseg.segmentation.model import Network
+from spheroseg.segmentation.model.check import check
+from spheroseg.training.course import MARGIN, Course, make
+from spheroseg.training.crops import SIDE, Crops, from_samples, from_scenes
+from spheroseg.training.data import read_samples, scene_samples
+from spheroseg.training.train import Recipe, train
+from spheroseg.training.unet import MULTIPLE, UNet
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+RECIPE = Recipe(steps=50, batch=2, scenes=18, seed=4)
+
+needs_data = pytest.mark.skipif(not (DATA / "manifest.csv").exists(), reason="the labelled pictures are not here")
+
+
+def test_crops_follow_from_the_seed_and_hold_what_the_network_learns() -> None:
+    sources = {"scenes": from_scenes(9, 2)}
+    one, again, other = (Crops(sources, seed).batch(6) for seed in (3, 3, 4))
+    for crop, twin in zip(one, again, strict=True):
+        for part in ("grey", "probability", "distance", "told"):
+            np.testing.assert_array_equal(getattr(crop, part), getattr(twin, part))
+            assert getattr(crop, part).shape == (SIDE, SIDE)
+        assert -1 <= crop.grey.min() <= crop.grey.max() <= 2
+        assert 0 <= crop.probability.min() <= crop.probability.max() <= 1
+        assert (crop.distance <= crop.probability + 0.5).all()
+    assert any(not np.array_equal(a.grey, b.grey) for a, b in zip(one, other, strict=True))
+
+
+@needs_data
+def test_the_distance_is_not_told_where_a_mask_may_hold_two_objects() -> None:
+    sources = from_samples(read_samples(DATA, ["nuclei"])[:12])
+    told = [source.told for source in sources if source.told is not None]
+    assert len(told) == 12
+    assert any((one == 0).any() for one in told)
+    assert all((one == 255).any() for one in told)
+
+
+def test_the_loss_falls_and_the_same_seed_gives_the_same_network() -> None:
+    losses: list[float] = []
+    network = train([], RECIPE, lambda _, loss: losses.append(loss))
+    assert len(losses) == 2
+    assert losses[1] < losses[0]
+    again = train([], RECIPE, lambda *_: None)
+    for one, two in zip(network.parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=0)
+
+
+def test_the_network_reaches_no_further_than_the_margin() -> None:
+    torch.manual_seed(0)
+    network = UNet().eval()
+    grey = torch.rand(1, 1, 2 * 160, 2 * 160)
+    changed = grey.clone()
+    changed[..., :MULTIPLE] = 5
+    with torch.no_grad():
+        differ = (network(grey) != network(changed)).any(dim=1)[0]
+    reach = int(torch.nonzero(differ)[:, 1].max()) - MULTIPLE
+    assert 64 < reach <= MARGIN
+
+
+@needs_data
+def test_a_course_makes_a_model_that_can_be_used_and_tells_how_good_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    told: list[str] = []
+    card = make(
+        Course("mine", "7", DATA, Recipe(steps=25, batch=2, scenes=9, seed=4), folds=1, fold_steps=25, test_scenes=9),
+        folder,
+        jobs=2,
+        progress=lambda name, step, loss: told.append(f"{name} {step}"),
+    )
+    assert sorted(told) == ["fold 1 25", "shipped 25"]
+    assert json.loads((folder / "model.json").read_text()) == card
+    assert {entry["licence"] for entry in card["training"]["data"]} == {"MIT", "CC0-1.0"}
+    assert len(card["quality"]) == 3
+    network = Network(folder)
+    assert (network.name, network.version) == ("mine", "7")
+    (scene,) = scene_samples(1)
+    (maps,) = network.maps([scene.read()[0]])
+    assert maps.distance is not None
+    faults = [line for line in check(folder) if not line.is_ok]
+    assert not faults
