@@ -259,7 +259,7 @@ def test_a_word_that_is_none_is_refused_with_those_there_are(name: str, wrong: A
 
 
 def test_stored_parameters_that_know_less_mean_what_they_meant() -> None:
-    old = {"threshold": 0.4, "min_area_px": 12.0}
+    old: dict[str, Any] = {"threshold": 0.4, "min_area_px": 12.0}
     assert with_defaults(old) == asdict(Parameters(**old))
     assert with_defaults(asdict(Parameters(edge="discard"))) != with_defaults({})
 
