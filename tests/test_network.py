@@ -18,7 +18,7 @@ from spheroseg.run import child_command
 from spheroseg.segmentation.model import Network
 from spheroseg.segmentation.model.passes import LARGEST_SIDE, aligned, spans, typical_diameter
 from spheroseg.storage import ImageStore
-from spheroseg.worker.loop import Child
+from spheroseg.worker.process import Child
 
 from .networks import card, model_folder, network
 from .synthetic import Picture
