@@ -1,5 +1,6 @@
 """`spheroseg plate preview`: what the names of images say, before anything is queued."""
 
+import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -181,10 +182,10 @@ def _table(shown: Sequence[tuple[Picture, dict[str, str]]], rows: Iterable[tuple
 
 def _print_map(console: Console, found: Preview, plate: str, size: int) -> None:
     counts = found.wells_of(plate)
-    usual = max(counts.values())
+    usual = statistics.mode(sorted(counts.values(), reverse=True))
     rows, columns = PLATES[size]
     # A well of the largest plate has one character.
-    width = 1 if size == 1536 else max(2, len(str(usual)))
+    width = 1 if size == 1536 else max(2, len(str(max(counts.values()))))
     gap = "" if size == 1536 else " "
     title = f"Plate {plate}" if plate else "Plate"
     console.print(

@@ -115,8 +115,9 @@ def parse(
     previews = [_preview(names, name, readers[name], wells, interval_h) for name in PRESETS]
     *with_wells, words = previews
     best = max(with_wells, key=_distinct)
-    # A well is also a word: only names that no other rule reads speak for words.
-    if len(words.placed) > len(best.placed):
+    # A well is also a word: names that no other rule reads speak for words, and days that a small d makes.
+    are_days = best.preset == "plain" and _look_like_days(best) and not any("D" in name for name in names)
+    if len(words.placed) > len(best.placed) - are_days:
         best = words
     if not best.placed:
         return replace(best, preset="", is_guessed=True, pictures=_with_all_reasons(previews))
@@ -149,9 +150,11 @@ def _preview(
             reasons[name] = str(error)
     places, notes = _in_hours(found, interval_h)
     pictures = tuple(Picture(name, places.get(name), reasons.get(name, "")) for name in names)
-    if preset == "plain":
-        notes += _about_days(places.values())
-    return Preview(preset, pictures, wells=wells, notes=tuple(notes))
+    preview = Preview(preset, pictures, wells=wells, notes=tuple(notes))
+    if preset == "plain" and _look_like_days(preview):
+        note = "every well is in row D: if D3 means day 3, use --pattern words"
+        return replace(preview, notes=(*notes, note))
+    return preview
 
 
 def _in_hours(found: dict[str, Fields], interval_h: float | None) -> tuple[dict[str, Place], list[str]]:
@@ -190,12 +193,10 @@ def _in_hours(found: dict[str, Fields], interval_h: float | None) -> tuple[dict[
     return places, notes
 
 
-def _about_days(places: Iterable[Place]) -> list[str]:
-    places = list(places)
+def _look_like_days(preview: Preview) -> bool:
+    places = [place for _, place in preview.placed]
     rows = {place.well.row for place in places if place.well}
-    if rows == {3} and len(places) > 1 and all(place.time_h is None and place.time_point is None for place in places):
-        return ["every well is in row D: if D3 means day 3, use --pattern words"]
-    return []
+    return rows == {3} and all(place.time_h is None and place.time_point is None for place in places)
 
 
 def _with_all_reasons(previews: Sequence[Preview]) -> tuple[Picture, ...]:

@@ -8,7 +8,10 @@ from spheroseg.errors import BadPlate
 from spheroseg.plate.times import HOURS, NEVER, When, find_time, moment_of
 from spheroseg.plate.wells import Well, parse_row, parse_well
 
-WORDS = "plate well row column sample site channel z time week day hour minute year month".split()
+WORDS = (
+    *("plate", "well", "row", "column", "sample", "site", "channel", "z"),
+    *("time", "week", "day", "hour", "minute", "year", "month"),
+)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from spheroseg.errors import BadPlate
 
@@ -90,7 +91,7 @@ def _find_moment(text: str) -> tuple[datetime | None, str]:
         year, *marked, _, plain_month, plain_day, hour, minute, second = match.groups()
         month, day = marked if marked[0] else (plain_month, plain_day)
         try:
-            moment = datetime(*(int(part or 0) for part in (year, month, day, hour, minute, second)))  # noqa: DTZ001
+            moment = datetime(int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0))
         except ValueError:
             # Eight digits are not always a date.
             continue
@@ -101,7 +102,7 @@ def _find_moment(text: str) -> tuple[datetime | None, str]:
 def moment_of(year: str, month: str, day: str, hour: str, minute: str) -> datetime:
     """Raises BadPlate for a date that does not exist."""
     try:
-        return datetime(int(year), int(month), int(day), int(hour or 0), int(minute or 0))  # noqa: DTZ001
+        return datetime(int(year), int(month), int(day), int(hour or 0), int(minute or 0))
     except ValueError:
         raise BadPlate(f"there is no date {year}-{month}-{day} {hour or 0}:{minute or 0}") from None
 
@@ -121,7 +122,7 @@ def _is_dimension(match: re.Match[str]) -> bool:
 
 
 def _added(parts: list[tuple[str, float]]) -> float:
-    """day 2 and 48 h are the same; day 2 and 6 h are 54 h; day 2 and 30 h, or day 2 and day 3, are a contradiction."""
+    """Day 2 and 48 h are the same; day 2 and 6 h are 54 h; day 2 and 30 h, or day 2 and day 3, contradict."""
     by_unit: dict[str, float] = {}
     for unit, amount in parts:
         if by_unit.setdefault(unit, amount) != amount:
@@ -133,7 +134,7 @@ def _added(parts: list[tuple[str, float]]) -> float:
     if len({round(amount, 9) for amount in hours}) == 1:
         return hours[0]
     units = [unit for unit in HOURS if unit in by_unit]
-    for larger, smaller in zip(units, units[1:], strict=False):
+    for larger, smaller in pairwise(units):
         if by_unit[smaller] * HOURS[smaller] >= HOURS[larger]:
             raise BadPlate(
                 f"two times in one name: {larger} {as_text(by_unit[larger])} and {smaller} "

@@ -70,11 +70,11 @@ def read_plain(path: str, around: Surroundings) -> Fields:
         well = parse_well(_whole_well(folder, around))
     found, rest = _words(stem, around)
     found = replace(found, well=well)
-    for expression, word in ((_SHORT_SITE, "site"), (_SHORT_CHANNEL, "channel")):
-        match = expression.search(rest)
-        if match and getattr(found, word) in (None, ""):
-            value = int(match[1]) if word == "site" else channel_name(match[1])
-            found = replace(found, **{word: value})
+    site, channel = _SHORT_SITE.search(rest), _SHORT_CHANNEL.search(rest)
+    if site and found.site is None:
+        found = replace(found, site=int(site[1]))
+    if channel and not found.channel:
+        found = replace(found, channel=channel_name(channel[1]))
     return _with_folders(found, folders, around)
 
 
