@@ -102,7 +102,8 @@ def test_what_preview_writes_can_be_mended_and_read_back() -> None:
 
 def test_every_bad_line_is_named_at_once() -> None:
     said = complaint(
-        "well,concentration,time_h,image\nA1,1,,\nZZ9,1,,\nA2,5 µM,,\nB2-A1,,,\n,,,\n,3,,\nA4,-1,,\na1,2,,\nA5,1,,,9\n"
+        "well,concentration,time_h,image\n"
+        "A1,1,,\nZZ9,1,,\nA2,5 µM,,\nB2-A1,,,\n,,,\n,3,,\nA4,-1,,\na1,2,,\nA5,1,,,9\n"
     )
     assert said.splitlines() == [
         "c.csv cannot be used:",

@@ -241,4 +241,4 @@ def test_the_real_pictures_make_four_curves_of_three_days() -> None:
     curves: dict[str, set[float | None]] = {}
     for _, spot in found.placed:
         curves.setdefault(spot.label, set()).add(spot.time_h)
-    assert curves == dict.fromkeys(("1_18D", "1_18S", "2_18D", "2_18S"), {0.0, 48.0, 96.0})
+    assert curves == {label: {0.0, 48.0, 96.0} for label in ("1_18D", "1_18S", "2_18D", "2_18S")}
