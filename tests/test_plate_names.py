@@ -94,6 +94,9 @@ def test_a_name_says_where_its_picture_belongs(name: str, preset: str, expected:
         ("A01_B02.png", "which one is the well, A01 or B02"),
         ("A01_s1_w1_thumb1.tif", "a thumbnail"),
         ("A99_day.png", "no well"),
+        (f"A01_t{'9' * 300}.png", "too large to be meant"),
+        (f"A01_{'9' * 400}h.png", "too large to be meant"),
+        (f"A01_t{'9' * 5000}.png", "more than 2000 characters"),
     ],
 )
 def test_a_name_that_does_not_say_so_has_its_reason(name: str, expected: str) -> None:
@@ -142,6 +145,13 @@ def test_a_word_that_could_be_the_well_is_judged_by_the_names_beside_it() -> Non
     assert [spot.label for _, spot in parse(names).placed] == ["A01", "B01", "C01", "D01"]
     names = [f"{row}01_C1.tif" for row in "ABCD"]
     assert [spot.label for _, spot in parse(names).placed] == ["A01", "B01", "C01", "D01"]
+
+
+def test_small_d_and_a_number_is_a_day_and_capital_d_a_well() -> None:
+    assert [spot.label for _, spot in parse(["S1_d3.png", "S1_d7.png"]).placed] == ["S1", "S1"]
+    found = parse(["S1_D3.png", "S1_D7.png"])
+    assert [spot.label for _, spot in found.placed] == ["D03", "D07"]
+    assert found.notes == ("every well is in row D: if D3 means day 3, use --pattern words",)
 
 
 def test_2d_and_3d_are_days_only_among_other_days() -> None:

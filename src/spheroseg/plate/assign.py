@@ -1,11 +1,12 @@
 """Conditions and corrections laid over what the names say."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from spheroseg.plate.conditions import NO_CONDITION, Condition, Row
+from spheroseg.plate.conditions import NO_CONDITION, Row
 from spheroseg.plate.names import Picture, Place, Preview
+from spheroseg.plate.wells import Well
 
 MOST_NAMED = 12
 
@@ -18,6 +19,7 @@ def with_conditions(preview: Preview, rows: Sequence[Row]) -> Preview:
     """
     used: set[int] = set()
     by_image = {row.image: row for row in rows if row.image}
+    by_place = {(row.plate, what): row for row in rows if not row.image for what in (row.wells or (row.sample,))}
     pictures = []
     for picture in preview.pictures:
         own = by_image.get(picture.name) or by_image.get(picture.name.rpartition("/")[2])
@@ -26,7 +28,7 @@ def with_conditions(preview: Preview, rows: Sequence[Row]) -> Preview:
             picture = _corrected(picture, own, preview)
         condition = own.condition if own else NO_CONDITION
         if picture.place and not condition:
-            of_well = _row_of(picture.place, rows)
+            of_well = _row_of(picture.place, by_place)
             if of_well:
                 used.add(of_well.line)
                 condition = of_well.condition
@@ -46,15 +48,9 @@ def _corrected(picture: Picture, row: Row, preview: Preview) -> Picture:
     return replace(picture, place=place, reason="")
 
 
-def _row_of(place: Place, rows: Sequence[Row]) -> Row | None:
-    fitting = [
-        row
-        for row in rows
-        if not row.image
-        and row.plate in (None, place.plate)
-        and (place.well in row.wells if row.wells else place.well is None and row.sample == place.sample)
-    ]
-    return max(fitting, key=lambda row: row.plate is not None, default=None)
+def _row_of(place: Place, rows: Mapping[tuple[str | None, Well | str | None], Row]) -> Row | None:
+    what = place.well or place.sample
+    return rows.get((place.plate, what)) or rows.get((None, what))
 
 
 def _notes(pictures: Sequence[Picture], rows: Sequence[Row], used: set[int]) -> list[str]:
@@ -82,6 +78,3 @@ def _name(row: Row) -> str:
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return ", ".join(names[:MOST_NAMED]) + more
-
-
-__all__ = ["Condition", "with_conditions"]

@@ -14,6 +14,8 @@ from spheroseg.plate.wells import PLATES, Well, smallest_plate
 from spheroseg.plate.words import Surroundings, read_plain, read_words
 
 AUTO = "auto"
+MOST_CHARACTERS = 2000
+MOST = 1_000_000_000
 # Where two read a folder alike, the first wins.
 PRESETS = (*INSTRUMENTS, "plain", "words")
 
@@ -102,7 +104,7 @@ def parse(
         raise BadPlate(f"there are no plates of {wells} wells here: {', '.join(map(str, PLATES))}")
     if interval_h is not None and not 0 < interval_h < float("inf"):
         raise BadPlate("the hours between time points must be a positive number")
-    around = Surroundings.of(names, wells)
+    around = Surroundings.of([name for name in names if len(name) <= MOST_CHARACTERS], wells)
     readers: dict[str, Reader] = {
         **INSTRUMENTS,
         "plain": partial(read_plain, around=around),
@@ -142,10 +144,7 @@ def _preview(
     reasons: dict[str, str] = {}
     for name in names:
         try:
-            fields = read(name)
-            if wells and fields.well and not fields.well.is_on(wells):
-                raise BadPlate(f"{fields.well} is not on a plate of {wells} wells")
-            found[name] = fields
+            found[name] = _checked(name, read, wells)
         except BadPlate as error:
             reasons[name] = str(error)
     places, notes = _in_hours(found, interval_h)
@@ -155,6 +154,18 @@ def _preview(
         note = "every well is in row D: if D3 means day 3, use --pattern words"
         return replace(preview, notes=(*notes, note))
     return preview
+
+
+def _checked(name: str, read: Reader, wells: int | None) -> Fields:
+    # Archives may hold names of any length; Python refuses to read numbers of thousands of digits.
+    if len(name) > MOST_CHARACTERS:
+        raise BadPlate(f"a name of more than {MOST_CHARACTERS} characters")
+    fields = read(name)
+    if wells and fields.well and not fields.well.is_on(wells):
+        raise BadPlate(f"{fields.well} is not on a plate of {wells} wells")
+    if max(fields.when.hours or 0, fields.when.number or 0, fields.site or 0, fields.z or 0) > MOST:
+        raise BadPlate("a number in the name is too large to be meant")
+    return fields
 
 
 def _in_hours(found: dict[str, Fields], interval_h: float | None) -> tuple[dict[str, Place], list[str]]:
