@@ -8,7 +8,7 @@ import pytest
 import tifffile
 
 from spheroseg.errors import UnreadableInput
-from spheroseg.inputs import find_inputs
+from spheroseg.inputs import find_inputs, find_names
 from spheroseg.storage import ImageStore
 
 EXAMPLE = (Path(__file__).parents[1] / "examples" / "image_08.png").read_bytes()
@@ -90,3 +90,13 @@ def test_what_changes_in_a_file_changes_its_checksum(tmp_path: Path) -> None:
     before = find_inputs([tmp_path]).inputs[0].sha256
     write(path, EXAMPLE + b"x")
     assert find_inputs([tmp_path]).inputs[0].sha256 != before
+
+
+def test_names_alone_are_those_of_the_inputs(tmp_path: Path) -> None:
+    for name in ("b/t10.png", "b/t2.tif", "a.jpg", "notes.txt"):
+        write(tmp_path / name)
+    (tmp_path / "broken.zip").write_bytes(b"no archive")
+    names, inputs = find_names([tmp_path]), find_inputs([tmp_path])
+    assert [item.name for item in names.inputs] == [item.name for item in inputs.inputs]
+    assert names.skipped == inputs.skipped
+    assert {item.sha256 for item in names.inputs} == {""}

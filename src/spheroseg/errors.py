@@ -68,6 +68,13 @@ class DataAway(SpherosegError):
     status = 422
 
 
+class BadPlate(SpherosegError):
+    """A well, a pattern for file names or a table of conditions that cannot be used; the message says where."""
+
+    code = "bad_plate"
+    status = 422
+
+
 class StorageFull(SpherosegError):
     code = "disk_full"
     retryable = True

@@ -66,6 +66,28 @@ def find_inputs(paths: Sequence[Path], *, progress: Callable[[int, int], None] |
 
     progress: called with (read, found). Raises UnreadableInput where one of `paths` does not exist.
     """
+    found = _find(paths)
+    inputs = list(found.problems.values())
+    store = ImageStore(".")
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for done, pages in enumerate(pool.map(partial(_read, store), found.files.items()), start=1):
+            inputs.extend(pages)
+            if progress:
+                progress(done, len(found.files))
+    return _sorted(inputs, found)
+
+
+def find_names(paths: Sequence[Path]) -> Listing:
+    """The same by name alone: no file is opened, so checksums are empty and every file counts as one page.
+
+    Raises UnreadableInput where one of `paths` does not exist.
+    """
+    found = _find(paths)
+    named = [Input(name, key) for key, name in found.files.items()]
+    return _sorted([*found.problems.values(), *named], found)
+
+
+def _find(paths: Sequence[Path]) -> _Found:
     for path in paths:
         if not path.exists():
             raise UnreadableInput(f"no such file or folder: {path}")
@@ -81,13 +103,10 @@ def find_inputs(paths: Sequence[Path], *, progress: Callable[[int, int], None] |
                 _add(file, base, found, is_named=False)
         else:
             _add(path, base, found, is_named=True)
-    inputs = list(found.problems.values())
-    store = ImageStore(".")
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        for done, pages in enumerate(pool.map(partial(_read, store), found.files.items()), start=1):
-            inputs.extend(pages)
-            if progress:
-                progress(done, len(found.files))
+    return found
+
+
+def _sorted(inputs: Sequence[Input], found: _Found) -> Listing:
     return Listing(sorted(inputs, key=lambda item: (_natural(item.name), item.page)), sorted(found.skipped))
 
 

@@ -1,0 +1,243 @@
+"""`spheroseg plate preview`: what the names of images say, before anything is queued."""
+
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from spheroseg.cli.output import Json, print_json
+from spheroseg.errors import BadPlate, UnreadableInput
+from spheroseg.inputs import find_names
+from spheroseg.plate.assign import with_conditions
+from spheroseg.plate.conditions import read_conditions
+from spheroseg.plate.names import AUTO, PRESETS, Picture, Preview, parse
+from spheroseg.plate.table import encode_preview, row_of
+from spheroseg.plate.times import as_text
+from spheroseg.plate.wells import PLATES, Well, row_name
+
+plate_app = typer.Typer(help="Plates: what the names of images say of well and time.", no_args_is_help=True)
+
+ROWS = 20
+SHOWN = ("plate", "well", "sample", "site", "time", "channel", "z", "condition", "replicate")
+
+
+# Otherwise a group with one command is that command.
+@plate_app.callback()
+def _group() -> None:
+    pass
+
+
+@plate_app.command()
+def preview(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="FOLDER...", help="Folders of images, zip archives, images. None is opened."),
+    ],
+    pattern: Annotated[
+        str,
+        typer.Option(
+            metavar="P",
+            help=f"{AUTO}, {', '.join(PRESETS)}; or your own: {{well}}_day{{day}}, or a regular expression with "
+            "named groups.",
+        ),
+    ] = AUTO,
+    conditions: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="Table with a column well, row and column, or image; see docs/plates.md."),
+    ] = None,
+    interval: Annotated[
+        float | None, typer.Option(metavar="HOURS", help="Between time points that the names only number.")
+    ] = None,
+    wells: Annotated[
+        int | None, typer.Option(metavar="N", help=f"Wells of the plate: {', '.join(map(str, PLATES))}.")
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write all of it there; corrected, it can be given to --conditions."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help=f"Show all images, not the first {ROWS}.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show which well, time and condition each image has by its name. Nothing is segmented or queued.
+
+    Exit code: 0 names were understood, 1 not one was, 2 wrong use.
+    """
+    listing = find_names(paths)
+    found = parse((item.name for item in listing.inputs), pattern, wells=wells, interval_h=interval)
+    if conditions is not None:
+        found = with_conditions(found, read_conditions(_bytes(conditions), conditions.name))
+    if csv is not None:
+        _write(csv, encode_preview(found))
+    if as_json:
+        print_json(_for_programs(found))
+    else:
+        _show(found, everything=everything)
+        if csv is not None:
+            print(f"All of it is in {csv}; corrected, it goes to --conditions.")
+    sys.exit(0 if found.placed else 1)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreadableInput(f"cannot read {path}: {error.strerror}") from None
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise BadPlate(f"cannot write {path}: {error.strerror}") from None
+
+
+def _for_programs(found: Preview) -> dict[str, Any]:
+    return {
+        "preset": found.preset,
+        "guessed": found.is_guessed,
+        "images": [row_of(picture) for picture in found.pictures],
+        "plates": [
+            {
+                "plate": plate,
+                "wells": size,
+                "used": {str(well): n for well, n in sorted(found.wells_of(plate).items())},
+            }
+            for plate, size in found.plates.items()
+        ],
+        "clashes": found.clashes,
+        "notes": list(found.notes),
+    }
+
+
+def _show(found: Preview, *, everything: bool) -> None:
+    console = Console()
+    if not found.pictures:
+        console.print("No images here: PNG, JPEG, BMP and TIFF are read, in folders and zip archives.")
+        return
+    rows = [(picture, _cells(picture)) for picture in found.pictures if picture.place]
+    shown = rows if everything else rows[:ROWS]
+    if rows:
+        console.print(_table(shown, rows))
+    if len(rows) > len(shown):
+        console.print(
+            f"… and {len(rows) - len(shown)} more: --all shows them, --csv FILE writes them", highlight=False
+        )
+    for plate, size in found.plates.items():
+        console.print()
+        _print_map(console, found, plate, size)
+    console.print()
+    _print_counts(console, found)
+    _print_list(
+        console,
+        f"{len(found.failed)} not understood" if found.placed else "No name was understood",
+        [f"{escape(picture.name)}: {escape(picture.reason)}" for picture in found.failed],
+        everything=everything,
+    )
+    _print_list(
+        console,
+        "The same place more than once; if they are of different plates, say so with a pattern",
+        [" = ".join(map(escape, names)) for names in found.clashes],
+        everything=everything,
+    )
+    for note in found.notes:
+        console.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
+    if not found.placed:
+        console.print("Write what your names look like, for example --pattern '{well}_day{day}'; see docs/plates.md.")
+
+
+def _cells(picture: Picture) -> dict[str, str]:
+    place = picture.place
+    assert place
+    row = row_of(picture)
+    time = f"{as_text(place.time_h)} h" if place.time_h is not None else ""
+    if place.time_h is None and place.time_point is not None:
+        time = f"point {place.time_point}"
+    known = {**row, "time": time, "condition": picture.condition.label}
+    return {word: "" if known[word] is None else str(known[word]) for word in SHOWN}
+
+
+def _table(shown: Sequence[tuple[Picture, dict[str, str]]], rows: Iterable[tuple[Picture, dict[str, str]]]) -> Table:
+    # What says nothing in any row takes room from what does.
+    columns = [word for word in SHOWN if any(cells[word] for _, cells in rows)]
+    table = Table(show_edge=False, header_style="bold")
+    table.add_column("image", overflow="fold")
+    for word in columns:
+        is_wide = word in ("plate", "sample", "condition")
+        table.add_column(
+            word,
+            justify="right" if word in ("site", "time", "z") else "left",
+            overflow="fold",
+            no_wrap=not is_wide,
+        )
+    for picture, cells in shown:
+        table.add_row(escape(picture.name), *(escape(cells[word]) for word in columns))
+    return table
+
+
+def _print_map(console: Console, found: Preview, plate: str, size: int) -> None:
+    counts = found.wells_of(plate)
+    usual = statistics.mode(sorted(counts.values(), reverse=True))
+    rows, columns = PLATES[size]
+    # A well of the largest plate has one character.
+    width = 1 if size == 1536 else max(2, len(str(max(counts.values()))))
+    gap = "" if size == 1536 else " "
+    title = f"Plate {plate}" if plate else "Plate"
+    console.print(
+        f"[bold]{escape(title)}[/], {len(counts)} of {size} wells, images in each:", highlight=False, soft_wrap=True
+    )
+    if size != 1536:
+        numbers = gap.join(f"{column + 1:>{width}}" for column in range(columns))
+        console.print(f"   {gap}{numbers}", style="dim", highlight=False, no_wrap=True, crop=False)
+    for row in range(rows):
+        cells = []
+        for column in range(columns):
+            count = counts.get(Well(row, column), 0)
+            text = "·" if not count else "+" if len(str(count)) > width else str(count)
+            style = "dim" if not count else "yellow" if count < usual else "default"
+            cells.append(f"[{style}]{text:>{width}}[/]")
+        console.print(f"[dim]{row_name(row):>2}[/] {gap}{gap.join(cells)}", highlight=False, no_wrap=True, crop=False)
+    fewer = [f"{well} {count}" for well, count in sorted(counts.items()) if count < usual]
+    if fewer:
+        more = f" and {len(fewer) - ROWS} more" if len(fewer) > ROWS else ""
+        console.print(f"[yellow]fewer than {usual}:[/] {', '.join(fewer[:ROWS])}{more}", highlight=False)
+
+
+def _print_counts(console: Console, found: Preview) -> None:
+    if not found.placed:
+        return
+    places = [place for _, place in found.placed]
+    counts = [
+        _count({(place.plate, place.well) for place in places if place.well}, "well"),
+        _count({(place.plate, place.sample) for place in places if not place.well}, "sample"),
+        _count({place.time_point if place.time_h is None else place.time_h for place in places} - {None}, "time"),
+        _count({place.site for place in places} - {None}, "site"),
+        _count({place.channel for place in places} - {""}, "channel"),
+        _count({place.z for place in places} - {None}, "z position"),
+        _count({picture.condition.label for picture, _ in found.placed} - {""}, "condition"),
+    ]
+    how = f"read as {found.preset}" + (", the best guess" if found.is_guessed else "")
+    console.print(
+        f"{len(places)} of {len(found.pictures)} images {escape(how)}: {', '.join(filter(None, counts))}",
+        highlight=False,
+    )
+
+
+def _count(values: set[Any], what: str) -> str:
+    return f"{len(values)} {what}{'s' if len(values) > 1 else ''}" if values else ""
+
+
+def _print_list(console: Console, title: str, lines: Sequence[str], *, everything: bool) -> None:
+    if not lines:
+        return
+    console.print(f"[bold red]{escape(title)}:[/]", highlight=False)
+    shown = lines if everything else lines[:ROWS]
+    for line in shown:
+        console.print(f"  {line}", highlight=False)
+    if len(lines) > len(shown):
+        console.print(f"  … and {len(lines) - len(shown)} more: --all shows them, --csv FILE writes them")

@@ -1,0 +1,1 @@
+"""From names of image files to wells, times and conditions."""

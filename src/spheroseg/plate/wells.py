@@ -1,0 +1,86 @@
+"""Wells of microplates, named as on the plate: A01 is the first row, first column."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from spheroseg.errors import BadPlate
+
+# Wells: rows, columns.
+PLATES = {6: (2, 3), 12: (3, 4), 24: (4, 6), 48: (6, 8), 96: (8, 12), 384: (16, 24), 1536: (32, 48)}
+MOST_ROWS, MOST_COLUMNS = PLATES[1536]
+
+_WELL = re.compile(r"([A-Za-z]{1,2})(\d{1,3})", re.ASCII)
+_RANGE = re.compile(r"\s*([A-Za-z]{1,2}\d{1,3})\s*[-:]\s*([A-Za-z]{1,2}\d{1,3})\s*", re.ASCII)
+
+
+@dataclass(frozen=True, order=True)
+class Well:
+    """`row` and `column` count from 0."""
+
+    row: int
+    column: int
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.row < MOST_ROWS and 0 <= self.column < MOST_COLUMNS):
+            raise BadPlate("no such well: plates go from A01 to AF48")
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def name(self) -> str:
+        return f"{row_name(self.row)}{self.column + 1:02d}"
+
+    def is_on(self, wells: int) -> bool:
+        rows, columns = PLATES[wells]
+        return self.row < rows and self.column < columns
+
+
+def row_name(row: int) -> str:
+    """A to Z, then AA to AF; `row` counts from 0."""
+    return chr(ord("A") + row) if row < 26 else "A" + chr(ord("A") + row - 26)
+
+
+def parse_row(text: str) -> int:
+    """A, b, AA, or a number from 1. Raises BadPlate."""
+    text = text.strip()
+    if text.isdecimal():
+        row = int(text) - 1
+    elif re.fullmatch(r"[A-Za-z]|[Aa][A-Fa-f]", text):
+        row = 26 * (len(text) - 1) + ord(text[-1].upper()) - ord("A")
+    else:
+        raise BadPlate(f"{text!r} is no row: rows are A to Z and AA to AF, or numbers from 1")
+    if not 0 <= row < MOST_ROWS:
+        raise BadPlate(f"there is no row {text}: the largest plate has rows 1 to {MOST_ROWS}")
+    return row
+
+
+def parse_well(text: str) -> Well:
+    """A1, a01, A001, AA07. Raises BadPlate."""
+    match = _WELL.fullmatch(text.strip())
+    if not match:
+        raise BadPlate(f"{text!r} is no well: wells are named like A01, H12 or AA07")
+    try:
+        return Well(parse_row(match[1]), int(match[2]) - 1)
+    except BadPlate:
+        raise BadPlate(f"there is no well {text.strip()}: the largest plate goes from A01 to AF48") from None
+
+
+def parse_wells(text: str) -> list[Well]:
+    """One well, or all in the rectangle between two: A01-B12. Raises BadPlate."""
+    match = _RANGE.fullmatch(text)
+    if not match:
+        return [parse_well(text)]
+    first, last = parse_well(match[1]), parse_well(match[2])
+    if first.row > last.row or first.column > last.column:
+        raise BadPlate(f"{text.strip()!r} goes backwards: name the upper left well first, then the lower right one")
+    return [
+        Well(row, column) for row in range(first.row, last.row + 1) for column in range(first.column, last.column + 1)
+    ]
+
+
+def smallest_plate(wells: Iterable[Well]) -> int:
+    """How many wells the smallest plate has on which all these are."""
+    wells = list(wells)
+    return next(size for size in PLATES if all(well.is_on(size) for well in wells))
