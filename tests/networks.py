@@ -11,11 +11,11 @@ from onnx import TensorProto, helper, numpy_helper
 DYNAMIC = ("n", 1, "height", "width")
 
 
-def card(name: str, **changes: Any) -> dict[str, Any]:
+def card(called: str, /, **changes: Any) -> dict[str, Any]:
     """A `model.json` that fits `network`; `changes` replace its fields, None takes one out."""
     fields = {
         "format": 1,
-        "name": name,
+        "name": called,
         "version": "1",
         "licence": "MIT",
         "description": "bright is an object",
@@ -37,8 +37,10 @@ def network(
     element: int = TensorProto.FLOAT,
     last: str = "Sigmoid",
     pools: bool = False,
+    halves: bool = False,
 ) -> bytes:
-    """An ONNX file. `reach`: px from which its answer is made; `last`: what ends it; `pools`: sees everything."""
+    """An ONNX file. `reach`: px from which its answer is made; `last`: what ends it; `pools`: sees everything;
+    `halves`: takes even sizes only."""
     side = 2 * reach + 1
     kernel = np.full((1, 1, side, side), 20 / side**2, np.float32)
     kind = helper.tensor_dtype_to_np_dtype(element)
@@ -57,6 +59,14 @@ def network(
             helper.make_node("Sub", ["image", "all"], ["centred"]),
             helper.make_node("Conv", ["centred", "kernel", "bias"], ["blurred"], pads=[reach] * 4),
         ]
+    if halves:
+        weights.append(numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "twice"))
+        nodes[1:1] = [
+            helper.make_node("MaxPool", ["blurred"], ["half"], kernel_shape=[2, 2], strides=[2, 2]),
+            helper.make_node("Resize", ["half", "", "twice"], ["again"], mode="nearest"),
+            helper.make_node("Add", ["again", "blurred"], ["sum"]),
+        ]
+        nodes[-2] = helper.make_node(last, ["sum"], ["probability"])
     graph = helper.make_graph(
         nodes,
         "blur",
@@ -68,11 +78,11 @@ def network(
     return bytes(made.SerializeToString())
 
 
-def model_folder(place: Path, name: str = "blur", content: bytes | None = None, **changes: Any) -> Path:
+def model_folder(place: Path, called: str = "blur", content: bytes | None = None, **changes: Any) -> Path:
     """A model folder in `place`; `changes` as in `card`."""
-    folder = place / name
+    folder = place / called
     folder.mkdir(parents=True)
-    (folder / "model.json").write_text(json.dumps(card(name, **changes)))
+    (folder / "model.json").write_text(json.dumps(card(called, **changes)))
     (folder / "model.onnx").write_bytes(network() if content is None else content)
     return folder
 

@@ -32,6 +32,7 @@ from spheroseg.tasks import RetryPolicy
 from .conftest import Postgres, empty_database, eventually, execute, free_port
 from .diagnosis import expect, expect_nothing_wrong, is_told, look
 from .lab import submit_images
+from .networks import model_folder
 
 
 def doctor(*arguments: str, code: int, cwd: Path, **env: str) -> str:
@@ -155,12 +156,21 @@ async def test_storage_that_cannot_be_used_is_told(
     expect(found, "problem", "no answer within 0.5 s", "network")
 
 
-async def test_the_model_and_the_child_process_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_models_and_the_child_process_are_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = await look("model")
     expect(found, "ok", "classical-contrast", "sha256")
     expect(found, "ok", "found the one object")
     found = await look("model", model="unheard-of")
     expect(found, "problem", "unheard-of", "set MODEL")
+    model_folder(tmp_path, "mine")
+    model_folder(tmp_path, "broken", b"no network")
+    dirs = f"{tmp_path}{os.pathsep}{tmp_path / 'nowhere'}"
+    found = await look("model", model_dirs=dirs)
+    expect(found, "ok", "mine 1, sha256")
+    expect(found, "warning", "broken", "cannot be loaded", "spheroseg model check")
+    expect(found, "warning", "nowhere, which is no folder")
+    expect(found, "ok", "found the one object")
+    expect(await look("model", model_dirs=dirs, model="broken"), "problem", "cannot be loaded")
     dying = [sys.executable, "-c", "import sys; sys.exit('no such library')"]
     monkeypatch.setattr(machine, "child_command", lambda *_: dying)
     expect(await look("model"), "problem", "exit code 1", "no such library")

@@ -159,7 +159,7 @@ async def test_more_hanging_tasks_than_a_worker_has_time_for_are_handed_back_and
             causes = [failure.cause for failure in await read_failures(site.engine, ids[-1])]
             return causes[:1] == ["handed_back"]
 
-        await eventually(is_handed_back, within=20)
+        await eventually(is_handed_back, within=60)
         stopping.set()
         task = await read_task(site.engine, ids[-1])
         assert (task.attempt, task.retry_count, task.lost_count) == (1, 0, 0)

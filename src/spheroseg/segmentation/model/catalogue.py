@@ -112,7 +112,7 @@ def find_model(name: str, dirs: Sequence[Path] = ()) -> KnownModel:
     names = ", ".join(dict.fromkeys(model.name for model in known))
     raise ModelUnusable(
         f"there is no model {name!r}: known are {names}{missing}; "
-        "name one of them, or put its folder into one of MODEL_DIRS"
+        "name one of them (MODEL, --model), or put its folder into one of MODEL_DIRS"
     )
 
 

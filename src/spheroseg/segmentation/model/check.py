@@ -45,7 +45,7 @@ def _refused(name: str, error: ModelUnusable) -> Line:
 
 
 def check(folder: Path) -> Iterator[Line]:
-    """Look at the model in `folder`, line by line; what needs what has failed is left out. Takes some seconds."""
+    """Look at the model in `folder`, line by line; what cannot be told after a failure is left out. Some seconds."""
     try:
         card = read_card(folder)
     except ModelUnusable as error:
@@ -75,7 +75,12 @@ def check(folder: Path) -> Iterator[Line]:
         return
     gives = ", ".join(filter(None, (card.output.probability, card.output.distance)))
     yield _ok("inputs and outputs", f"{card.input.name} to {gives}, float32, any number and size")
-    yield from _tried(folder, Network(folder))
+    try:
+        network = Network(folder)
+    except ModelUnusable as error:
+        yield _refused("values", error)
+        return
+    yield from _tried(folder, network)
 
 
 def _name(card: Card, folder: Path) -> Iterator[Line]:
@@ -90,29 +95,22 @@ def _is_same(known: Path | None, folder: Path) -> bool:
 
 
 def _tried(folder: Path, network: Network) -> Iterator[Line]:
-    for name, look in (("sizes", _sizes), ("values", _values), ("batch", _batch), ("margin", _margin)):
+    lines = []
+    for name, look in (("values", _values), ("sizes", _sizes), ("batch", _batch), ("margin", _margin)):
         try:
-            yield look(network)
+            line = look(network)
         except ModelUnusable as error:
-            yield _refused(name, error)
-    yield _cost(folder)
-
-
-def _sizes(network: Network) -> Line:
-    multiple = network.card.input.multiple
-    shapes = [(1, 1), (1, 7), (3, 2), (5, 5)]
-    for rows, columns in shapes:
-        shape = rows * multiple, columns * multiple
-        try:
-            network.infer(_field(shape, 1)[None])
-        except ModelUnusable as error:
-            step = f"raise input.multiple (now {multiple}) to what the network's poolings make of a pixel"
-            return _fail("sizes", str(error).partition("; run")[0], step)
-    return _ok("sizes", f"multiples of {multiple} px, from {multiple} × {multiple}")
+            line = _refused(name, error)
+        lines.append(line)
+        yield line
+        if name in ("values", "sizes") and not line.is_ok:
+            return
+    if all(line.is_ok for line in lines):
+        yield _cost(folder)
 
 
 def _values(network: Network) -> Line:
-    side = aligned(200, network.card.input.multiple)
+    side = aligned(192, network.card.input.multiple)
     noise = _field((side, side), 2)
     pictures = {
         "all low": np.full_like(noise, -1),
@@ -129,10 +127,21 @@ def _values(network: Network) -> Line:
         except ModelUnusable as error:
             step = "end the network with what gives 0 to 1 for any input, a sigmoid as a rule"
             return _fail("values", f"{name}: {str(error).partition('; run')[0]}", step)
+    return _ok("values", f"0 to 1 on {len(pictures)} pictures: {', '.join(pictures)}")
+
+
+def _sizes(network: Network) -> Line:
+    multiple = network.card.input.multiple
+    for rows, columns in ((1, 1), (1, 7), (3, 2), (5, 5)):
+        try:
+            network.infer(_field((rows * multiple, columns * multiple), 1)[None])
+        except ModelUnusable as error:
+            step = f"raise input.multiple (now {multiple}) until the network takes every multiple of it"
+            return _fail("sizes", str(error).partition("; run")[0], step)
     odd = [_discs((211, 97), 30) * 200 + 20, _discs((33, 1001), 20) * -3000 + 40_000, np.full((70, 50), 7.0)]
     for picture in odd:
         network.maps([picture.astype(np.float32)])
-    return _ok("values", f"0 to 1 on {len(pictures) + len(odd)} pictures: dark, bright, noise, one grey, odd sizes")
+    return _ok("sizes", f"any multiple of {multiple} px, so pictures of any size: 97 × 211, 1001 × 33, 50 × 70")
 
 
 def _batch(network: Network) -> Line:

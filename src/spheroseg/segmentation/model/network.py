@@ -13,10 +13,12 @@ from spheroseg.errors import ModelUnusable
 from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.model import signature
 from spheroseg.segmentation.model.card import NETWORK, read_card, read_network
-from spheroseg.segmentation.model.passes import TILE, Grey, Look, Window
+from spheroseg.segmentation.model.passes import TILE, Grey, Look, Window, aligned
 
 # What one inference sees at most, px of all its windows together: bounds the memory.
 PIXELS_AT_ONCE = 1024 * 1024
+# After more px in one inference its memory is given back: what comes next, outlines of a large picture, needs it.
+GIVES_BACK_ABOVE = 8 * 256 * 256
 # How far outside 0..1 is rounding.
 SLACK = 1e-3
 
@@ -37,6 +39,11 @@ class Network:
         self.session = open_session(content, self._where)
         for what, step in signature.faults(self.session, self.card):
             raise ModelUnusable(f"{self._where}: {what}; {step}")
+        self._most_seen = 0
+        side = aligned(64, self.card.input.multiple)
+        self._nothing = np.zeros((1, side, side), np.float32)
+        # Small, because the memory of the first inference is never given back. And what fails here fails always.
+        self.infer(self._nothing)
 
     def maps(self, pictures: Sequence[Grey]) -> list[Maps]:
         """Grey values (height, width) to probabilities, and distances where the network has them.
@@ -46,23 +53,33 @@ class Network:
         """
         looks = [Look(picture, self.card, self._tile) for picture in pictures]
         waiting = looks
-        while waiting:
-            for together in _gathered(waiting):
-                self._see(together)
-            waiting = [look for look in waiting if look.goes_on()]
+        try:
+            while waiting:
+                for together in _gathered(waiting):
+                    self._see(together)
+                waiting = [look for look in waiting if look.goes_on()]
+        finally:
+            self._give_back()
         return [look.maps() for look in looks]
+
+    def _give_back(self) -> None:
+        """Let go of the memory of large inferences; only once their answers are gone, which lie in it."""
+        if self._most_seen > GIVES_BACK_ABOVE:
+            self._most_seen = 0
+            self.infer(self._nothing, gives_back=True)
 
     def _see(self, together: Sequence[tuple[Look, Window]]) -> None:
         answers = self.infer(np.stack([look.cut(window) for look, window in together]))
         for number, (look, window) in enumerate(together):
             look.put(window, answers[0][number], answers[1][number] if answers[1] is not None else None)
 
-    def infer(self, grey: Grey) -> tuple[Grey, Grey | None]:
+    def infer(self, grey: Grey, *, gives_back: bool = False) -> tuple[Grey, Grey | None]:
         """The network itself: normalised grey values (n, height, width), multiples of `multiple`, to maps."""
         gives = self.card.output
+        self._most_seen = max(self._most_seen, grey.size)
         names = [gives.probability, *([gives.distance] if gives.distance else [])]
         try:
-            answers = self.session.run(names, {self.card.input.name: grey[:, None]})
+            answers = self.session.run(names, {self.card.input.name: grey[:, None]}, _run_options(gives_back))
         except Exception as error:
             # Whatever it raises, memory apart, says that the network does not fit what it is asked.
             if "alloc" in str(error).lower():
@@ -102,6 +119,16 @@ def open_session(content: bytes, where: Path) -> Any:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelUnusable(f"{where} cannot be loaded: {_reason(error)}; export it again") from error
+
+
+def _run_options(gives_back: bool) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4
+    if gives_back:
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 def _reason(error: Exception) -> str:
