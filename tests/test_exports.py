@@ -138,7 +138,7 @@ def test_imagej_regions_keep_the_part_of_a_pixel_and_an_object_with_holes_is_com
     assert (whole.roitype, whole.composite) == (ROI_TYPE.POLYGON, False)
     assert ROI_OPTIONS.SUB_PIXEL_RESOLUTION in whole.options
     assert whole.version >= 222, "older ones have whole pixels only"
-    assert np.any(whole.coordinates() % 1), "not on whole pixels"
+    assert np.any(np.asarray(whole.coordinates()) % 1), "not on whole pixels"
 
 
 def test_imagej_regions_of_a_page_know_their_slice_and_are_the_same_bytes_each_time(tmp_path: Path) -> None:

@@ -94,7 +94,8 @@ def test_label_images_carry_the_pixel_size(everything: Path) -> None:
         assert tiff.is_imagej
         assert tiff.imagej_metadata is not None
         assert tiff.imagej_metadata["unit"] == "micron"
-        assert tiff.pages[0].tags["XResolution"].value[0] / tiff.pages[0].tags["XResolution"].value[1] == 2.0
+        pixels, micrometres = tiff.pages.first.tags["XResolution"].value
+        assert pixels / micrometres == 2.0
 
 
 def test_the_bundle_holds_what_lies_in_the_folder(everything: Path) -> None:

@@ -57,6 +57,9 @@ class _Sink:
     def flush(self) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
     def take(self) -> bytes:
         taken, self.waiting = self.waiting, b""
         return taken
