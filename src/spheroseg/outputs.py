@@ -1,23 +1,33 @@
-"""What a run leaves for people: results.csv, overlays, masks, manifest.json; made anew from the database."""
+"""What a run leaves for people: results.csv, overlays, masks, exports, manifest.json; made anew from the database."""
 
 import hashlib
 import json
+import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import PurePosixPath
 from typing import Any
 from uuid import UUID
 
+import tifffile
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg import __version__
 from spheroseg.database.engine import reading
 from spheroseg.database.schema import segmentation_failures, segmentation_results, segmentation_tasks
+from spheroseg.export.bundle import pieces_of_bundle
+from spheroseg.export.coco import CocoFile
+from spheroseg.export.geojson import encode_geojson
+from spheroseg.export.kinds import Export
+from spheroseg.export.rois import encode_rois
 from spheroseg.export.tables import encode_csv, object_rows
 from spheroseg.inputs import Input, Listing
+from spheroseg.results_folder import ResultsFolder
 from spheroseg.run import RunOptions
 from spheroseg.storage import ImageStore, write_whole
 from spheroseg.tasks import TaskState
@@ -45,33 +55,71 @@ async def write_outputs(
 ) -> list[Line]:
     """Write everything into the output folder, each file whole; what became of each input, in order."""
     store = ImageStore(options.storage_dir)
+    folder = ResultsFolder(options.out, options.state_dir / "written")
     names = _unique_names(listing.inputs)
     entries: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     lines: list[Line] = []
-    for folder in ("overlays", "masks"):
-        (options.out / folder).mkdir(exist_ok=True)
-    for start in range(0, len(task_ids), _CHUNK):
-        chunk = task_ids[start : start + _CHUNK]
-        tasks, results, failures = await _read(engine, chunk)
-        for item, name, task_id in zip(listing.inputs[start:], names[start:], chunk, strict=False):
-            entry = _entry(item, tasks[task_id], failures[task_id])
-            result = results.get(task_id)
-            found: list[dict[str, Any]] = []
-            if result is not None:
-                outputs = {"overlay": Path("overlays", f"{name}.png"), "mask": Path("masks", f"{name}.tif")}
-                for kind, path in outputs.items():
-                    is_edited = _place(store.path(result[kind]["key"]), options.out / path, result[kind]["sha256"])
-                    entry[kind] = {"path": path.as_posix(), "sha256": result[kind]["sha256"], "edited": is_edited}
-                entry |= _provenance(result)
-                found = object_rows({"image": item.name, "page": item.page + 1}, result)
-            entries.append(entry)
-            lines.append(_line(item, entry, found))
-            rows += found
-    write_whole(options.out / "results.csv", encode_csv(rows, leading=LEADING))
-    _remove_stale(options.out, entries)
-    _write_manifest(options, listing, entries)
+    with _coco(options) as coco:
+        for start in range(0, len(task_ids), _CHUNK):
+            chunk = task_ids[start : start + _CHUNK]
+            tasks, results, failures = await _read(engine, chunk)
+            for item, name, task_id in zip(listing.inputs[start:], names[start:], chunk, strict=False):
+                entry = _entry(item, tasks[task_id], failures[task_id])
+                result = results.get(task_id)
+                found: list[dict[str, Any]] = []
+                if result is not None:
+                    mask, overlay = result["mask"], result["overlay"]
+                    mask_file = store.path(mask["key"])
+                    entry["overlay"] = folder.copy(
+                        f"overlays/{name}.png", store.path(overlay["key"]), overlay["sha256"]
+                    )
+                    entry["mask"] = folder.copy(f"masks/{name}.tif", mask_file, mask["sha256"])
+                    entry |= _place_outlines(folder, options, item, name, task_id, result)
+                    if coco:
+                        coco.add(item.name, item.page + 1, result, partial(tifffile.imread, mask_file))
+                    entry |= _provenance(result)
+                    found = object_rows({"image": item.name, "page": item.page + 1}, result)
+                entries.append(entry)
+                lines.append(_line(item, entry, found))
+                rows += found
+        exports: dict[str, Any] = {}
+        if coco:
+            exports["coco"] = folder.stream("coco.json", coco.pieces())
+    folder.replace("results.csv", encode_csv(rows, leading=LEADING))
+    manifest = _manifest(options, listing, entries, exports)
+    if Export.BUNDLE in options.exports:
+        # Inside it the manifest cannot tell the checksum of what it lies in.
+        exports["bundle"] = folder.stream(
+            "bundle.zip", pieces_of_bundle(folder.files, {**manifest, "exports": dict(exports)})
+        )
+    write_whole(options.out / "manifest.json", _json(manifest))
+    folder.tidy()
+    for always in ("overlays", "masks"):
+        (options.out / always).mkdir(exist_ok=True)
     return lines
+
+
+@contextmanager
+def _coco(options: RunOptions) -> Iterator[CocoFile | None]:
+    if Export.COCO not in options.exports:
+        yield None
+        return
+    with tempfile.TemporaryFile(dir=options.state_dir) as spool:
+        yield CocoFile(spool)
+
+
+def _place_outlines(
+    folder: ResultsFolder, options: RunOptions, item: Input, name: str, task_id: UUID, result: dict[str, Any]
+) -> dict[str, Any]:
+    placed = {}
+    # ImageJ refuses a set of no regions.
+    if Export.ROIS in options.exports and result["objects"]:
+        position = item.page + 1 if item.pages > 1 else 0
+        placed["rois"] = folder.put(f"rois/{name}.zip", encode_rois(result, position))
+    if Export.GEOJSON in options.exports:
+        placed["geojson"] = folder.put(f"geojson/{name}.geojson", encode_geojson(result, task_id))
+    return placed
 
 
 async def _read(engine: AsyncEngine, task_ids: Sequence[UUID]) -> tuple[dict[UUID, Any], dict[UUID, Any], Any]:
@@ -119,8 +167,10 @@ def _provenance(result: dict[str, Any]) -> dict[str, Any]:
     return {"objects": len(result["objects"]), **{name: result[name] for name in known}}
 
 
-def _write_manifest(options: RunOptions, listing: Listing, entries: Sequence[dict[str, Any]]) -> None:
-    manifest = {
+def _manifest(
+    options: RunOptions, listing: Listing, entries: Sequence[dict[str, Any]], exports: dict[str, Any]
+) -> dict[str, Any]:
+    return {
         "spheroseg": __version__,
         "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "asked_for": {
@@ -129,12 +179,17 @@ def _write_manifest(options: RunOptions, listing: Listing, entries: Sequence[dic
             "model_sha256": options.model.sha256,
             "parameters": asdict(options.parameters),
             "pixel_size_um": options.pixel_size_um,
+            "exports": sorted(options.exports),
         },
         "counts": {state.value: sum(entry["state"] == state for entry in entries) for state in TaskState},
+        "exports": exports,
         "inputs": entries,
         "skipped": listing.skipped,
     }
-    write_whole(options.out / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+
+
+def _json(manifest: dict[str, Any]) -> bytes:
+    return json.dumps(manifest, indent=1, ensure_ascii=False).encode()
 
 
 def _unique_names(inputs: Sequence[Input]) -> list[str]:
@@ -162,36 +217,6 @@ def _flat(item: Input, name: str) -> str:
         cut = flat.encode()[: LONGEST_NAME - 9].decode(errors="ignore")
         flat = f"{cut}-{hashlib.sha256(flat.encode()).hexdigest()[:8]}"
     return flat + page
-
-
-def _place(stored: Path, wanted: Path, sha256: str) -> bool:
-    """Copy the stored file to its name for people. True where somebody has edited it: then it is left alone.
-
-    A copy and not a link, because some programs write into the file that they have opened.
-    """
-    if wanted.exists():
-        return _sha256(wanted) != sha256
-    write_whole(wanted, stored.read_bytes())
-    return False
-
-
-def _remove_stale(out: Path, entries: Sequence[dict[str, Any]]) -> None:
-    """Take away the pictures that the last manifest names and this one will not: of images not asked for any more."""
-    try:
-        before = json.loads((out / "manifest.json").read_bytes())["inputs"]
-    except (OSError, ValueError, KeyError):
-        return
-    for path in _outputs(before) - _outputs(entries):
-        (out / path).unlink(missing_ok=True)
-
-
-def _outputs(entries: Sequence[dict[str, Any]]) -> set[str]:
-    return {entry[kind]["path"] for entry in entries for kind in ("overlay", "mask") if kind in entry}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _line(item: Input, entry: dict[str, Any], rows: Sequence[dict[str, Any]]) -> Line:

@@ -30,6 +30,7 @@ from spheroseg.database.schema import images, segmentation_batches
 from spheroseg.database.schema import segmentation_tasks as t
 from spheroseg.database.tasks import count_states, hand_back_processing
 from spheroseg.errors import OutputUnusable, RunInUse
+from spheroseg.export.kinds import Export
 from spheroseg.inputs import OUTPUTS, STATE_FOLDER, Input
 from spheroseg.messages import Queue
 from spheroseg.segmentation.model import KnownModel
@@ -48,13 +49,14 @@ LASTING = frozenset({"bad_image", "unsupported_image", "image_too_large", "bad_p
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a person asked for. `pixel_size_um` in µm."""
+    """What a person asked for. `pixel_size_um` in µm. `exports`: what to write for other programs."""
 
     out: Path
     model: KnownModel
     parameters: Parameters
     pixel_size_um: float | None = None
     workers: int = 1
+    exports: frozenset[Export] = frozenset({Export.ROIS})
 
     @property
     def state_dir(self) -> Path:

@@ -187,10 +187,17 @@ class ImageStore:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Replace the file at `path` by `content`; a reader, or a crash, finds the old file or the new, never a part."""
+    with writing_whole(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def writing_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of the one at `path` when all is written; as `write_whole`, in pieces."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_PARTIAL)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o666 & ~_umask())

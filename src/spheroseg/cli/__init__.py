@@ -30,6 +30,7 @@ from spheroseg.cli.queues import broker_app, dlq_app, queue_app, task_app
 from spheroseg.cli.train import train
 from spheroseg.cli.web import serve_http
 from spheroseg.errors import DatabaseAway, SpherosegError
+from spheroseg.export.kinds import Export
 from spheroseg.inputs import Listing, find_inputs
 from spheroseg.logs import Tolerant, log_to
 from spheroseg.outputs import Line, write_outputs
@@ -62,6 +63,12 @@ app.add_typer(token_app, name="token")
 app.command()(doctor)
 
 SUMMARY_LINES = 40
+EXPORTED = {
+    Export.ROIS: ("rois/", "outlines for ImageJ and Fiji"),
+    Export.GEOJSON: ("geojson/", "outlines for QuPath"),
+    Export.COCO: ("coco.json", "outlines for machine learning"),
+    Export.BUNDLE: ("bundle.zip", "all of it in one file"),
+}
 
 
 def main() -> None:
@@ -123,11 +130,20 @@ def run(
     separate: Annotated[
         bool, typer.Option("--separate/--no-separate", help="Tell touching objects apart, where the model can.")
     ] = Parameters.separate,
+    export: Annotated[
+        list[Export] | None,
+        typer.Option(
+            help="Write for other programs too: rois (ImageJ, Fiji), geojson (QuPath), coco (machine learning), "
+            "bundle (everything as one zip). May be given several times.",
+            show_default="rois",
+        ),
+    ] = None,
 ) -> None:
     """Segment images and measure the spheroids in them.
 
-    Writes results.csv (a row an object), overlays/, masks/ and manifest.json into DIR. Stopped at any moment and
-    started again with the same command, it goes on where it was; images that were added meanwhile are done too.
+    Writes results.csv (a row an object), overlays/, masks/, manifest.json and what --export asks for into DIR.
+    Stopped at any moment and started again with the same command, it goes on where it was; images that were added
+    meanwhile are done too.
 
     Exit code: 0 all images completed, 1 some failed, 2 wrong use, 130 stopped by Ctrl-C.
     """
@@ -140,6 +156,7 @@ def run(
         parameters=Parameters(threshold, min_area_px, min_area_um2, objects, edge, separate),
         pixel_size_um=pixel_size,
         workers=workers or settings.worker_concurrency,
+        exports=frozenset(export or [Export.ROIS]),
     )
     sys.exit(_run(paths, options, settings))
 
@@ -304,6 +321,7 @@ def _print_summary(
         ("results.csv", "a row an object"),
         ("overlays/", "outlines and numbers, to look at"),
         ("masks/", "label images"),
+        *(EXPORTED[kind] for kind in Export if kind in options.exports and (kind != Export.ROIS or objects)),
         ("manifest.json", "every input, what became of it, and how"),
     ):
         console.print(
