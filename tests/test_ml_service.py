@@ -59,7 +59,8 @@ async def test_the_consumer_works_and_the_http_face_tells_of_it(tmp_path: Path) 
         with started("app.py", env):
             await eventually(lambda: answers("/health", 200, "ok"), within=30)
             assert await answers("/ready", 503, "no worker has started here")
-            assert (await client.get("/models")).json()[0]["sha256"] == load_model(DEFAULT_MODEL).sha256
+            hashes = {model["name"]: model["sha256"] for model in (await client.get("/models")).json()}
+            assert hashes[DEFAULT_MODEL] == load_model(DEFAULT_MODEL).sha256
             with started("message_queue_consumer.py", env) as consumer:
                 await eventually(lambda: answers("/ready", 200, "consuming"), within=30)
                 await submit_images(engine, images, model=DEFAULT_MODEL)

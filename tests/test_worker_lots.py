@@ -89,23 +89,20 @@ class Site:
         return int(result.result["together"])
 
 
-@pytest.fixture(params=["table-sqlite", "table-postgres", "rabbitmq", "rabbitmq-and-table"])
+@pytest.fixture(params=["table-sqlite", "rabbitmq-and-table"])
 async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
     if request.param == "table-sqlite":
         async with empty_database(f"sqlite:///{tmp_path / 'test.db'}") as engine:
             yield Site(engine, TableBroker(engine, lease=3.0, poll=0.05, low_share=0.0))
         return
     postgres: Postgres = request.getfixturevalue("postgres")
+    node: RabbitNode = request.getfixturevalue("rabbit_3")
     async with empty_database(postgres.url) as engine:
         table = TableBroker(engine, lease=3.0, poll=0.05, low_share=0.0)
-        if request.param == "table-postgres":
-            yield Site(engine, table)
-            return
-        node: RabbitNode = request.getfixturevalue("rabbit_3")
         with node.fresh_vhost() as vhost:
             lab = PatientLab(engine, node, vhost)
             rabbit = lab.rabbit()
-            yield Site(engine, FallbackBroker(rabbit, table) if "and" in request.param else rabbit, lab, rabbit)
+            yield Site(engine, FallbackBroker(rabbit, table), lab, rabbit)
             await rabbit.close()
 
 

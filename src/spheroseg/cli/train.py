@@ -26,12 +26,12 @@ def train(
         Path, typer.Option(metavar="DIR", help="Folder with manifest.csv and the pictures that it names.")
     ] = DATA,
     version: Annotated[str, typer.Option(metavar="TEXT", help="Version of the model.")] = "1",
-    steps: Annotated[int, typer.Option(metavar="N", min=25, help="Steps of the network that is shipped.")] = 1500,
+    steps: Annotated[int, typer.Option(metavar="N", min=25, help="Steps of the network that is shipped.")] = 1000,
     folds: Annotated[
         int,
         typer.Option(metavar="N", min=0, max=36, help="Networks of the cross-validation on spheroids; 0 for none."),
     ] = 3,
-    fold_steps: Annotated[int, typer.Option(metavar="N", min=25, help="Steps of each of these.")] = 500,
+    fold_steps: Annotated[int, typer.Option(metavar="N", min=25, help="Steps of each of these.")] = 300,
     scenes: Annotated[int, typer.Option(metavar="N", min=9, help="Scenes that are drawn to cut from.")] = 2700,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same seed gives the same crops.")] = 1,
     jobs: Annotated[
@@ -44,7 +44,7 @@ def train(
 ) -> None:
     """Train a network and write it into FOLDER, with its recipe and its measured quality.
 
-    Needs PyTorch: pip install 'spheroseg[train]'. On two cores of a processor the defaults take about an hour.
+    Needs PyTorch: pip install 'spheroseg[train]'. On two cores of a processor the defaults take half an hour.
     """
     if find_spec("torch") is None or find_spec("onnxscript") is None:
         raise ModelUnusable("training needs PyTorch, which is not installed here: pip install 'spheroseg[train]'")

@@ -40,7 +40,7 @@ class Course:
     data: Path
     recipe: Recipe
     folds: int = 3
-    fold_steps: int = 500
+    fold_steps: int = 300
     test_scenes: int = TEST_SCENES
 
 
@@ -88,6 +88,10 @@ def _network(course: Course, fold: int | None, folder: Path, told: Any) -> list[
     network = train(kept, recipe, progress=lambda step, loss: told.put((name, step, loss)))
     export(network, folder)
     _write(folder, _card(course, samples))
+    return _scored(course, folder, held_out)
+
+
+def _scored(course: Course, folder: Path, held_out: Sequence[Sample]) -> list[Summary]:
     unseen: Iterable[Sample] = [*held_out, *scene_samples(course.test_scenes)]
     scores = evaluate(unseen, {course.name: partial(Network, folder)})
     return summaries(score for of_one in scores for score in of_one)

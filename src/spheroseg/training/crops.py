@@ -16,8 +16,10 @@ SIDE = 256  # px of a crop
 SCENE_SIDE = 320  # px of the scenes that crops are cut from
 PERCENTILES = 0.5, 99.5
 SHARES = {"scenes": 0.62, "spheroids": 0.2, "nuclei": 0.18}
-ZOOMS = {"scenes": (0.8, 1.3), "spheroids": (0.75, 3.3), "nuclei": (0.5, 2.2)}
+ZOOMS = {"scenes": (0.75, 1.1), "spheroids": (0.75, 3.3), "nuclei": (0.5, 2.2)}
 EMPTY = 0.6  # share of the crops without an object that are kept
+# Share of a crop that objects may cover: with no ground beside it, nothing tells the inside of an object from ground.
+FULL = 0.7
 CONVEX = 0.92  # solidity from which a component of a union of masks is taken for one object
 
 
@@ -61,9 +63,10 @@ class Crops:
     def _crop(self, name: str) -> Crop:
         rng = self._rng
         sources = self._sources[name]
-        for _ in range(4):
+        for _ in range(6):
             crop = _cut(rng, sources[int(rng.integers(len(sources)))], ZOOMS[name])
-            if crop.probability.any() or rng.random() < EMPTY:
+            share = float(crop.probability.mean())
+            if share < FULL and (share or rng.random() < EMPTY):
                 break
         return crop
 

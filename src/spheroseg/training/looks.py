@@ -31,15 +31,15 @@ def lit(rng: np.random.Generator, side: tuple[int, int]) -> Map:
 def dark(rng: np.random.Generator, side: tuple[int, int]) -> Map:
     """The ground of a fluorescence picture: offset, glow, uneven background."""
     level = rng.choice([0.0, 0.02, 0.08, 0.2])
-    clouds = rng.choice([0.0, 0.01, 0.04]) * noise(rng, side, max(side) * rng.uniform(0.1, 0.6))
+    clouds = rng.choice([0.0, 0.01, 0.03]) * noise(rng, side, max(side) * rng.uniform(0.1, 0.6))
     return np.asarray(np.clip(level + clouds, 0, None), np.float32)
 
 
 def brightfield(rng: np.random.Generator, ground: Map, shapes: list[Shape]) -> Map:
     """Objects of one culture: dark, or grey with a dark rim, with texture, and often a halo around."""
     pixels = ground.copy()
-    opaque = rng.uniform(0.02, 0.75) if rng.random() < 0.75 else 0.0
-    rim = rng.uniform(0.15, 0.75) if opaque < 0.12 or rng.random() < 0.6 else 0.0
+    opaque = rng.uniform(0.06, 0.75) if rng.random() < 0.75 else 0.0
+    rim = rng.uniform(0.2, 0.75) if opaque < 0.2 or rng.random() < 0.6 else 0.0
     rim_width = rng.uniform(0.03, 0.14)
     halo = rng.uniform(0.05, 0.4) if rng.random() < 0.5 else 0.0
     halo_width = rng.uniform(0.03, 0.15)
@@ -69,14 +69,14 @@ def brightfield(rng: np.random.Generator, ground: Map, shapes: list[Shape]) -> M
 def cysts(rng: np.random.Generator, ground: Map, shapes: list[Shape]) -> Map:
     """Hollow objects: a thin dark wall, often a bright line beside it, and a lumen like the ground."""
     pixels = ground.copy()
-    wall, width = rng.uniform(0.15, 0.7), rng.uniform(0.04, 0.16)
+    wall, width = rng.uniform(0.25, 0.75), rng.uniform(0.04, 0.16)
     bright = rng.uniform(0, 0.35)
     lumen = rng.normal(0.03, 0.06)
     for shape in shapes:
         depth, radius = shape.depth, shape.radius
         inside = np.clip(depth / 1.2 + 0.5, 0, 1)
         thick = max(0.9, width * radius)
-        strength = wall * float(np.clip(rng.normal(1, 0.25), 0.3, 1.4))
+        strength = wall * float(np.clip(rng.normal(1, 0.25), 0.5, 1.4))
         light = 1 - strength * np.exp(-(((depth - thick) / thick) ** 2)) * inside
         light = light + bright * np.exp(-(((depth - 3 * thick) / thick) ** 2)) * inside
         light = light + 0.7 * bright * np.exp(-(((depth + thick) / thick) ** 2)) * (1 - inside)
@@ -115,7 +115,7 @@ def fluorescent(rng: np.random.Generator, ground: Map, shapes: list[Shape]) -> M
     if rng.random() < 0.5 and shapes:
         glow = cv2.GaussianBlur(light, (0, 0), max(1.0, shapes[0].radius * rng.uniform(0.15, 0.6)))
         light = light + rng.uniform(0.03, 0.25) * glow
-    return np.asarray(pixels + light * rng.uniform(0.3, 1.0), np.float32)
+    return np.asarray(pixels + light * rng.uniform(0.4, 1.0), np.float32)
 
 
 def littered(rng: np.random.Generator, pixels: Map, objects: Mask, radius: float, bright_field: bool) -> Map:

@@ -80,7 +80,9 @@ def scene(rng: np.random.Generator, kind: str, side: tuple[int, int]) -> Scene:
     typical = float(np.median([shape.radius for shape in shapes])) if shapes else rng.uniform(0.03, 0.2) * min(side)
     if kind == "invasion":
         pixels, labels = _invaded(rng, pixels, labels, shapes)
-    pixels = looks.littered(rng, pixels, labels > 0, typical, bright_field)
+    # Without an object nothing says what is small.
+    debris = typical if shapes else 0.3 * typical
+    pixels = looks.littered(rng, pixels, labels > 0, debris, bright_field)
     if rng.random() < 0.25:
         pixels, hidden = looks.walled(rng, pixels, bright_field)
         labels[hidden] = 0

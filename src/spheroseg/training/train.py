@@ -1,5 +1,6 @@
 """Training: the recipe of the shipped network, repeatable from its seed."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from spheroseg.training import crops
 from spheroseg.training.crops import Crop, Crops, Source
@@ -27,7 +28,7 @@ DISTANCE_WEIGHT = 4.0
 class Recipe:
     """steps: batches of `batch` crops. scenes: how many are drawn to cut from. device: None for the best there is."""
 
-    steps: int = 1500
+    steps: int = 1000
     batch: int = 12
     scenes: int = 2700
     seed: int = 1
@@ -45,7 +46,7 @@ def train(samples: Sequence[Sample], recipe: Recipe, progress: Callable[[int, fl
     torch.set_num_threads(1)
     where = torch.device(recipe.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = UNet().to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(DECAY), use_buffers=True)  # type: ignore[no-untyped-call]
+    averaged = AveragedModel(network, multi_avg_fn=_averaged, use_buffers=True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=recipe.steps, pct_start=0.1)
     stream = Crops(_sources(samples, recipe), recipe.seed)
@@ -73,6 +74,8 @@ def train(samples: Sequence[Sample], recipe: Recipe, progress: Callable[[int, fl
 def export(network: UNet, folder: Path) -> None:
     """Write `model.onnx` into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
+    # It tells at length which operators of other libraries it does not know.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     answering = Answering(network).eval()
     free = {
         0: torch.export.Dim("n"),
@@ -101,7 +104,7 @@ def recipe_record(recipe: Recipe) -> dict[str, Any]:
         "network": f"U-Net, channels {', '.join(map(str, CHANNELS))}",
         "side_px": crops.SIDE,
         "shares": crops.SHARES,
-        "zooms": crops.ZOOMS,
+        "zooms": {name: list(zooms) for name, zooms in crops.ZOOMS.items()},
         "rate": RATE,
         "torch": torch.__version__,
     }
@@ -113,6 +116,18 @@ def _sources(samples: Sequence[Sample], recipe: Recipe) -> dict[str, list[Source
         for name in ("spheroids", "nuclei")
     }
     return {"scenes": crops.from_scenes(recipe.scenes, recipe.seed), **sources}
+
+
+def _averaged(
+    mean: tuple[Tensor, ...] | list[Tensor], current: tuple[Tensor, ...] | list[Tensor], count: Tensor | int
+) -> None:
+    """Running means; the first steps count little, or a short training would ship much of where it began."""
+    weight = 1 - min(DECAY, (1 + float(count)) / (10 + float(count)))
+    for one, other in zip(mean, current, strict=True):
+        if one.is_floating_point():
+            one.lerp_(other, weight)
+        else:
+            one.copy_(other)
 
 
 def _stacked(batch: list[Crop]) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,7 +16,7 @@ from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.model.card import CARD, NETWORK, Card, read_card, read_network
 from spheroseg.segmentation.model.network import Network
 
-DEFAULT_MODEL = classical.NAME
+DEFAULT_MODEL = "spheroid-unet"
 SHIPPED = Path(__file__).parents[2] / "models"
 
 

@@ -23,6 +23,7 @@ Grey = npt.NDArray[np.float32]
 TILE = 1024  # px, the most that a network sees at once on either side
 LARGEST_SIDE = 4096  # px, the longer side of any pass: bounds the memory
 BLIND_BELOW = 1024  # px: where nothing was found on fewer, a finer pass looks again
+SURE = 0.9  # probability from which a pixel counts for the size of the objects
 TARGET = 1.5  # diameter after a finer pass, in parts of `object_px`
 STEP = 4.0  # the most by which one pass is finer than the last
 STEPS_PER_OCTAVE = 4  # factors are rounded to these, so that pictures of one plate share their passes
@@ -118,7 +119,8 @@ class Look:
         if scale is None or scale.object_px is None or scale.finest is None or self._low == self._high:
             return False
         most = min(self._own, scale.finest)
-        typical = typical_diameter(self._probability > self._card.threshold)
+        # What a coarse look is unsure of, ground between tiny objects for one, does not say how large objects are.
+        typical = typical_diameter(self._probability > max(SURE, self._card.threshold))
         if self._side >= most:
             return False
         if typical is None:
