@@ -166,6 +166,7 @@ def test_the_hash_changes_with_what_changes_a_result_and_with_nothing_else(tmp_p
         sha256(output={"probability": "probability"}),
         sha256(scale={"side": 64}),
         sha256(scale=None),
+        sha256(debris=0.1),
     ]
     assert len({usual, *changed}) == 1 + len(changed)
 

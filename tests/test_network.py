@@ -16,7 +16,7 @@ from spheroseg.errors import ModelUnusable
 from spheroseg.messages import TaskNew
 from spheroseg.run import child_command
 from spheroseg.segmentation.model import Network
-from spheroseg.segmentation.model.passes import LARGEST_SIDE, aligned, spans, typical_diameter
+from spheroseg.segmentation.model.passes import LARGEST_SIDE, aligned, clean, spans, typical_diameter
 from spheroseg.storage import ImageStore
 from spheroseg.worker.process import Child
 
@@ -204,3 +204,19 @@ def _most_bytes(child: Child) -> int:
         pytest.skip("only Linux tells how much memory another process has taken")
     (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024
+
+
+def test_what_is_much_smaller_than_the_largest_sure_object_is_taken_out() -> None:
+    probability = np.zeros((100, 200), np.float32)
+    probability[10:50, 10:50] = 0.95  # 1600 px²
+    probability[60:70, 10:20] = 0.95  # 100 px², 6 %
+    probability[80:85, 10:15] = 0.95  # 25 px², 2 %
+    probability[79, 9:16] = 0.3  # its faint rim goes with it
+    probability[10:90, 100:190] = 0.6  # large, but unsure: no measure for the others
+    kept = probability.copy()
+    clean(kept, 0.5, 0.0)
+    np.testing.assert_array_equal(kept, probability)
+    clean(kept, 0.5, 0.03)
+    assert not kept[75:90, 5:20].any()
+    probability[75:90, 5:20] = 0
+    np.testing.assert_array_equal(kept, probability)

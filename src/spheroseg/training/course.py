@@ -22,6 +22,7 @@ LOW, HIGH = 0.5, 99.5
 TRAINED_ON = ("spheroids", "nuclei")
 VALIDATED_ON = "spheroids"
 MARGIN = 128  # px: the network reaches 92 px by its convolutions, and 30 px by pooling and upsampling
+DEBRIS = 0.03  # of the largest object's area: what is smaller is a cell or a speck beside it
 SCALE = {"side": 256, "object_px": 32, "finest": 4096}
 
 # Which network, its step, the loss.
@@ -114,6 +115,7 @@ def _card(course: Course, samples: Sequence[Sample]) -> dict[str, Any]:
         "output": {"probability": "probability", "distance": "distance"},
         "scale": SCALE,
         "threshold": 0.5,
+        "debris": DEBRIS,
         "training": {
             "data": [{"set": set_, "source": source, "licence": licence} for set_, source, licence in sources]
             + [{"set": SCENES, "source": "drawn by spheroseg.training.scenes", "licence": "MIT"}],

@@ -136,6 +136,7 @@ class Look:
         return True
 
     def maps(self) -> Maps:
+        clean(self._probability, self._card.threshold, self._card.debris)
         return Maps(self._probability, self._distance)
 
 
@@ -147,6 +148,20 @@ def typical_diameter(mask: npt.NDArray[np.bool_]) -> float | None:
         return None
     middle = areas[np.searchsorted(np.cumsum(areas), areas.sum() / 2)]
     return 2 * math.sqrt(float(middle) / math.pi)
+
+
+def clean(probability: Grey, threshold: float, debris: float) -> None:
+    """Take out, in place, what is smaller than `debris`, in parts of the area of the largest object that is sure."""
+    if not debris:
+        return
+    # Down to half of the threshold, so that no rim is left for a user who sets a lower one.
+    count, labels = cv2.connectedComponents((probability > threshold / 2).astype(np.uint8), connectivity=8)
+    areas = np.bincount(labels[probability > threshold], minlength=count)
+    sure = np.bincount(labels[probability > max(SURE, threshold)], minlength=count)
+    areas[0] = sure[0] = 0
+    small = areas < debris * sure.max()
+    small[0] = False
+    probability[small[labels]] = 0
 
 
 def _resized(picture: Grey, side: int) -> Grey:
