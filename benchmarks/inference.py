@@ -17,7 +17,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 
 import cv2
 
@@ -31,7 +31,6 @@ from spheroseg.segmentation.image import decode
 from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
 from spheroseg.settings import read_settings
 from spheroseg.storage import ImageStore
-from spheroseg.worker.loop import WorkerOptions
 
 DESCRIPTION = """Measure images per second through the whole queue (SQLite) over a bare loop on the same images,
 batches, the shares of decoding, inference, outlines and writing, and the network in ONNX Runtime and in PyTorch, on 1
@@ -46,19 +45,16 @@ Round = dict[str, Rate]
 async def compare_whole(
     images: Sequence[Path], model: bare.Selected, cores: Sequence[int], repeats: int, folder: Path
 ) -> None:
-    can_batch = "batch_size" in {field.name for field in fields(WorkerOptions)}
     rows, shares = [], []
     for count in cores:
         rounds, laps = [], bare.Laps(0, 0, 0, 0)
         with _only(count):
             for repeat in range(repeats):
-                rates, its_laps = await _one_round(
-                    images, model, count, folder / f"{count}_{repeat}", can_batch=can_batch
-                )
+                rates, its_laps = await _one_round(images, model, count, folder / f"{count}_{repeat}")
                 rounds.append(rates)
                 laps += its_laps
         rows += [[str(count), name, *_spreads([rates[name] for rates in rounds])] for name in rounds[0]]
-        compared = [(QUEUE, BARE), (QUEUE, WRITING), *([(BATCHES, QUEUE)] if can_batch else [])]
+        compared = [(QUEUE, BARE), (QUEUE, WRITING), (BATCHES, QUEUE)]
         rows += [
             [
                 str(count),
@@ -79,17 +75,15 @@ async def compare_whole(
     print_table(
         "Where the time of an image goes, in the bare loop that writes", ["part", "cores", "share", "ms"], shares
     )
-    if not can_batch:
-        print("\nThis version has no batches of tasks: they are left out.")
 
 
 async def _one_round(
-    images: Sequence[Path], model: bare.Selected, cores: int, folder: Path, *, can_batch: bool
+    images: Sequence[Path], model: bare.Selected, cores: int, folder: Path
 ) -> tuple[Round, bare.Laps]:
     rates: Round = {}
     rates[BARE], _ = bare.measure(images, model, cores, None)
     with sqlite() as databases:
-        for name, batch_size in [(QUEUE, 1), *([(BATCHES, BATCH_SIZE)] if can_batch else [])]:
+        for name, batch_size in ((QUEUE, 1), (BATCHES, BATCH_SIZE)):
             url = await databases.create(f"batch_{batch_size}")
             storage = folder / f"queue_{batch_size}"
             rates[name] = await whole.measure(url, images, model, cores, batch_size, storage)

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -43,8 +42,8 @@ async def measure(
     """
     engine = open_engine(url)
     broker = TableBroker(engine, low_share=0.0)
-    batching: dict[str, Any] = {"batch_size": batch_size} if batch_size > 1 else {}
-    options = WorkerOptions("bench", child_command(str(storage), model.name, model.dirs), slots=slots, **batching)
+    command = child_command(str(storage), model.name, model.dirs)
+    options = WorkerOptions("bench", command, slots=slots, batch_size=batch_size)
     stopping = asyncio.Event()
     running = [
         asyncio.create_task(collect(engine, [broker], RetryPolicy())),

@@ -69,6 +69,7 @@ def make(course: Course, folder: Path, jobs: int, progress: Progress) -> dict[st
         while any(not future.done() for future in running):
             wait(running, timeout=0.5)
             _tell(told, progress)
+        _tell(told, progress)
         scenes, *held_out = (future.result() for future in running)
     card = _card(course, samples) | {"quality": _quality(scenes, held_out)}
     _write(folder, card)
