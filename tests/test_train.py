@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from spheroseg.errors import ModelUnusable
 from spheroseg.segmentation.model import Network
 from spheroseg.segmentation.model.check import check
 from spheroseg.training.course import MARGIN, Course, make
@@ -86,3 +87,17 @@ def test_a_course_makes_a_model_that_can_be_used_and_tells_how_good_it_is(tmp_pa
     assert maps.distance is not None
     faults = [line for line in check(folder) if not line.is_ok]
     assert not faults
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("folder", "words"), [("a name with spaces", "name"), ("taken", "already"), ("file/below", "another folder")]
+)
+def test_what_is_wrong_with_the_folder_is_told_before_the_training(tmp_path: Path, folder: str, words: str) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "model.onnx").write_bytes(b"years of work")
+    (tmp_path / "file").touch()
+    place = tmp_path / folder
+    with pytest.raises(ModelUnusable, match=words):
+        make(Course(place.name, "1", DATA, RECIPE), place, jobs=1, progress=lambda *_: None)
+    assert (tmp_path / "taken" / "model.onnx").read_bytes() == b"years of work"

@@ -74,6 +74,8 @@ def evaluate(
     from spheroseg.training.evaluate import evaluate as run
     from spheroseg.training.evaluate import summaries
 
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {json_file.parent}: make it first", param_hint="--json")
     settings = read_settings()
     wanted = names or dict.fromkeys((settings.model or DEFAULT_MODEL, CLASSICAL, *BASELINES))
     factories: dict[str, Callable[[], Model]] = {

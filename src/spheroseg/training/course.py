@@ -12,7 +12,9 @@ from queue import Empty
 from statistics import fmean, stdev
 from typing import Any
 
-from spheroseg.segmentation.model import Network
+from spheroseg.errors import ModelUnusable
+from spheroseg.segmentation.model import Network, read_card
+from spheroseg.segmentation.model.card import CARD, NETWORK
 from spheroseg.training.data import SCENES, TEST_SCENES, Sample, read_samples, scene_samples
 from spheroseg.training.evaluate import evaluate, summaries
 from spheroseg.training.scores import Summary
@@ -50,9 +52,14 @@ def make(course: Course, folder: Path, jobs: int, progress: Progress) -> dict[st
 
     The networks of the folds and the shipped one are trained side by side, `jobs` at a time. The quality in the card
     is of pictures that the network in question was not trained on: each spheroid by the network of its fold, and test
-    scenes. Raises DataAway.
+    scenes. Raises DataAway, and ModelUnusable where there is a model already or its name cannot be one.
     """
     samples = read_samples(course.data, TRAINED_ON)
+    if (folder / NETWORK).exists():
+        raise ModelUnusable(f"there is a model in {folder} already: name a folder that is new")
+    # What is wrong with the name or the folder is told now, not after the training.
+    _write(folder, _card(course, samples))
+    read_card(folder)
     context = multiprocessing.get_context("spawn")
     with (
         context.Manager() as manager,
@@ -148,8 +155,11 @@ def _spread(name: str, values: Sequence[float]) -> dict[str, float]:
 
 
 def _write(folder: Path, card: dict[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ModelUnusable(f"cannot write into {folder}: {error.strerror}; name another folder") from None
 
 
 def _tell(told: Any, progress: Progress) -> None:
