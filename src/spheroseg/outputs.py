@@ -51,9 +51,12 @@ class Line:
 
 
 async def write_outputs(
-    engine: AsyncEngine, options: RunOptions, listing: Listing, task_ids: Sequence[UUID]
+    engine: AsyncEngine, options: RunOptions, listing: Listing, task_ids: Sequence[UUID], version: int
 ) -> list[Line]:
-    """Write everything into the output folder, each file whole; what became of each input, in order."""
+    """Write everything into the output folder, each file whole; what became of each input, in order.
+
+    version: the number of the result version that these tasks are of.
+    """
     store = ImageStore(options.storage_dir)
     folder = ResultsFolder(options.out, options.state_dir / "written")
     names = _unique_names(listing.inputs)
@@ -87,7 +90,7 @@ async def write_outputs(
         if coco:
             exports["coco"] = folder.stream("coco.json", coco.pieces())
     folder.replace("results.csv", encode_csv(rows, leading=LEADING))
-    manifest = _manifest(options, listing, entries, exports)
+    manifest = {**_manifest(options, listing, entries, exports), "result_version": version}
     if Export.BUNDLE in options.exports:
         # Inside it the manifest cannot tell the checksum of what it lies in.
         exports["bundle"] = folder.stream(

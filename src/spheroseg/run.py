@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
 from uuid import UUID
@@ -26,7 +27,7 @@ from spheroseg.collect import collect
 from spheroseg.database import queue, revisions
 from spheroseg.database.engine import open_engine, reading
 from spheroseg.database.projects import NewImage, ensure_project, ensure_user
-from spheroseg.database.schema import images, segmentation_batches
+from spheroseg.database.schema import images, projects, segmentation_batches
 from spheroseg.database.schema import segmentation_tasks as t
 from spheroseg.database.tasks import count_states, hand_back_processing
 from spheroseg.errors import OutputUnusable, RunInUse
@@ -39,17 +40,28 @@ from spheroseg.settings import Settings
 from spheroseg.storage import ImageStore, remove_partial
 from spheroseg.submit import cancel, retry, submit
 from spheroseg.tasks import UNFINISHED, TaskState
+from spheroseg.versions import ResultVersion, result_versions, version_key
 from spheroseg.worker.loop import WorkerOptions, work
 
 log = structlog.get_logger()
+
+USER, PROJECT, DATABASE = "local", "run", "spheroseg.db"
 
 # Once more for what may be better now; a damaged file is not.
 LASTING = frozenset({"bad_image", "unsupported_image", "image_too_large", "bad_parameters", "model_unusable"})
 
 
+class Only(StrEnum):
+    """What of an earlier run to do again: what failed, even for good, or what is new or another file now."""
+
+    FAILED = "failed"
+    CHANGED = "changed"
+
+
 @dataclass(frozen=True)
 class RunOptions:
-    """What a person asked for. `pixel_size_um` in µm. `exports`: what to write for other programs."""
+    """What a person asked for. `pixel_size_um` in µm. `exports`: what to write for other programs. `only`: nothing
+    but this part of the work; None is both."""
 
     out: Path
     model: KnownModel
@@ -57,6 +69,7 @@ class RunOptions:
     pixel_size_um: float | None = None
     workers: int = 1
     exports: frozenset[Export] = frozenset({Export.ROIS})
+    only: Only | None = None
 
     @property
     def state_dir(self) -> Path:
@@ -103,26 +116,36 @@ def run_folder(options: RunOptions) -> Iterator[None]:
 
 
 def open_run(options: RunOptions) -> AsyncEngine:
-    return open_engine(f"sqlite:///{options.state_dir / 'spheroseg.db'}")
+    return open_engine(f"sqlite:///{options.state_dir / DATABASE}")
 
 
-async def prepare(engine: AsyncEngine, options: RunOptions, inputs: Sequence[Input]) -> list[UUID]:
-    """Bring the queue into line with `inputs`; their tasks, in the same order.
+async def prepare(
+    engine: AsyncEngine, options: RunOptions, inputs: Sequence[Input]
+) -> tuple[list[Input], list[UUID], int]:
+    """Bring the queue into line with `inputs`: those to do, their tasks in the same order, the result version.
 
     What an earlier run of the same model and parameters has done, or begun, is kept. What failed gets a fresh set
-    of tries, unless the file itself is at fault. What is no longer asked for is cancelled.
+    of tries, unless the file itself is at fault. What is no longer asked for is cancelled. With `options.only`
+    failed, what has not failed or completed before is left out.
     """
     await revisions.prepare(engine)
     async with engine.begin() as conn:
-        user_id = await ensure_user(conn, "local")
-        project_id = await ensure_project(conn, user_id, "run")
+        user_id = await ensure_user(conn, USER)
+        project_id = await ensure_project(conn, user_id, PROJECT)
         # The lock says that no other process works here: what is in a hand is in a dead one.
         await queue.drop_reported(conn)
         await queue.forget_holders(conn)
         await hand_back_processing(conn)
-        known = await _known_tasks(conn, options)
+        earlier = await _earlier_tasks(conn, options)
+        # An input that could not be read has no attempt to repeat: it is looked at anew.
+        known = {(row.storage_key, row.page, row.sha256): row for row in earlier if row.attempt > 0}
         store = ImageStore(options.storage_dir)
-        wanted = [_still_there(known.get((item.storage_key, item.page, item.sha256)), store) for item in inputs]
+        inputs = list(inputs)
+        if options.only == Only.FAILED:
+            # By its place: somebody may have mended the file.
+            failed = {row.storage_key for row in earlier if row.state == TaskState.FAILED}
+            inputs = [item for item in inputs if _identity(item) in known or item.storage_key in failed]
+        wanted = [_still_there(known.get(_identity(item)), store) for item in inputs]
         fresh = [item for item, task in zip(inputs, wanted, strict=True) if task is None]
         submitted: Iterator[UUID] = iter(())
         if fresh:
@@ -140,13 +163,39 @@ async def prepare(engine: AsyncEngine, options: RunOptions, inputs: Sequence[Inp
             )
             submitted = iter(batch.task_ids)
         ids = [next(submitted) if task is None else task.id for task in wanted]
-        await retry(conn, [task.id for task in wanted if task and _deserves_another_try(task)])
+        await retry(conn, [task.id for task in wanted if task and _deserves_another_try(task, options.only)])
         unfinished = await conn.execute(select(t.c.id).where(t.c.state.in_(sorted(UNFINISHED))))
         await cancel(conn, sorted(set(unfinished.scalars()) - set(ids)))
-    return ids
+        version = await _version(conn, project_id, options)
+    return inputs, ids, version
 
 
-async def _known_tasks(conn: AsyncConnection, options: RunOptions) -> dict[tuple[str, int, str], Any]:
+async def read_versions(out: Path) -> list[ResultVersion]:
+    """The result versions in the folder of a run. Raises OutputUnusable where no run has been."""
+    database = out / STATE_FOLDER / DATABASE
+    if not database.is_file():
+        raise OutputUnusable(f"no run has written to {out}: name the folder that was given to --out")
+    engine = open_engine(f"sqlite:///{database}")
+    try:
+        async with reading(engine) as conn:
+            wanted = select(projects.c.id).where(projects.c.name == PROJECT)
+            project_id = (await conn.execute(wanted)).scalar_one_or_none()
+            return await result_versions(conn, project_id) if project_id else []
+    finally:
+        await engine.dispose()
+
+
+async def _version(conn: AsyncConnection, project_id: UUID, options: RunOptions) -> int:
+    ours = version_key(options.model.name, options.model.sha256, asdict(options.parameters), options.pixel_size_um)
+    # There is none where `only` left nothing to do.
+    return next((found.number for found in await result_versions(conn, project_id) if found.key == ours), 0)
+
+
+def _identity(item: Input) -> tuple[str, int, str]:
+    return item.storage_key, item.page, item.sha256
+
+
+async def _earlier_tasks(conn: AsyncConnection, options: RunOptions) -> list[Any]:
     b = segmentation_batches
     rows = await conn.execute(
         select(
@@ -170,12 +219,7 @@ async def _known_tasks(conn: AsyncConnection, options: RunOptions) -> dict[tuple
         .order_by(t.c.id)
     )
     parameters = asdict(options.parameters)
-    return {
-        (row.storage_key, row.page, row.sha256): row
-        for row in rows
-        # An input that could not be read has no attempt to repeat: it is looked at anew.
-        if with_defaults(row.parameters) == parameters and row.attempt > 0
-    }
+    return [row for row in rows if with_defaults(row.parameters) == parameters]
 
 
 def _still_there(task: Any, store: ImageStore) -> Any:
@@ -185,8 +229,10 @@ def _still_there(task: Any, store: ImageStore) -> Any:
     return task if store.path(f"results/{task.id}/{task.attempt}/mask.tif").exists() else None
 
 
-def _deserves_another_try(task: Any) -> bool:
-    return task.state == TaskState.FAILED and task.reason not in LASTING
+def _deserves_another_try(task: Any, only: Only | None) -> bool:
+    if task.state != TaskState.FAILED or only == Only.CHANGED:
+        return False
+    return only == Only.FAILED or task.reason not in LASTING
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from spheroseg.database import projects as rows_of
 from spheroseg.database.accounts import User, find_user
 from spheroseg.database.engine import reading
 from spheroseg.errors import Conflict, Forbidden, NotFound
+from spheroseg.versions import result_versions
 
 router = APIRouter(prefix="/projects", tags=["projects"])
 
@@ -30,6 +31,24 @@ class Project(BaseModel):
     owner: str
     is_owner: bool
     created_at: datetime
+
+
+class Version(BaseModel):
+    """A result version: batches that were asked for alike.
+
+    pixel_size_um: given for all images, in µm; null: what each file says. completed, failed: tasks.
+    """
+
+    number: int
+    model: str
+    model_sha256: str | None
+    parameters: dict[str, Any]
+    pixel_size_um: float | None
+    batch_ids: list[UUID]
+    first_used_at: datetime
+    last_used_at: datetime
+    completed: int
+    failed: int
 
 
 class Member(BaseModel):
@@ -84,6 +103,18 @@ async def rename_project(place: ThePlace, user: TheUser, project_id: UUID, chang
         _check_owner(await rows_of.read_project(conn, user.id, project_id), user, "renames a project")
         await rows_of.rename_project(conn, project_id, change.name)
         return _project(await rows_of.read_project(conn, user.id, project_id), user)
+
+
+@router.get("/{project_id}/result-versions")
+async def list_result_versions(place: ThePlace, user: TheUser, project_id: UUID) -> list[Version]:
+    """In which ways images of the project were segmented, in the order of first use. None takes the place of another:
+    the results of each are those of its batches."""
+    async with reading(place.engine) as conn:
+        await rows_of.read_project(conn, user.id, project_id)
+        return [
+            Version.model_validate(version, from_attributes=True)
+            for version in await result_versions(conn, project_id)
+        ]
 
 
 @router.get("/{project_id}/members")

@@ -19,6 +19,7 @@ from spheroseg.cli.db import db_app
 from spheroseg.cli.doctor import doctor
 from spheroseg.cli.evaluate import evaluate
 from spheroseg.cli.exporter import exporter
+from spheroseg.cli.history import history
 from spheroseg.cli.models import model_app
 from spheroseg.cli.plate import plate_app
 from spheroseg.cli.queues import broker_app, dlq_app, queue_app, task_app
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 
 app.command()(run)
+app.command()(history)
 app.add_typer(queue_app, name="queue")
 app.add_typer(dlq_app, name="dlq")
 app.add_typer(task_app, name="task")

@@ -4,6 +4,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TextIO, cast
 
@@ -15,12 +16,13 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from spheroseg.cli.stopping import stop_on_signal
+from spheroseg.errors import OutputUnusable
 from spheroseg.export.kinds import Export
 from spheroseg.inputs import Listing, find_inputs
 from spheroseg.logs import Tolerant, log_to
 from spheroseg.outputs import Line, write_outputs
+from spheroseg.run import Only, RunOptions, open_run, prepare, process, run_folder
 from spheroseg.run import Progress as RunProgress
-from spheroseg.run import RunOptions, open_run, prepare, process, run_folder
 from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
 from spheroseg.segmentation.parameters import EDGES, OBJECTS, Parameters
 from spheroseg.settings import Settings, read_settings
@@ -75,6 +77,13 @@ def run(
             show_default="rois",
         ),
     ] = None,
+    only: Annotated[
+        Only | None,
+        typer.Option(
+            help="Of an earlier run do again: failed (what failed, also for good; nothing new), changed (new and "
+            "changed files; nothing that failed). By default both, but not what failed for good."
+        ),
+    ] = None,
 ) -> None:
     """Segment images and measure the spheroids in them.
 
@@ -94,6 +103,7 @@ def run(
         pixel_size_um=pixel_size,
         workers=workers or settings.worker_concurrency,
         exports=frozenset(export or [Export.ROIS]),
+        only=only,
     )
     sys.exit(_run(paths, options, settings))
 
@@ -136,10 +146,19 @@ async def _work(
     stopped = stop_on_signal(stopping, console)
     engine = open_run(options)
     try:
-        task_ids = await prepare(engine, options, listing.inputs)
+        inputs, task_ids, version = await prepare(engine, options, listing.inputs)
+        if not inputs:
+            raise OutputUnusable(
+                f"nothing in {options.out} was segmented with these options before: leave out --only, or see "
+                f"`spheroseg history {options.out}`"
+            )
+        left = len(listing.inputs) - len(inputs)
+        if left:
+            console.print(f"{left} new, left alone: --only {options.only}", highlight=False)
+        listing = replace(listing, inputs=inputs)
         with _Bar(console, len(task_ids)) as bar:
             await process(engine, options, settings, task_ids, stopping, bar.show, log)
-        return await write_outputs(engine, options, listing, task_ids), bool(stopped)
+        return await write_outputs(engine, options, listing, task_ids, version), bool(stopped)
     finally:
         await engine.dispose()
 
