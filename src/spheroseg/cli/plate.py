@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from spheroseg.cli.options import PATTERNS, Conditions, Interval, Wells, conditions_of
 from spheroseg.cli.output import Json, print_json
-from spheroseg.errors import BadPlate, UnreadableInput
+from spheroseg.errors import BadPlate
 from spheroseg.inputs import find_names
 from spheroseg.plate.assign import with_conditions
-from spheroseg.plate.conditions import read_conditions
-from spheroseg.plate.names import AUTO, PRESETS, Picture, Preview, parse
+from spheroseg.plate.names import AUTO, Picture, Preview, parse
 from spheroseg.plate.table import encode_preview, row_of
 from spheroseg.plate.times import as_text
 from spheroseg.plate.wells import PLATES, Well, row_name
@@ -39,24 +39,10 @@ def preview(
         list[Path],
         typer.Argument(metavar="FOLDER...", help="Folders of images, zip archives, images. None is opened."),
     ],
-    pattern: Annotated[
-        str,
-        typer.Option(
-            metavar="P",
-            help=f"{AUTO}, {', '.join(PRESETS)}; or your own: {{well}}_day{{day}}, or a regular expression with "
-            "named groups.",
-        ),
-    ] = AUTO,
-    conditions: Annotated[
-        Path | None,
-        typer.Option(metavar="CSV", help="Table with a column well, row and column, or image; see docs/plates.md."),
-    ] = None,
-    interval: Annotated[
-        float | None, typer.Option(metavar="HOURS", help="Between time points that the names only number.")
-    ] = None,
-    wells: Annotated[
-        int | None, typer.Option(metavar="N", help=f"Wells of the plate: {', '.join(map(str, PLATES))}.")
-    ] = None,
+    pattern: Annotated[str, typer.Option(metavar="P", help=PATTERNS, rich_help_panel="Plate")] = AUTO,
+    conditions: Conditions = None,
+    interval: Interval = None,
+    wells: Wells = None,
     csv: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write all of it there; corrected, it can be given to --conditions."),
@@ -71,7 +57,7 @@ def preview(
     listing = find_names(paths)
     found = parse((item.name for item in listing.inputs), pattern, wells=wells, interval_h=interval)
     if conditions is not None:
-        found = with_conditions(found, read_conditions(_bytes(conditions), conditions.name))
+        found = with_conditions(found, conditions_of(conditions))
     if csv is not None:
         _write(csv, encode_preview(found))
     if as_json:
@@ -81,13 +67,6 @@ def preview(
         if csv is not None:
             print(f"All of it is in {csv}; corrected, it goes to --conditions.")
     sys.exit(0 if found.placed else 1)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UnreadableInput(f"cannot read {path}: {error.strerror}") from None
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,0 +1,41 @@
+"""Options that several commands share: how names, conditions and times of a plate are read."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spheroseg.errors import UnreadableInput
+from spheroseg.plate.conditions import Row, read_conditions
+from spheroseg.plate.names import AUTO, PRESETS
+from spheroseg.plate.wells import PLATES
+
+PATTERNS = (
+    f"{AUTO}, {', '.join(PRESETS)}; or your own: {{well}}_day{{day}}, or a regular expression with named groups."
+)
+
+Conditions = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="CSV",
+        help="Table with a column well, row and column, or image; see docs/plates.md.",
+        rich_help_panel="Plate",
+    ),
+]
+Interval = Annotated[
+    float | None,
+    typer.Option(metavar="HOURS", help="Between time points that the names only number.", rich_help_panel="Plate"),
+]
+Wells = Annotated[
+    int | None,
+    typer.Option(metavar="N", help=f"Wells of the plate: {', '.join(map(str, PLATES))}.", rich_help_panel="Plate"),
+]
+
+
+def conditions_of(path: Path) -> list[Row]:
+    """The lines of a CSV of conditions. Raises BadPlate, or UnreadableInput where there is no such file."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnreadableInput(f"cannot read {path}: {error.strerror}") from None
+    return read_conditions(data, path.name)

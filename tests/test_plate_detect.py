@@ -1,0 +1,28 @@
+"""Whether a folder is taken for a plate when nobody says so."""
+
+import pytest
+
+from spheroseg.plate.detect import is_plate
+from spheroseg.plate.names import parse
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ([f"{row}{column}_t{time}.tif" for row in "AB" for column in (1, 2) for time in (0, 24)], True),
+        ([f"{row}{column:02}.tif" for row in "AB" for column in (1, 2, 3)], True),
+        (["1_day1.tif", "1_day3.tif", "2_day1.tif", "2_day3.tif"], True),
+        ([f"image_{number:02}.png" for number in range(8)], False),
+        (["A1.tif", "A2.tif"], False),
+        (["IMG_2024-05-01.png", "notes.png"], False),
+        # One in three says nothing of a well.
+        (["A1_t0.tif", "A1_t1.tif", "overview.tif"], False),
+        # All of the same place.
+        ([f"A1_t0_{letter}xy.tif" for letter in "abcdefgh"], False),
+        ([], False),
+    ],
+)
+def test_a_folder_is_a_plate_when_most_names_have_a_place_and_a_time_or_many_wells(
+    names: list[str], expected: bool
+) -> None:
+    assert is_plate([picture.place for picture in parse(names).pictures]) is expected
