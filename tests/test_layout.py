@@ -30,7 +30,8 @@ def test_a_folder_that_is_none_has_no_places_unless_a_person_says_so() -> None:
 
 
 def test_conditions_make_a_plate_and_come_to_their_wells() -> None:
-    rows = read_conditions(b"well,drug,concentration,unit\nA1,cisplatin,0.5,\xc2\xb5M\nA2,DMSO,0,\xc2\xb5M\n", "c.csv")
+    table = "well,drug,concentration,unit\nA1,cisplatin,0.5,µM\nA2,DMSO,0,µM\n"
+    rows = read_conditions(table.encode(), "c.csv")
     layout = lay_out([Page("A01.tif"), Page("A02.tif")], conditions=rows)
     assert layout.is_plate
     assert [condition.label for condition in layout.conditions] == ["cisplatin 0.5 µM", "DMSO 0 µM"]
