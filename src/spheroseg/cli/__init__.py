@@ -24,6 +24,7 @@ from spheroseg.cli.models import model_app
 from spheroseg.cli.plate import plate_app
 from spheroseg.cli.queues import broker_app, dlq_app, queue_app, task_app
 from spheroseg.cli.run import run
+from spheroseg.cli.simulate import simulate_app
 from spheroseg.cli.stopping import stop_on_signal
 from spheroseg.cli.train import train
 from spheroseg.cli.web import serve_http
@@ -50,6 +51,7 @@ model_app.command()(evaluate)
 model_app.command()(train)
 app.add_typer(model_app, name="model")
 app.add_typer(plate_app, name="plate")
+app.add_typer(simulate_app, name="simulate")
 app.add_typer(db_app, name="db")
 app.add_typer(user_app, name="user")
 app.add_typer(token_app, name="token")

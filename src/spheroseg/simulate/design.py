@@ -1,0 +1,188 @@
+"""What is simulated: the plate, its conditions in blocks, and the law of each well."""
+
+import math
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+
+import numpy as np
+
+from spheroseg.errors import BadParameters
+from spheroseg.plate.wells import PLATES, Well
+from spheroseg.simulate.laws import Growth, Law, Response, disk_um2, rate_of, sphere_um3
+
+CONTROL = "control"
+DOSES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+START_SPREAD = 0.1  # sd of ln(volume at 0 h) between wells
+RATE_SPREAD = 0.04  # sd of the growth rate between wells, in parts of it
+# px: a smaller disk has no shape, a larger one leaves no ground around it.
+LEAST_DIAMETER, ROOM = 16.0, 0.8
+
+
+class Format(StrEnum):
+    TIF = "tif"
+    PNG = "png"
+
+
+class Naming(StrEnum):
+    PLAIN = "plain"
+    IMAGEXPRESS = "imagexpress"
+    INCUCYTE = "incucyte"
+    YOKOGAWA = "yokogawa"
+
+
+@dataclass(frozen=True)
+class Design:
+    """Lengths in µm, times in h, noise in grey values of 8 bit. Raises `BadParameters` for what cannot be drawn.
+
+    wells: how many, row by row on the smallest plate that has them. doses: None for a series that fits that number;
+    a control goes before them. debris: loose cells in a well, on average.
+    """
+
+    wells: int = 96
+    times: int = 8
+    interval_h: float = 12.0
+    law: Law = Law.EXPONENTIAL
+    doubling_time_h: float = 36.0
+    diameter_um: float = 300.0
+    capacity_um: float = 700.0
+    pixel_size_um: float = 2.0
+    size: int = 512
+    noise: float = 2.0
+    debris: float = 12.0
+    drug: str = "drug"
+    unit: str = "µM"
+    doses: tuple[float, ...] | None = None
+    response: Response = field(default=Response(1.0, 1.5, 0.1))
+    seed: int = 1
+    format: Format = Format.TIF
+    naming: Naming = Naming.PLAIN
+    has_faults: bool = False
+
+    def __post_init__(self) -> None:
+        positive = {
+            "interval": self.interval_h,
+            "doubling time": self.doubling_time_h,
+            "diameter": self.diameter_um,
+            "capacity": self.capacity_um,
+            "pixel size": self.pixel_size_um,
+            "IC50": self.response.ic50,
+            "Hill slope": self.response.hill,
+            **{f"dose {dose:g}": dose for dose in self.doses or ()},
+        }
+        for name, value in positive.items():
+            if not 0 < value < math.inf:
+                raise BadParameters(f"the {name} must be a positive number")
+        minutes = self.interval_h * 60
+        for is_wrong, sentence in (
+            (not 1 <= self.wells <= max(PLATES), f"a plate has 1 to {max(PLATES)} wells"),
+            (self.times < 1, "at least one time is needed"),
+            (minutes < 1 or abs(minutes - round(minutes)) > 1e-6, "the interval must be whole minutes, 1 or more"),
+            (
+                not -10 <= self.response.bottom < 1,
+                "the floor must be below 1, which is no effect, and not below -10",
+            ),
+            (len(set(self.series)) < len(self.series), "a dose is named twice"),
+            (len(self.series) >= self.wells, "there are more conditions than wells: name fewer doses, or more wells"),
+            (
+                self.law != Law.EXPONENTIAL and self.capacity_um <= self.diameter_um,
+                "the capacity must be a larger diameter than that at the beginning",
+            ),
+            (
+                self.has_faults and (self.wells < 6 or self.times < 2),
+                "faults need 6 wells and 2 times, or nothing is left without them",
+            ),
+        ):
+            if is_wrong:
+                raise BadParameters(sentence)
+        diameters = [2 * math.sqrt(disk_um2(volume) / math.pi) for volume in self._extremes()]
+        if max(diameters) > ROOM * self.size * self.pixel_size_um:
+            raise BadParameters(
+                f"a spheroid would come to measure {max(diameters):.0f} µm, too much for a picture of "
+                f"{self.size * self.pixel_size_um:.0f} µm: ask for more --size, a larger --pixel-size or fewer "
+                "--times"
+            )
+        if min(diameters) < LEAST_DIAMETER * self.pixel_size_um:
+            raise BadParameters(
+                f"a spheroid would measure {min(diameters):.0f} µm, fewer than {LEAST_DIAMETER:g} px: ask for a "
+                "smaller --pixel-size or a larger --diameter"
+            )
+
+    def _extremes(self) -> list[float]:
+        hours = (self.times - 1) * self.interval_h
+        return [well.growth.volume_um3(when) for well in self.plan for when in (0.0, hours)]
+
+    @property
+    def series(self) -> tuple[float, ...]:
+        """The doses above 0, the lowest first."""
+        if self.doses is not None:
+            return tuple(sorted(self.doses))
+        return (
+            DOSES if self.wells >= 24 else DOSES[1::2] if self.wells >= 8 else DOSES[5:6] if self.wells >= 2 else ()
+        )
+
+    @property
+    def hours(self) -> list[float]:
+        return [round(number * self.interval_h * 60) / 60 for number in range(self.times)]
+
+    @cached_property
+    def plate_wells(self) -> list[Well]:
+        rows, columns = next(shape for size, shape in PLATES.items() if size >= self.wells)
+        return [Well(number // columns, number % columns) for number in range(min(self.wells, rows * columns))]
+
+    @cached_property
+    def plan(self) -> list["WellPlan"]:
+        """The wells, row by row; each condition is a block of them."""
+        blocks = np.array_split(np.arange(self.wells), len(self.series) + 1)
+        plan = []
+        for concentration, block in zip((0.0, *self.series), blocks, strict=True):
+            for replicate, index in enumerate(block, start=1):
+                plan.append(self._well(self.plate_wells[int(index)], concentration, replicate))
+        return plan
+
+    def _well(self, well: Well, concentration: float, replicate: int) -> "WellPlan":
+        rng = self.rng(well, 0)
+        start = sphere_um3(self.diameter_um)
+        capacity = None if self.law == Law.EXPONENTIAL else sphere_um3(self.capacity_um)
+        rate = rate_of(self.law, self.doubling_time_h, start, sphere_um3(self.capacity_um))
+        start *= math.exp(START_SPREAD * rng.normal())
+        rate *= (1 + RATE_SPREAD * rng.normal()) * self.response.share(concentration)
+        return WellPlan(well, Growth(self.law, start, rate, capacity), concentration, replicate)
+
+    def rng(self, well: Well, purpose: int) -> np.random.Generator:
+        """One stream for each well and purpose: what is drawn in one does not change another."""
+        return np.random.default_rng([self.seed, well.row, well.column, purpose])
+
+    def condition(self, concentration: float) -> str:
+        return f"{self.drug} {concentration:g} {self.unit}" if concentration else CONTROL
+
+
+@dataclass(frozen=True)
+class WellPlan:
+    well: Well
+    growth: Growth
+    concentration: float
+    replicate: int
+
+
+def middle_dose(design: Design) -> float | None:
+    """The dose at which the volume relative to 0 h, at the end, is half-way between no drug and the highest effect.
+
+    None where there is no such dose. It differs from the IC50 of the rate: volumes are no straight function of rates.
+    """
+    start = sphere_um3(design.diameter_um)
+    rate = rate_of(design.law, design.doubling_time_h, start, sphere_um3(design.capacity_um))
+    capacity = None if design.law == Law.EXPONENTIAL else sphere_um3(design.capacity_um)
+
+    def volume(share: float) -> float:
+        return Growth(design.law, start, rate * share, capacity).volume_um3(design.hours[-1]) / start
+
+    top, bottom = volume(1.0), volume(design.response.bottom)
+    if not design.series or top <= bottom:
+        return None
+    low, high = design.response.ic50 / 1e6, design.response.ic50 * 1e6
+    for _ in range(100):
+        middle = math.sqrt(low * high)
+        is_below = volume(design.response.share(middle)) > (top + bottom) / 2
+        low, high = (middle, high) if is_below else (low, middle)
+    return float(f"{low:.6g}")
