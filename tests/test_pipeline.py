@@ -14,6 +14,7 @@ from spheroseg.segmentation.measure import DIMENSIONS, Measurements, measure
 from spheroseg.segmentation.model import load_model
 from spheroseg.segmentation.parameters import Parameters, with_defaults
 from spheroseg.segmentation.pipeline import Segmentation, segment
+from spheroseg.segmentation.pixel_size import CONTRADICTION, NOT_SQUARE
 from tests.synthetic import CAMERAS, FixedModel, Picture, coverage, disks, ellipse, outline, photograph, png
 
 MODEL = load_model("classical-contrast")
@@ -217,10 +218,21 @@ def test_a_given_pixel_size_wins_over_that_of_the_file() -> None:
     from_file, _ = segment(calibrated(resolution=(2.0, 2.0)), MODEL, Parameters())
     assert from_file.pixel_size == PixelSize(0.5, "ImageJ")
     result, image = segment(calibrated(resolution=(2.0, 2.0)), MODEL, Parameters(), pixel_size_um=0.65)
-    assert result.pixel_size == image.pixel_size == PixelSize(0.65, "option")
-    m = only(result)
+    assert result.pixel_size == image.pixel_size == PixelSize(0.65, "option", (PixelSize(0.5, "ImageJ"),))
+    assert result.flags == (CONTRADICTION,)
+    agreed, _ = segment(calibrated(resolution=(2.0, 2.0)), MODEL, Parameters(), pixel_size_um=0.502)
+    assert agreed.pixel_size == PixelSize(0.502, "option")
+    m = only(agreed)
+    assert m == only(from_file)
     assert m.area * 0.65 ** DIMENSIONS["area"] == pytest.approx(m.area * 0.4225)
     assert segmented(photograph(coverage(300, 400, 60, 60, 0, (200, 150)))).pixel_size is None
+
+
+def test_pixels_that_are_not_square_are_told() -> None:
+    found, _ = segment(calibrated(resolution=(2.0, 1.0)), MODEL, Parameters())
+    assert (found.pixel_size, found.flags) == (None, (NOT_SQUARE,))
+    given, _ = segment(calibrated(resolution=(2.0, 1.0)), MODEL, Parameters(), pixel_size_um=0.65)
+    assert (given.pixel_size, given.flags) == (PixelSize(0.65, "option"), (NOT_SQUARE,))
 
 
 @pytest.mark.parametrize("size", [0, -1, math.nan, math.inf, True, "0.65"])

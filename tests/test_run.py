@@ -227,6 +227,17 @@ def test_a_pixel_size_in_the_file_is_used(tmp_path: Path) -> None:
     assert float(row["equivalent_diameter_um"]) == pytest.approx(50, rel=0.01)
 
 
+def test_a_pixel_size_that_the_file_contradicts_is_used_and_told(tmp_path: Path) -> None:
+    picture = photograph(coverage(200, 240, 50, 50, 0, (120, 100))).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "disk.tif", picture, imagej=True, resolution=(2.0, 2.0), metadata={"unit": "micron"})
+    said = run(tmp_path / "disk.tif", "--out", tmp_path / "out", "--pixel-size", "0.65")
+    assert "1 image: the ImageJ tags in the file say 0.5 µm, but --pixel-size says 0.65 µm, which was used." in said
+    (item,) = manifest(tmp_path / "out")["inputs"]
+    contradicted = {"um": 0.65, "source": "option", "contradicted_by": [{"um": 0.5, "source": "ImageJ"}]}
+    assert (item["pixel_size"], item["flags"]) == (contradicted, ["pixel_size_contradiction"])
+    assert rows(tmp_path / "out")[0]["qc_flags"] == "pixel_size_contradiction"
+
+
 def png_bomb() -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -4,7 +4,7 @@ import hashlib
 import json
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -48,6 +48,7 @@ class Line:
     objects: int
     largest: str
     flags: tuple[str, ...]
+    pixel_size: Mapping[str, Any] | None = None
 
 
 async def write_outputs(
@@ -232,6 +233,7 @@ def _line(item: Input, entry: dict[str, Any], rows: Sequence[dict[str, Any]]) ->
         objects=len(rows),
         largest=_diameter(largest) if largest else "",
         flags=tuple(entry.get("flags", ())),
+        pixel_size=entry.get("pixel_size"),
     )
 
 

@@ -154,7 +154,10 @@ class ResultOut(BaseModel):
     image_sha256: str
     width: int
     height: int
-    pixel_size: dict[str, Any] | None = Field(description="um, and source: option, OME-XML or ImageJ.")
+    pixel_size: dict[str, Any] | None = Field(
+        description="um, and source: option, OME-XML or ImageJ; contradicted_by: um and source of others that differ "
+        "by more than 1 %, where there are any."
+    )
     flags: list[str]
     objects: list[ObjectOut]
     model: dict[str, str] = Field(description="name, version, sha256.")

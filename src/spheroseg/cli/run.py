@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
+from spheroseg.cli.pixel_size import pixel_size_notes
 from spheroseg.cli.stopping import stop_on_signal
 from spheroseg.errors import OutputUnusable
 from spheroseg.export.kinds import Export
@@ -248,6 +249,8 @@ def _print_summary(
         f"model {options.model.name}",
         highlight=False,
     )
+    for note in pixel_size_notes(lines):
+        console.print(note, highlight=False)
     if listing.skipped:
         count = len(listing.skipped)
         what = "1 file is no image and was" if count == 1 else f"{count} files are no images and were"

@@ -20,6 +20,7 @@ from PIL.PngImagePlugin import PngImageFile
 from spheroseg.errors import BadImage
 from spheroseg.segmentation.magic import TIFF, kind
 from spheroseg.segmentation.pixel_size import PixelSize as PixelSize
+from spheroseg.segmentation.pixel_size import Said, settle
 from spheroseg.segmentation.tiff import Tiff, check_side, check_size
 
 MAX_PIXELS = 150_000_000
@@ -31,10 +32,14 @@ LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """Grey values as stored (0..255, 0..65535, or the file's floats), float32 (height, width)."""
+    """Grey values as stored (0..255, 0..65535, or the file's floats), float32 (height, width).
+
+    `flags`: what is wrong with the pixel size, see `settle`.
+    """
 
     pixels: npt.NDArray[np.float32]
     pixel_size: PixelSize | None
+    flags: tuple[str, ...] = ()
 
 
 def count_pages(file: BinaryIO) -> int:
@@ -66,11 +71,14 @@ def check_headers(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> int:
         return 1
 
 
-def decode(file: BinaryIO, page: int = 0, *, max_pixels: int = MAX_PIXELS) -> Image:
+def decode(
+    file: BinaryIO, page: int = 0, *, pixel_size_um: float | None = None, max_pixels: int = MAX_PIXELS
+) -> Image:
     """Read one picture of a PNG, JPEG, BMP or TIFF (also OME-TIFF and ImageJ's): 1, 8, 16 bit or float.
 
-    `page` counts from 0 in file order. Colour becomes luminance (BT.601), opacity is ignored. Pixels are taken as
-    stored: an orientation tag (EXIF, TIFF) is not applied, so that coordinates are those of the file.
+    `page` counts from 0 in file order. `pixel_size_um` (µm) wins over what the file says. Colour becomes luminance
+    (BT.601), opacity is ignored. Pixels are taken as stored: an orientation tag (EXIF, TIFF) is not applied, so that
+    coordinates are those of the file.
 
     Raises `UnsupportedImage` for a format that is not read, `ImageTooLarge` above `max_pixels`, and `BadImage` for
     a file that is damaged, incomplete, too small (a side under 16 px), holds values that are not finite or has no
@@ -78,15 +86,15 @@ def decode(file: BinaryIO, page: int = 0, *, max_pixels: int = MAX_PIXELS) -> Im
     """
     with _library_errors():
         found = kind(file)
-        pixel_size = None
+        said: list[Said] = []
         if found == TIFF:
             tiff = Tiff(file)
-            pixels, pixel_size = tiff.read(page, max_pixels), tiff.pixel_size()
+            pixels, said = tiff.read(page, max_pixels), tiff.pixel_sizes(page)
         elif page != 0:
             raise BadImage(f"there is no page {page}: a {found} holds one picture")
         else:
             pixels = _READERS[found](file, max_pixels)
-        return Image(_grey(pixels), pixel_size)
+        return Image(_grey(pixels), *settle(pixel_size_um, said))
 
 
 @contextmanager

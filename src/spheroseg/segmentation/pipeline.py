@@ -41,9 +41,9 @@ class SegmentedObject:
 class Segmentation:
     """`labels` is uint16 (height, width), 0 the ground; pixels of `objects[i]` have i + 1.
 
-    `flags`: `no_object_found` or `several_objects`, and `low_contrast` and `out_of_focus` when the largest object has
-    them. `parameters` are those used, `durations_ms` has
-    `decode`, `inference`, `outlines` (tracing and measuring).
+    `flags`: `no_object_found` or `several_objects`, `low_contrast` and `out_of_focus` when the largest object has
+    them, and those of the `Image`. `parameters` are those used, `durations_ms` has `decode`, `inference`, `outlines`
+    (tracing and measuring).
     """
 
     width: int
@@ -87,8 +87,7 @@ def read(file: BinaryIO, page: int = 0, pixel_size_um: float | None = None) -> I
     """
     if pixel_size_um is not None and not (is_number(pixel_size_um) and pixel_size_um > 0):
         raise BadParameters(f"the pixel size is {pixel_size_um!r}; it must be a positive number of µm")
-    image = decode(file, page)
-    return image if pixel_size_um is None else Image(image.pixels, PixelSize(float(pixel_size_um), "option"))
+    return decode(file, page, pixel_size_um=None if pixel_size_um is None else float(pixel_size_um))
 
 
 def outlined(image: Image, maps: Maps, model: Model, parameters: Parameters) -> Segmentation:
@@ -120,7 +119,7 @@ def outlined(image: Image, maps: Maps, model: Model, parameters: Parameters) -> 
         pixel_size=image.pixel_size,
         objects=objects,
         labels=_only(labels, chosen, len(outlines)),
-        flags=_flags(objects),
+        flags=_flags(objects) + image.flags,
         model_name=model.name,
         model_version=model.version,
         model_sha256=model.sha256,

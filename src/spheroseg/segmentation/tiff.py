@@ -9,12 +9,14 @@ import numpy.typing as npt
 import tifffile
 
 from spheroseg.errors import BadImage, ImageTooLarge, UnsupportedImage
-from spheroseg.segmentation.pixel_size import PixelSize, from_imagej, from_ome
+from spheroseg.segmentation.ome import Pixels, read_ome
+from spheroseg.segmentation.pixel_size import Said, from_imagej, from_ome
 
 GREY = {"MINISBLACK", "MINISWHITE"}
 COLOUR = {"RGB", "YCBCR"}
 # A page header takes 18 bytes in the file and thousands in memory.
 MAX_PAGES = 10_000
+IMAGE_DESCRIPTION = 270
 
 
 class Tiff:
@@ -62,11 +64,28 @@ class Tiff:
         if refused and not readable:
             raise refused
 
-    def pixel_size(self) -> PixelSize | None:
+    @property
+    def descriptions(self) -> list[str]:
+        """Of the first page, where it holds for the file; a program may leave that of another beside its own."""
+        tags = self.pages[0].tags.getall(IMAGE_DESCRIPTION) or []
+        return [tag.value for tag in tags if isinstance(tag.value, str)]
+
+    @property
+    def ome(self) -> list[Pixels]:
+        """What the file's OME-XML says; nothing where it has none."""
+        count = len(self._tiff.pages)
+        return [pixels for text in self.descriptions if is_ome(text) for pixels in read_ome(text, count)]
+
+    def pixel_sizes(self, index: int) -> list[Said]:
+        """What the file says of a page: OME-XML, then ImageJ's tags."""
+        pixels = self.ome
+        number = self.pages[index].index
+        mine = [one for one in pixels if number in one.planes] or pixels
         page = self.pages[0]
-        if self._tiff.is_ome and (size := from_ome(page.description)) is not None:
-            return size
-        return from_imagej(page.description, *(_per_unit(page, axis) for axis in "XY"))
+        per_unit = [_per_unit(page, axis) for axis in "XY"]
+        said = [from_ome(one.attributes) for one in mine[:1]]
+        said += [from_imagej(text, *per_unit) for text in self.descriptions]
+        return [one for one in said if one is not None]
 
     def _next_page(self, page: Any) -> int:
         """Where in the file the page after `page` is said to begin; 0 where there is none."""
@@ -107,6 +126,10 @@ class Tiff:
             raise BadImage("the TIFF is incomplete: parts of the picture were never written")
         if max(offset + count for offset, count in strips) > self._bytes:
             raise BadImage("the TIFF is truncated: the picture continues after the end of the file")
+
+
+def is_ome(description: str) -> bool:
+    return description[-10:].strip().endswith("OME>")
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:

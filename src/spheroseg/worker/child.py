@@ -214,7 +214,7 @@ def _record(segmentation: Segmentation) -> Answer:
     return {
         "width": segmentation.width,
         "height": segmentation.height,
-        "pixel_size": asdict(segmentation.pixel_size) if segmentation.pixel_size else None,
+        "pixel_size": segmentation.pixel_size.record() if segmentation.pixel_size else None,
         "flags": list(segmentation.flags),
         "objects": [
             {
