@@ -1,0 +1,251 @@
+"""The tables of a plate as files: read back with what people read them with."""
+
+import csv
+import io
+import json
+import zipfile
+from dataclasses import replace
+from typing import Any
+
+import openpyxl
+import pyarrow.parquet
+import pytest
+
+from spheroseg.export.columns import COLUMNS, Kind
+from spheroseg.export.growth import GROWTH_COLUMNS, GrowthTables, growth_tables
+from spheroseg.export.parquet import encode_parquet
+from spheroseg.export.provenance import provenance_rows
+from spheroseg.export.tables import encode_csv
+from spheroseg.export.workbook import encode_workbook
+from spheroseg.plate.conditions import Condition
+from spheroseg.plate.curves import WELL_COLUMNS
+from spheroseg.plate.groups import CONDITION_COLUMNS
+from spheroseg.plate.options import GrowthOptions, VolumeMethod, WellValue
+
+from .frames import MODEL, PARAMETERS, frame
+
+TRAPS = [
+    "1E5",
+    "=cmd|' /C calc'!A0",
+    "+1",
+    "-1.tif",
+    "@SUM(A1)",
+    "0012",
+    "2024-01-02",
+    "E05",
+    "http://a.b/c",
+    "a\x07b",
+]
+FITS = (
+    "level,plate,well,sample,condition,measure,model,best,n_points,n_wells,from_h,to_h,y0,rate_per_h,rate_ci_low,"
+    "rate_ci_high,doubling_time_h,doubling_time_ci_low,doubling_time_ci_high,capacity,capacity_ci_low,"
+    "capacity_ci_high,r2,aicc,refused"
+)
+ENDPOINT = (
+    "plate,well,sample,condition,drug,concentration,unit,replicate,time_h,area_um2,volume_um3,rel_area,rel_volume,"
+    "area_px2,volume_px3,qc_flags"
+)
+IC50 = "drug,unit,measure,time_h,n_wells,n_concentrations,ic50,ic50_ci_low,ic50_ci_high,hill,top,bottom,r2,refused"
+
+MANIFEST: dict[str, Any] = {
+    "spheroseg": "0.2.0",
+    "written_at": "2026-11-24T17:00:00+00:00",
+    "asked_for": {
+        "model": MODEL["name"],
+        "model_version": MODEL["version"],
+        "model_sha256": MODEL["sha256"],
+        "parameters": {**PARAMETERS, "min_area_px": None, "min_area_um2": None},
+        "pixel_size_um": None,
+        "exports": ["rois"],
+    },
+    "counts": {"queued": 0, "processing": 0, "completed": 3, "failed": 1, "cancelled": 0},
+    "exports": {},
+    "inputs": [
+        {
+            "image": f"A0{number}.tif",
+            "page": 1,
+            "state": "completed",
+            "reason": None,
+            "error": None,
+            "objects": 1,
+            "pixel_size": {"um": 0.65, "source": "OME-XML"} if number < 3 else None,
+            "parameters": {**PARAMETERS, "min_area_px": 50.0 * number},
+            "metrics_version": "1",
+        }
+        for number in (1, 2, 3)
+    ]
+    + [{"image": "B01.tif", "page": 2, "state": "failed", "reason": "bad_image", "error": "the file is cut off"}],
+    "skipped": ["notes.txt"],
+}
+
+
+def some_tables() -> GrowthTables:
+    dose = Condition("", "cisplatin", 2.5, "µM", more=(("cells", "0012"),))
+    return growth_tables(
+        [
+            frame("E05", 0, 1000, 20, um=0.65, condition=dose),
+            frame("E05", 24, 2000, um=0.65, condition=dose, site=None),
+            frame("A01", 0, 1500, um=None, condition=replace(dose, concentration=0.0)),
+            frame("A01", 24),
+        ],
+        GrowthOptions(),
+    )
+
+
+def sheets_of(data: bytes) -> dict[str, list[tuple[Any, ...]]]:
+    book = openpyxl.load_workbook(io.BytesIO(data))
+    return {sheet.title: list(sheet.iter_rows(values_only=True)) for sheet in book}
+
+
+def empty_as_none(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    return [tuple(None if value == "" else value for value in row.values()) for row in rows]
+
+
+def test_a_workbook_reads_back_as_it_went_in_with_numbers_as_numbers() -> None:
+    made = some_tables()
+    read = sheets_of(encode_workbook({"growth": made.growth, "wells": made.wells, "conditions": made.conditions}))
+    for name, rows in (("growth", made.growth), ("wells", made.wells), ("conditions", made.conditions)):
+        head, *lines = read[name]
+        assert list(head) == list(rows[0])
+        assert lines == empty_as_none(rows)
+
+
+def test_the_header_stays_in_view_and_every_column_can_be_filtered() -> None:
+    sheet = openpyxl.load_workbook(io.BytesIO(encode_workbook({"growth": some_tables().growth})))["growth"]
+    assert sheet.freeze_panes == "A2"
+    assert sheet.auto_filter.ref.startswith("A1:")
+    assert sheet.auto_filter.ref.endswith("6")
+    letters = {cell.value: cell.column_letter for cell in sheet[1]}
+    assert sheet[f"{letters['volume_um3']}4"].number_format == "#,##0"
+    assert 8 <= sheet.column_dimensions[letters["image"]].width <= 46
+
+
+@pytest.mark.parametrize("text", TRAPS)
+def test_a_spreadsheet_takes_no_text_for_a_number_a_date_a_link_or_a_formula(text: str) -> None:
+    data = encode_workbook({"growth": [{"image": text, "well": "E05", "area_um2": 1.5}]})
+    sheet = openpyxl.load_workbook(io.BytesIO(data))["growth"]
+    image, well, area = sheet[2]
+    assert (image.data_type, well.data_type, area.data_type) in {("s", "s", "n"), ("inlineStr", "inlineStr", "n")}
+    assert (image.value.replace("_x0007_", "\x07"), well.value, area.value) == (text, "E05", 1.5)
+    assert image.hyperlink is None
+    with zipfile.ZipFile(io.BytesIO(data)) as parts:
+        assert b"<f>" not in parts.read("xl/worksheets/sheet1.xml")
+
+
+def test_a_cell_takes_no_more_than_it_holds_and_nothing_else_than_numbers() -> None:
+    rows = [
+        {"image": "x" * 40_000, "area_um2": float("nan"), "volume_um3": float("inf"), "n_objects": 0, "best": True}
+    ]
+    ((_, line),) = sheets_of(encode_workbook({"growth": rows})).values()
+    assert line == ("x" * 32_767, None, None, 0, True)
+
+
+def test_what_one_sheet_cannot_hold_goes_on_in_the_next() -> None:
+    rows = [{"page": number} for number in range(1, 8)]
+    read = sheets_of(encode_workbook({"growth": rows, "wells": rows[:2]}, most_rows=4))
+    assert {name: [line[0] for line in lines] for name, lines in read.items()} == {
+        "growth": ["page", 1, 2, 3],
+        "growth_2": ["page", 4, 5, 6],
+        "growth_3": ["page", 7],
+        "wells": ["page", 1, 2],
+    }
+
+
+def test_a_table_without_rows_has_no_sheet() -> None:
+    assert list(sheets_of(encode_workbook({"growth": [{"page": 1}], "fits": []}))) == ["growth"]
+
+
+def test_the_same_tables_make_the_same_bytes_at_any_time() -> None:
+    made = some_tables()
+    provenance = provenance_rows(MANIFEST, {"growth": made.growth}, GrowthOptions(), date="2026-11-24")
+    book = encode_workbook({"growth": made.growth, "provenance": provenance})
+    assert book == encode_workbook({"growth": made.growth, "provenance": provenance})
+    with zipfile.ZipFile(io.BytesIO(book)) as parts:
+        assert {part.date_time[0] for part in parts.infolist()} == {1980}
+        assert parts.read("docProps/core.xml").count(b"1980-01-01T00:00:00Z") == 2
+    assert encode_parquet(made.growth, provenance) == encode_parquet(made.growth, provenance)
+
+
+def test_a_parquet_file_has_types_nulls_and_says_where_its_numbers_come_from() -> None:
+    made = some_tables()
+    provenance = provenance_rows(MANIFEST, {"growth": made.growth}, GrowthOptions())
+    table = pyarrow.parquet.read_table(io.BytesIO(encode_parquet(made.growth, provenance)))
+    types = {field.name: str(field.type) for field in table.schema}
+    assert types["well"] == types["qc_flags"] == types["cells"] == types["metrics_version"] == "string"
+    assert types["col"] == types["n_objects"] == types["site"] == types["time_point"] == "int64"
+    assert types["area_um2"] == types["time_h"] == types["concentration"] == "double"
+    assert table.to_pylist() == made.growth
+    assert table["site"].null_count == len(made.growth)
+    assert table.schema.field("area_um2").metadata[b"unit"].decode() == "µm²"
+    assert json.loads(table.schema.metadata[b"spheroseg"]) == provenance
+
+
+def test_a_table_without_rows_is_a_parquet_file_too() -> None:
+    assert pyarrow.parquet.read_table(io.BytesIO(encode_parquet([], []))).num_rows == 0
+
+
+def test_csv_has_empty_cells_for_what_is_missing_and_no_formulas() -> None:
+    image = replace(frame("A01", 0), image="=1+1.tif")
+    (row,) = csv.DictReader(
+        io.StringIO(encode_csv(growth_tables([image], GrowthOptions()).growth, leading=GROWTH_COLUMNS).decode())
+    )
+    assert list(row) == list(GROWTH_COLUMNS)
+    assert (row["image"], row["area_um2"], row["rel_area"], row["n_objects"]) == ("'=1+1.tif", "", "", "0")
+    header = encode_csv([], leading=WELL_COLUMNS).decode()
+    assert header == ",".join(WELL_COLUMNS) + "\n"
+
+
+def test_provenance_says_what_made_the_numbers_and_what_is_missing() -> None:
+    made = some_tables()
+    options = GrowthOptions(VolumeMethod.LW2, WellValue.SUM, t0_h=24)
+    rows = provenance_rows(MANIFEST, {"growth": made.growth, "wells": made.wells}, options, date="2026-11-23")
+    assert {tuple(row) for row in rows} == {("section", "item", "value", "meaning")}
+    said = {(row["section"], row["item"]): (row["value"], row["meaning"]) for row in rows}
+    assert said["software", "spheroseg"][0] == "0.2.0"
+    assert said["software", "date"][0] == "2026-11-23"
+    assert said["software", "metrics_version"][0] == "1"
+    assert said["model", "sha256"][0] == "a" * 64
+    assert said["parameters", "threshold"] == (0.5, "used for all images")
+    assert said["parameters", "min_area_px"] == ("50.0 to 150.0", "used, not the same for all images")
+    assert said["parameters", "min_area_um2"][0] == "none"
+    assert said["growth", "t0"][0] == 24
+    assert said["growth", "volume_method"][0] == "lw2"
+    assert "L·W²/2" in said["growth", "volume_method"][1]
+    assert said["growth", "well_value"][0] == "sum"
+    assert said["images", "completed"][0] == 3
+    assert said["images", "failed"][0] == 1
+    assert said["images without a result", "B01.tif page 2"] == ("bad_image", "the file is cut off")
+    assert said["files left alone", "notes.txt"][1] == "no image"
+    assert said["columns of growth", "area_um2"] == ("µm²", "area, net of holes")
+    assert said["columns of growth", "cells"] == ("text", "from your table of conditions")
+    assert said["columns of wells", "n_images"][0] == "whole number"
+    sizes = [(row["value"], row["meaning"]) for row in rows if row["section"] == "pixel size"]
+    assert sizes == [
+        (0.65, "µm, from OME-XML: 2 images"),
+        (None, "not known: 1 images, whose columns in µm are empty"),
+    ]
+
+
+def test_provenance_tells_t0_of_each_plate_and_why_there_are_no_curves() -> None:
+    frames = [frame("A01", time, 10, plate=plate) for plate, time in (("p", 6.0), ("q", 0.0), ("p", 12.0))]
+    growth = growth_tables(frames, GrowthOptions()).growth
+    rows = provenance_rows(MANIFEST, {"growth": growth}, GrowthOptions(), no_curves="choose a channel")
+    said = {row["item"]: (row["value"], row["meaning"]) for row in rows}
+    assert said["t0"] == (None, "h, the earliest time of each plate; rel_area and rel_volume are 1 there")
+    assert (said["t0 of plate p"][0], said["t0 of plate q"][0]) == (6, 0)
+    assert said["curves"] == (None, "choose a channel")
+    assert said["date"][0] == MANIFEST["written_at"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [GROWTH_COLUMNS, WELL_COLUMNS, CONDITION_COLUMNS, *(names.split(",") for names in (FITS, ENDPOINT, IC50))],
+)
+def test_every_column_has_a_meaning_and_the_unit_of_its_name(names: list[str]) -> None:
+    assert set(names) <= COLUMNS.keys()
+    for name in names:
+        if name.endswith(("_um2", "_um2_mean", "_um2_sd")):
+            assert (COLUMNS[name].kind, COLUMNS[name].unit) == (Kind.NUMBER, "µm²")
+    assert COLUMNS["doubling_time_ci_low"].unit == "h"
+    assert COLUMNS["rate_ci_high"].unit == "1/h"
+    assert COLUMNS["pixel_size_um"].unit == "µm"
