@@ -20,7 +20,26 @@ from spheroseg.storage import ImageStore, file_key, member_key
 
 # What a run keeps in its folder, and what it writes there for people.
 STATE_FOLDER = ".spheroseg"
-OUTPUTS = ("results.csv", "overlays", "masks", "rois", "geojson", "coco.json", "bundle.zip", "manifest.json")
+OUTPUTS = (
+    "results.csv",
+    "overlays",
+    "masks",
+    "rois",
+    "geojson",
+    "coco.json",
+    "bundle.zip",
+    "manifest.json",
+    "growth.csv",
+    "growth.xlsx",
+    "growth.parquet",
+    "wells.csv",
+    "conditions.csv",
+    "fits.csv",
+    "endpoint.csv",
+    "ic50.csv",
+    "charts",
+    "contact",
+)
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 # Not read, but a person who hands in a folder of them must hear so.
 FOREIGN_SUFFIXES = frozenset({".czi", ".lif", ".nd2", ".oib", ".oif", ".vsi", ".lsm", ".ims", ".stk"})

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import tifffile
@@ -23,14 +23,20 @@ from spheroseg.database.schema import segmentation_failures, segmentation_result
 from spheroseg.export.bundle import pieces_of_bundle
 from spheroseg.export.coco import CocoFile
 from spheroseg.export.geojson import encode_geojson
+from spheroseg.export.growth import Frame, without_outlines
 from spheroseg.export.kinds import Export
 from spheroseg.export.rois import encode_rois
 from spheroseg.export.tables import encode_csv, object_rows
 from spheroseg.inputs import Input, Listing
+from spheroseg.plate.layout import Layout
+from spheroseg.plate.options import PlateOptions
 from spheroseg.results_folder import ResultsFolder
 from spheroseg.run import RunOptions
 from spheroseg.storage import ImageStore, write_whole
 from spheroseg.tasks import TaskState
+
+if TYPE_CHECKING:
+    from spheroseg.growth_outputs import Growth
 
 LEADING = ("image", "page", "object", "n_objects")
 LONGEST_NAME = 200
@@ -51,26 +57,48 @@ class Line:
     pixel_size: Mapping[str, Any] | None = None
 
 
-async def write_outputs(
-    engine: AsyncEngine, options: RunOptions, listing: Listing, task_ids: Sequence[UUID], version: int
-) -> list[Line]:
-    """Write everything into the output folder, each file whole; what became of each input, in order.
+@dataclass(frozen=True)
+class Written:
+    """What a run has left, for the summary. `lines` are in the order of the inputs."""
 
-    version: the number of the result version that these tasks are of.
+    lines: list[Line]
+    growth: "Growth"
+    layout: Layout
+
+
+async def write_outputs(
+    engine: AsyncEngine,
+    options: RunOptions,
+    listing: Listing,
+    task_ids: Sequence[UUID],
+    layout: Layout,
+    version: int,
+) -> Written:
+    """Write everything into the output folder, each file whole.
+
+    layout: the places of the inputs. version: the number of the result version that these tasks are of.
     """
+    # Not above: what draws charts takes longer to load than the whole command line.
+    from spheroseg.growth_outputs import write_growth
+
     store = ImageStore(options.storage_dir)
     folder = ResultsFolder(options.out, options.state_dir / "written")
     names = _unique_names(listing.inputs)
     entries: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     lines: list[Line] = []
+    frames: list[Frame] = []
+    finished: list[datetime] = []
     with _coco(options) as coco:
         for start in range(0, len(task_ids), _CHUNK):
             chunk = task_ids[start : start + _CHUNK]
             tasks, results, failures = await _read(engine, chunk)
-            for item, name, task_id in zip(listing.inputs[start:], names[start:], chunk, strict=False):
+            for number, task_id in enumerate(chunk, start=start):
+                item, name = listing.inputs[number], names[number]
                 entry = _entry(item, tasks[task_id], failures[task_id])
                 result = results.get(task_id)
+                if tasks[task_id].finished_at:
+                    finished.append(tasks[task_id].finished_at)
                 found: list[dict[str, Any]] = []
                 if result is not None:
                     mask, overlay = result["mask"], result["overlay"]
@@ -86,12 +114,26 @@ async def write_outputs(
                     found = object_rows({"image": item.name, "page": item.page + 1}, result)
                 entries.append(entry)
                 lines.append(_line(item, entry, found))
+                frames.append(
+                    Frame(
+                        image=item.name,
+                        page=item.page + 1,
+                        place=layout.places[number],
+                        condition=layout.conditions[number],
+                        result=without_outlines(result) if result else None,
+                        failed=entry["reason"] or entry["state"],
+                        result_version=version,
+                    )
+                )
                 rows += found
         exports: dict[str, Any] = {}
         if coco:
             exports["coco"] = folder.stream("coco.json", coco.pieces())
     folder.replace("results.csv", encode_csv(rows, leading=LEADING))
-    manifest = {**_manifest(options, listing, entries, exports), "result_version": version}
+    manifest = {**_manifest(options, listing, entries, exports), "result_version": version, "plate": _plate(layout)}
+    growth = write_growth(
+        folder, frames, options.plate, manifest, max(finished, default=None), is_plate=layout.is_plate
+    )
     if Export.BUNDLE in options.exports:
         # Inside it the manifest cannot tell the checksum of what it lies in.
         exports["bundle"] = folder.stream(
@@ -101,7 +143,7 @@ async def write_outputs(
     folder.tidy()
     for always in ("overlays", "masks"):
         (options.out / always).mkdir(exist_ok=True)
-    return lines
+    return Written(lines, growth, layout)
 
 
 @contextmanager
@@ -184,11 +226,30 @@ def _manifest(
             "parameters": asdict(options.parameters),
             "pixel_size_um": options.pixel_size_um,
             "exports": sorted(options.exports),
+            "plate": _asked_of_plate(options.plate),
         },
         "counts": {state.value: sum(entry["state"] == state for entry in entries) for state in TaskState},
         "exports": exports,
         "inputs": entries,
         "skipped": listing.skipped,
+    }
+
+
+def _asked_of_plate(plate: PlateOptions) -> dict[str, Any]:
+    asked = {name: value for name, value in asdict(plate).items() if name not in ("conditions", "growth")}
+    return {**asked, **asdict(plate.growth)}
+
+
+def _plate(layout: Layout) -> dict[str, Any] | None:
+    if not layout.is_plate:
+        return None
+    return {
+        "read_as": layout.preset,
+        "guessed": layout.is_guessed,
+        "plates": [{"plate": name, "wells": size} for name, size in layout.plates],
+        "not_placed": [{"image": name, "reason": reason} for name, reason in layout.unplaced],
+        "same_place": [list(names) for names in layout.clashes],
+        "notes": list(layout.notes),
     }
 
 

@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
@@ -34,6 +34,7 @@ from spheroseg.errors import OutputUnusable, RunInUse
 from spheroseg.export.kinds import Export
 from spheroseg.inputs import OUTPUTS, STATE_FOLDER, Input
 from spheroseg.messages import Queue
+from spheroseg.plate.options import PlateOptions
 from spheroseg.segmentation.model import KnownModel
 from spheroseg.segmentation.parameters import Parameters, with_defaults
 from spheroseg.settings import Settings
@@ -70,6 +71,7 @@ class RunOptions:
     workers: int = 1
     exports: frozenset[Export] = frozenset({Export.ROIS})
     only: Only | None = None
+    plate: PlateOptions = field(default_factory=PlateOptions)
 
     @property
     def state_dir(self) -> Path:

@@ -11,30 +11,26 @@ from typing import Annotated, Any, TextIO, cast
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
-from spheroseg.cli.pixel_size import pixel_size_notes
+from spheroseg.cli.options import PATTERNS, Conditions, Interval, Wells, conditions_of
+from spheroseg.cli.progress import Bar
 from spheroseg.cli.stopping import stop_on_signal
+from spheroseg.cli.summary import print_summary
 from spheroseg.errors import OutputUnusable
 from spheroseg.export.kinds import Export
 from spheroseg.inputs import Listing, find_inputs
 from spheroseg.logs import Tolerant, log_to
-from spheroseg.outputs import Line, write_outputs
+from spheroseg.outputs import Written, write_outputs
+from spheroseg.plate.layout import OFF, Layout, Page, lay_out
+from spheroseg.plate.names import AUTO
+from spheroseg.plate.options import GrowthOptions, Measure, PlateOptions, VolumeMethod, WellValue
 from spheroseg.run import Only, RunOptions, open_run, prepare, process, run_folder
-from spheroseg.run import Progress as RunProgress
 from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
 from spheroseg.segmentation.parameters import EDGES, OBJECTS, Parameters
 from spheroseg.settings import Settings, read_settings
 
-SUMMARY_LINES = 40
-EXPORTED = {
-    Export.ROIS: ("rois/", "outlines for ImageJ and Fiji"),
-    Export.GEOJSON: ("geojson/", "outlines for QuPath"),
-    Export.COCO: ("coco.json", "outlines for machine learning"),
-    Export.BUNDLE: ("bundle.zip", "all of it in one file"),
-}
+CONDITIONS = "conditions.csv"
 
 
 def run(
@@ -78,6 +74,41 @@ def run(
             show_default="rois",
         ),
     ] = None,
+    plate: Annotated[
+        str,
+        typer.Option(
+            metavar="P",
+            help=f"How names tell well and time: {OFF}, {PATTERNS} With {AUTO}, a folder is a plate if most of its "
+            "names say so.",
+            rich_help_panel="Plate",
+        ),
+    ] = AUTO,
+    conditions: Conditions = None,
+    interval: Interval = None,
+    wells: Wells = None,
+    t0: Annotated[
+        float | None,
+        typer.Option(
+            metavar="HOURS",
+            help="What relative values start from; by default the first time.",
+            rich_help_panel="Plate",
+        ),
+    ] = None,
+    volume: Annotated[
+        VolumeMethod, typer.Option(help="Formula of the volume; see docs/metrics.md.", rich_help_panel="Plate")
+    ] = VolumeMethod.SPHERE,
+    well_value: Annotated[
+        WellValue, typer.Option(help="Of several objects in an image, what the well is.", rich_help_panel="Plate")
+    ] = WellValue.LARGEST,
+    measure: Annotated[
+        Measure, typer.Option(help="What curves, fits and the heat map are of.", rich_help_panel="Plate")
+    ] = Measure.VOLUME,
+    at: Annotated[
+        float | None,
+        typer.Option(
+            metavar="HOURS", help="Of heat map and endpoint; by default the last time.", rich_help_panel="Plate"
+        ),
+    ] = None,
     only: Annotated[
         Only | None,
         typer.Option(
@@ -88,7 +119,10 @@ def run(
 ) -> None:
     """Segment images and measure the spheroids in them.
 
-    Writes results.csv (a row an object), overlays/, masks/, manifest.json and what --export asks for into DIR.
+    Writes results.csv (a row an object), growth.csv, .xlsx and .parquet, overlays/, masks/, manifest.json and what
+    --export asks for into DIR. A folder that is a plate by the names of its images, see `spheroseg plate preview`, gives
+    growth curves too: charts/, contact/, wells.csv, conditions.csv, fits.csv, endpoint.csv.
+
     Stopped at any moment and started again with the same command, it goes on where it was; images that were added
     meanwhile are done too.
 
@@ -105,6 +139,16 @@ def run(
         workers=workers or settings.worker_concurrency,
         exports=frozenset(export or [Export.ROIS]),
         only=only,
+        plate=PlateOptions(
+            pattern=plate,
+            conditions=tuple(conditions_of(conditions)) if conditions else (),
+            conditions_file=conditions.name if conditions else None,
+            wells=wells,
+            interval_h=interval,
+            growth=GrowthOptions(volume, well_value, t0),
+            measure=measure,
+            at_h=at,
+        ),
     )
     sys.exit(_run(paths, options, settings))
 
@@ -118,18 +162,22 @@ def _run(paths: Sequence[Path], options: RunOptions, settings: Settings) -> int:
         if not listing.inputs:
             console.print("No images here: PNG, JPEG, BMP and TIFF are read, in folders and zip archives.")
             return 2
+        listing, options = _with_conditions_beside(paths, listing, options)
+        layout = _laid_out(listing, options)
+        if layout.is_plate:
+            console.print(_told(layout, options), highlight=False)
         with run_folder(options), (options.state_dir / "run.log").open("a") as log:
             log_to(log)
-            lines, stopped = asyncio.run(_work(listing, options, settings, console, log))
+            written, stopped = asyncio.run(_work(listing, layout, options, settings, console, log))
     except (OSError, SQLAlchemyError) as error:
         cause = getattr(error, "orig", None) or error
         console.print(f"[bold red]error:[/] {escape(str(cause))}. Mend it, then run the same command again.")
         return 1
-    _print_summary(console, lines, options, listing, time.monotonic() - started)
+    print_summary(console, written, options, listing, time.monotonic() - started)
     if stopped:
         console.print("Stopped. The same command goes on from here.")
         return 130
-    return 0 if all(line.state == "completed" for line in lines) else 1
+    return 0 if all(line.state == "completed" for line in written.lines) else 1
 
 
 def _listed(paths: Sequence[Path], options: RunOptions, console: Console) -> Listing:
@@ -140,9 +188,37 @@ def _listed(paths: Sequence[Path], options: RunOptions, console: Console) -> Lis
         )
 
 
+def _with_conditions_beside(
+    paths: Sequence[Path], listing: Listing, options: RunOptions
+) -> tuple[Listing, RunOptions]:
+    """A conditions.csv in the one folder that was named is meant for it, unless another was given."""
+    beside = paths[0] / CONDITIONS
+    if len(paths) > 1 or options.plate.conditions or options.plate.pattern == OFF or not beside.is_file():
+        return listing, options
+    rows = tuple(conditions_of(beside))
+    listing = replace(listing, skipped=[name for name in listing.skipped if name != CONDITIONS])
+    return listing, replace(options, plate=replace(options.plate, conditions=rows, conditions_file=CONDITIONS))
+
+
+def _laid_out(listing: Listing, options: RunOptions) -> Layout:
+    plate = options.plate
+    pages = [Page(item.name) for item in listing.inputs]
+    return lay_out(pages, plate.pattern, plate.conditions, wells=plate.wells, interval_h=plate.interval_h)
+
+
+def _told(layout: Layout, options: RunOptions) -> str:
+    how = f"read as {layout.preset}" + (", the best guess" if layout.is_guessed else "")
+    curves = len({(place.plate, place.label) for place in layout.places if place.label})
+    times = {place.time_point if place.time_h is None else place.time_h for place in layout.places} - {None}
+    parts = [f"{curves} {'wells' if layout.plates else 'samples'}", f"{len(times)} times" if times else "no times"]
+    if options.plate.conditions_file:
+        parts.append(f"conditions from {options.plate.conditions_file}")
+    return f"A plate, {escape(how)}: {', '.join(map(escape, parts))}. --plate {OFF} leaves that out."
+
+
 async def _work(
-    listing: Listing, options: RunOptions, settings: Settings, console: Console, log: Any
-) -> tuple[list[Line], bool]:
+    listing: Listing, layout: Layout, options: RunOptions, settings: Settings, console: Console, log: Any
+) -> tuple[Written, bool]:
     stopping = asyncio.Event()
     stopped = stop_on_signal(stopping, console)
     engine = open_run(options)
@@ -156,119 +232,13 @@ async def _work(
         left = len(listing.inputs) - len(inputs)
         if left:
             console.print(f"{left} new, left alone: --only {options.only}", highlight=False)
+        if left:
+            kept = set(inputs)
+            layout = layout.only([number for number, item in enumerate(listing.inputs) if item in kept])
         listing = replace(listing, inputs=inputs)
-        with _Bar(console, len(task_ids)) as bar:
+        with Bar(console, len(task_ids)) as bar:
             await process(engine, options, settings, task_ids, stopping, bar.show, log)
-        return await write_outputs(engine, options, listing, task_ids, version), bool(stopped)
+        with console.status("Writing tables and pictures …"):
+            return await write_outputs(engine, options, listing, task_ids, layout, version), bool(stopped)
     finally:
         await engine.dispose()
-
-
-class _Bar:
-    """Progress on a terminal; elsewhere a line now and then."""
-
-    def __init__(self, console: Console, total: int) -> None:
-        self.console = console
-        self.total = total
-        self.first: int | None = None
-        self.began: float | None = None
-        self.printed = -1.0
-        self.bar = Progress(
-            SpinnerColumn(),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[failed]}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self.row = self.bar.add_task("", total=total, failed="", left="")
-
-    def __enter__(self) -> "_Bar":
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def show(self, progress: RunProgress) -> None:
-        done = progress.completed + progress.failed
-        if self.first is None:
-            self.first = done
-            if progress.completed:
-                self.console.print(f"Going on: {progress.completed} of {progress.total} are completed already.")
-        failed = f"{progress.failed} failed" if progress.failed else ""
-        left = self._left(done)
-        self.bar.update(self.row, completed=done, failed=f"[red]{failed}[/]" if failed else "", left=left)
-        share = done / progress.total
-        if not self.console.is_terminal and (share >= self.printed + 0.1 or done == progress.total != 0):
-            if share > self.printed:
-                self.console.print(", ".join(filter(None, [f"{done} of {progress.total} done", failed, left])))
-            self.printed = share
-
-    def _left(self, done: int) -> str:
-        assert self.first is not None
-        new = done - self.first
-        if not new or done == self.total:
-            return ""
-        if self.began is None:
-            # From the first image that is finished: what came before was starting up.
-            self.began, self.first = time.monotonic(), done
-            return ""
-        seconds = (time.monotonic() - self.began) / new * (self.total - done)
-        return f"about {_duration(seconds)} left"
-
-
-def _print_summary(
-    console: Console, lines: Sequence[Line], options: RunOptions, listing: Listing, seconds: float
-) -> None:
-    completed = [line for line in lines if line.state == "completed"]
-    failed = [line for line in lines if line.state == "failed"]
-    table = Table(show_edge=False, header_style="bold")
-    table.add_column("image", overflow="fold")
-    table.add_column("objects", justify="right")
-    table.add_column("diameter of the largest", justify="right")
-    table.add_column("remarks", overflow="fold")
-    shown = completed[:SUMMARY_LINES]
-    for line in shown:
-        table.add_row(escape(line.label), str(line.objects), line.largest, ", ".join(line.flags).replace("_", " "))
-    if shown:
-        console.print(table)
-    if len(completed) > len(shown):
-        console.print(f"… and {len(completed) - len(shown)} more, all in results.csv")
-    if failed:
-        console.print(f"\n[bold red]{len(failed)} failed:[/]")
-        for line in failed:
-            console.print(
-                f"  {escape(line.label)}: {escape(line.error or '')} [dim]({line.reason})[/]", highlight=False
-            )
-    objects = sum(line.objects for line in completed)
-    console.print(
-        f"\n{len(completed)} of {len(lines)} images completed, {objects} objects, in {_duration(seconds)}; "
-        f"model {options.model.name}",
-        highlight=False,
-    )
-    for note in pixel_size_notes(lines):
-        console.print(note, highlight=False)
-    if listing.skipped:
-        count = len(listing.skipped)
-        what = "1 file is no image and was" if count == 1 else f"{count} files are no images and were"
-        console.print(f"{what} left alone (named in manifest.json)", highlight=False)
-    for name, what in (
-        ("results.csv", "a row an object"),
-        ("overlays/", "outlines and numbers, to look at"),
-        ("masks/", "label images"),
-        *(EXPORTED[kind] for kind in Export if kind in options.exports and (kind != Export.ROIS or objects)),
-        ("manifest.json", "every input, what became of it, and how"),
-    ):
-        console.print(
-            f"  {escape(str(options.out / name))}{'/' * name.endswith('/')}  [dim]{what}[/]", highlight=False
-        )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

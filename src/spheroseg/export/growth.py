@@ -68,6 +68,14 @@ class Frame:
     result_version: int | None = None
 
 
+def without_outlines(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What a frame needs of a result: outlines are most of it, and a plate has thousands."""
+    return {
+        **result,
+        "objects": [{"measurements": one["measurements"], "flags": one["flags"]} for one in result["objects"]],
+    }
+
+
 @dataclass(frozen=True)
 class GrowthTables:
     """`no_curves`: why there are no rows of wells and conditions, as a sentence for the person."""

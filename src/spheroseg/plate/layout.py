@@ -42,6 +42,14 @@ class Layout:
     clashes: tuple[tuple[str, ...], ...] = ()
     notes: tuple[str, ...] = ()
 
+    def only(self, kept: Sequence[int]) -> "Layout":
+        """The same for the pages of these numbers alone."""
+        return replace(
+            self,
+            places=tuple(self.places[number] for number in kept),
+            conditions=tuple(self.conditions[number] for number in kept),
+        )
+
 
 def lay_out(
     pages: Sequence[Page],
