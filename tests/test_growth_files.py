@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import openpyxl
@@ -19,7 +20,7 @@ from spheroseg.export.tables import encode_csv
 from spheroseg.export.workbook import encode_workbook
 from spheroseg.plate.conditions import Condition
 from spheroseg.plate.curves import WELL_COLUMNS
-from spheroseg.plate.groups import CONDITION_COLUMNS
+from spheroseg.plate.groups import CONDITION_COLUMNS, GROUPED
 from spheroseg.plate.options import GrowthOptions, VolumeMethod, WellValue
 
 from .frames import MODEL, PARAMETERS, frame
@@ -235,6 +236,11 @@ def test_provenance_tells_t0_of_each_plate_and_why_there_are_no_curves() -> None
     assert (said["t0 of plate p"][0], said["t0 of plate q"][0]) == (6, 0)
     assert said["curves"] == (None, "choose a channel")
     assert said["date"][0] == MANIFEST["written_at"]
+
+
+def test_the_page_about_growth_names_every_column() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "growth.md").read_text()
+    assert {name for name in (*GROWTH_COLUMNS, *WELL_COLUMNS, *GROUPED) if f"`{name}`" not in page} == set()
 
 
 @pytest.mark.parametrize(

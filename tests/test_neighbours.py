@@ -32,7 +32,7 @@ def test_growth_however_fast_is_like_its_neighbours(step: float, doubling: float
     assert which([10_000 * 2 ** (-time / doubling) for time in times], times) == []
 
 
-@pytest.mark.parametrize(("rate", "most"), [(0.005, 2), (0.01, 4), (0.02, 40)])
+@pytest.mark.parametrize(("rate", "most"), [(0.005, 0), (0.01, 0), (0.02, 40)])
 def test_noise_of_five_percent_is_hardly_ever_a_reason(rate: float, most: int) -> None:
     chance = random.Random(5)
     series = [[gompertz(time, rate) * math.exp(chance.gauss(0, 0.05)) for time in DAYS] for _ in range(1000)]
