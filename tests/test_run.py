@@ -32,6 +32,7 @@ from .synthetic import coverage, photograph
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
+PICTURES = sorted(EXAMPLES.glob("*.png"))  # beside them lies a plate
 SPHEROIDS = ROOT.parent / "shared" / "data" / "spheroids" / "images"
 
 # The classical model starts in half the time of a network, and its answers are exact on drawn pictures.
@@ -78,7 +79,7 @@ def query(out: Path, sql: str) -> list[tuple[Any, ...]]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The examples, segmented."""
     out = tmp_path_factory.mktemp("run") / "results"
-    said = run(EXAMPLES, "--out", out)
+    said = run(*PICTURES, "--out", out)
     assert "8 of 8 images completed" in said
     assert str(out / "results.csv") in said
     return out
@@ -86,7 +87,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_by_default_the_network_is_asked_and_each_result_says_so(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    said = run(EXAMPLES, "--out", out, env={"MODEL": ""})
+    said = run(*PICTURES, "--out", out, env={"MODEL": ""})
     assert f"model {DEFAULT_MODEL}" in said
     assert "8 of 8 images completed" in said
     model = find_model(DEFAULT_MODEL)
@@ -95,7 +96,7 @@ def test_by_default_the_network_is_asked_and_each_result_says_so(tmp_path: Path)
 
 
 def test_a_folder_of_images_becomes_tables_masks_and_overlays(finished: Path) -> None:
-    names = sorted(path.stem for path in EXAMPLES.glob("*.png"))
+    names = sorted(path.stem for path in PICTURES)
     assert sorted(path.stem for path in (finished / "overlays").glob("*.png")) == names
     assert sorted(path.stem for path in (finished / "masks").glob("*.tif")) == names
     assert sorted(row["image"] for row in rows(finished)) == [f"{name}.png" for name in names]
@@ -107,7 +108,7 @@ def test_a_folder_of_images_becomes_tables_masks_and_overlays(finished: Path) ->
 
 def test_images_done_as_one_inference_give_the_same_measurements(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "results"
-    run(EXAMPLES, "--out", out, "--workers", 1, env={"WORKER_BATCH_SIZE": "4"})
+    run(*PICTURES, "--out", out, "--workers", 1, env={"WORKER_BATCH_SIZE": "4"})
     assert rows(out) == rows(finished)
     sizes = query(out, "SELECT result ->> 'batch_size' FROM segmentation_results")
     assert sorted(sizes) == [(4,)] * 8
@@ -144,7 +145,7 @@ def test_the_manifest_tells_all_about_every_input(finished: Path) -> None:
 
 def test_the_same_command_again_does_nothing_twice(finished: Path) -> None:
     before = query(finished, "SELECT id, task_id, attempt FROM segmentation_results ORDER BY id")
-    assert "8 of 8 are completed already" in run(EXAMPLES, "--out", finished)
+    assert "8 of 8 are completed already" in run(*PICTURES, "--out", finished)
     assert query(finished, "SELECT id, task_id, attempt FROM segmentation_results ORDER BY id") == before
     assert len(rows(finished)) == 8
 
@@ -152,7 +153,7 @@ def test_the_same_command_again_does_nothing_twice(finished: Path) -> None:
 def test_added_images_are_done_and_removed_ones_leave_no_picture_behind(tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
-    first, second, third = sorted(EXAMPLES.glob("*.png"))[:3]
+    first, second, third = PICTURES[:3]
     shutil.copy(first, folder)
     shutil.copy(second, folder)
     run(folder, "--out", out)
@@ -325,12 +326,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_a_clear_error_and_the_same_command_goes_on_afterwards(small_disk: Path) -> None:
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(12 * 1024**2))
-    said = run(EXAMPLES, "--out", small_disk / "out", code=1)
+    said = run(*PICTURES, "--out", small_disk / "out", code=1)
     assert "disk" in said
     assert "free some space" in said
     assert {item["reason"] for item in inputs(small_disk / "out").values()} == {"disk_full"}
     ballast.unlink()
-    run(EXAMPLES, "--out", small_disk / "out")
+    run(*PICTURES, "--out", small_disk / "out")
     assert len(rows(small_disk / "out")) == 8
 
 
@@ -338,11 +339,11 @@ def test_a_disk_without_room_for_anything_is_told_in_words(small_disk: Path) -> 
     with (small_disk / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
         while True:
             ballast.write(bytes(4096))
-    said = run(EXAMPLES, "--out", small_disk / "out", code=1)
+    said = run(*PICTURES, "--out", small_disk / "out", code=1)
     assert "Traceback" not in said
     assert "full" in said or "No space left" in said
     (small_disk / "ballast").unlink()
-    run(EXAMPLES, "--out", small_disk / "out")
+    run(*PICTURES, "--out", small_disk / "out")
 
 
 @pytest.mark.parametrize(
@@ -368,7 +369,7 @@ def test_wrong_use_says_what_is_wrong_and_leaves_nothing(tmp_path: Path, argumen
 
 def test_wrong_settings_are_all_named_together(tmp_path: Path) -> None:
     wrong = {"TASK_TIMEOUT_SECONDS": "soon", "TASK_MAX_RETRIES": "-1"}
-    said = run(EXAMPLES, "--out", tmp_path / "out", code=2, env=wrong)
+    said = run(*PICTURES, "--out", tmp_path / "out", code=2, env=wrong)
     assert "TASK_TIMEOUT_SECONDS='soon'" in said
     assert "TASK_MAX_RETRIES='-1'" in said
 
@@ -381,14 +382,14 @@ def test_a_folder_without_images_is_wrong_use(tmp_path: Path) -> None:
 def test_files_that_no_run_has_made_are_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "image_08.tif").write_bytes(b"a student's own work")
-    said = run(EXAMPLES, "--out", tmp_path, code=2)
+    said = run(*PICTURES, "--out", tmp_path, code=2)
     assert "already holds masks" in said
     assert (tmp_path / "masks" / "image_08.tif").read_bytes() == b"a student's own work"
 
 
 def many_images(folder: Path, count: int) -> None:
     folder.mkdir()
-    examples = sorted(EXAMPLES.glob("*.png"))
+    examples = PICTURES
     for number in range(count):
         shutil.copy(examples[number % len(examples)], folder / f"image_{number:03}.png")
 
@@ -485,14 +486,14 @@ def test_interrupted_from_the_keyboard_it_stops_in_order_and_goes_on_later(tmp_p
 
 def test_a_reader_that_goes_away_does_not_stop_the_work(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with begun(EXAMPLES, "--out", out, stdout=PIPE, stderr=PIPE) as process:
+    with begun(*PICTURES, "--out", out, stdout=PIPE, stderr=PIPE) as process:
         assert process.stdout is not None
         process.stdout.close()
         assert process.stderr is not None
         complaint = process.stderr.read()
         process.wait(timeout=60)
     assert (process.returncode, complaint) == (0, "")
-    with open("/dev/full", "w") as full, begun(EXAMPLES, "--out", out, stdout=full, stderr=PIPE) as process:
+    with open("/dev/full", "w") as full, begun(*PICTURES, "--out", out, stdout=full, stderr=PIPE) as process:
         _, complaint = process.communicate(timeout=60)
     assert (process.returncode, complaint) == (0, "")
     assert len(rows(out)) == 8

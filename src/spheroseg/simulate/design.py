@@ -45,8 +45,8 @@ class Design:
     law: Law = Law.EXPONENTIAL
     doubling_time_h: float = 36.0
     diameter_um: float = 300.0
-    capacity_um: float = 700.0
-    pixel_size_um: float = 2.0
+    capacity_um: float = 600.0
+    pixel_size_um: float = 1.625
     size: int = 512
     noise: float = 2.0
     debris: float = 12.0

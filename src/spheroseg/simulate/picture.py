@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from spheroseg.simulate.outlines import Map, Outline, coverage
 
-BLUR = 1.0  # px, sd of the lens
-RIM = 0.035  # radii, but at least 4 BLUR
+BLUR_UM, LEAST_BLUR = 1.6, 0.5  # sd of the lens; no camera is sharper than so many px
+RIM = 0.035  # radii, but at least four times the blur
 GROUND = 0.72  # of full scale: how bright the empty ground is
 GAP_PX = 6.0  # between the spheroid and a loose cell
 
@@ -23,6 +23,7 @@ GAP_PX = 6.0  # between the spheroid and a loose cell
 class Look:
     """What of a well stays the same, or changes slowly, from picture to picture."""
 
+    blur: float  # px
     ground: Map
     clouds: tuple[Map, Map]
     grain: tuple[Map, Map]
@@ -38,12 +39,13 @@ class Look:
         ground = 1 + np.float32(tilt[0]) * x + np.float32(tilt[1]) * y - np.float32(bow) * (x * x + y * y)
         cell = max(2.0, 9 / pixel_size_um)
         return cls(
+            blur=max(LEAST_BLUR, BLUR_UM / pixel_size_um),
             ground=np.asarray(ground, np.float32),
             clouds=(_noise(rng, size, 0.35 * size), _noise(rng, size, 0.2 * size)),
             grain=(_grain(rng, size, cell), _grain(rng, size, cell)),
-            opaque=rng.uniform(0.18, 0.36),
-            rim=rng.uniform(0.42, 0.6),
-            uneven=(rng.uniform(0.05, 0.25), rng.uniform(0, 2 * math.pi)),
+            opaque=rng.uniform(0.2, 0.42),
+            rim=rng.uniform(0.5, 0.68),
+            uneven=(rng.uniform(0.05, 0.3), rng.uniform(0, 2 * math.pi)),
             specks=_specks(rng, size, pixel_size_um, debris),
         )
 
@@ -54,7 +56,7 @@ def photograph(look: Look, outline: Outline | None, hours: float, rng: np.random
     `noise`: sd where the ground is, in parts of 1/255 of full scale.
     """
     turn = hours / 120
-    ground = look.ground + np.float32(0.02) * look.clouds[0] + np.float32(0.01 * math.cos(turn)) * look.clouds[1]
+    ground = look.ground + np.float32(0.035) * look.clouds[0] + np.float32(0.02 * math.cos(turn)) * look.clouds[1]
     size = len(ground)
     light = ground
     if outline is not None:
@@ -64,7 +66,7 @@ def photograph(look: Look, outline: Outline | None, hours: float, rng: np.random
             _inside(look, outline, depth, direction, turn) * cover + _outside(outline, depth) * (1 - cover)
         )
     light = _with_specks(look, outline, light)
-    light = cv2.GaussianBlur(light, (0, 0), BLUR) * np.float32(GROUND * rng.normal(1, 0.006))
+    light = cv2.GaussianBlur(light, (0, 0), look.blur) * np.float32(GROUND * rng.normal(1, 0.006))
     if noise:
         grains = rng.standard_normal(light.shape, np.float32)
         light = light + np.float32(noise / 255) * np.sqrt(np.maximum(light, 0) / np.float32(GROUND)) * grains
@@ -75,7 +77,7 @@ def _inside(look: Look, outline: Outline, depth: Map, direction: Map, turn: floa
     along = np.clip(depth / np.float32(outline.radius), 0, 1)
     thickness = np.sqrt(along * (2 - along))
     grain = np.float32(math.cos(turn)) * look.grain[0] + np.float32(math.sin(turn)) * look.grain[1]
-    width = max(4 * BLUR, RIM * outline.radius)
+    width = max(4 * look.blur, RIM * outline.radius)
     beyond = np.maximum(depth - np.float32(width), 0) / np.float32(width)
     amount, side = look.uneven
     rim = (
@@ -84,7 +86,7 @@ def _inside(look: Look, outline: Outline, depth: Map, direction: Map, turn: floa
         * np.exp(-beyond * beyond)
     )
     # Where the rim is dark the grain is hardly seen.
-    textured = np.float32(0.13) * grain * (1 - np.exp(-beyond * beyond))
+    textured = np.float32(0.16) * grain * (1 - np.exp(-beyond * beyond))
     return np.asarray(np.clip(1 - np.float32(look.opaque) * thickness - rim + textured, 0.06, 1.3), np.float32)
 
 
