@@ -1,6 +1,9 @@
 """Training for real, if only for a moment: what comes out is a model like any other."""
 
+import csv
 import json
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +13,33 @@ import torch
 from spheroseg.errors import ModelUnusable
 from spheroseg.segmentation.model import Network
 from spheroseg.segmentation.model.check import check
-from spheroseg.training.course import MARGIN, Course, make
-from spheroseg.training.crops import SIDE, Crops, from_samples, from_scenes
-from spheroseg.training.data import read_samples, scene_samples
-from spheroseg.training.train import Recipe, train
+from spheroseg.training.course import MARGIN, TRAINED_ON, Course, make
+from spheroseg.training.crops import SIDE, Crops, Source, from_samples, from_scenes
+from spheroseg.training.data import MANIFEST, Sample, read_samples, scene_samples
+from spheroseg.training.train import Recipe, train, tune
 from spheroseg.training.unet import MULTIPLE, UNet
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
-RECIPE = Recipe(steps=50, batch=2, scenes=18, seed=4)
+RECIPE = Recipe(steps=50, tuning=15, batch=1, scenes=14, seed=4)
+
+SETS = {"spheroids": 6, "nuclei": 6}
 
 needs_data = pytest.mark.skipif(not (DATA / "manifest.csv").exists(), reason="the labelled pictures are not here")
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    """A data folder with some of the pictures."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with (DATA / MANIFEST).open(newline="") as file:
+        header, *rows = csv.reader(file)
+    with (folder / MANIFEST).open("w", newline="") as file:
+        kept = [row for name, count in SETS.items() for row in [r for r in rows if r[0].startswith(name)][:count]]
+        csv.writer(file).writerows([header, *kept])
+    for name in SETS:
+        (folder / name).symlink_to(DATA / name)
+    return folder
 
 
 def test_crops_follow_from_the_seed_and_hold_what_the_network_learns() -> None:
@@ -50,8 +70,37 @@ def test_the_loss_falls_and_the_same_seed_gives_the_same_network() -> None:
     assert len(losses) == 2
     assert losses[1] < losses[0]
     again = train([], RECIPE, lambda *_: None)
-    for one, two in zip(network.parameters(), again.parameters(), strict=True):
-        torch.testing.assert_close(one, two, rtol=0, atol=0)
+    _assert_same(network, again)
+
+
+def test_tuning_goes_on_from_the_base_and_leaves_it_as_it_is() -> None:
+    torch.manual_seed(1)
+    base = UNet()
+    before = UNet()
+    before.load_state_dict(base.state_dict())
+    one, again, other = (tune(base, [], RECIPE, lambda *_: None, part) for part in (0, 0, 1))
+    _assert_same(base, before)
+    _assert_same(one, again)
+    weights = [next(network.parameters()) for network in (one, other, base)]
+    assert not torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+@needs_data
+def test_the_base_takes_no_spheroid_even_if_it_is_given_some(monkeypatch: pytest.MonkeyPatch, few: Path) -> None:
+    looked_at: list[str] = []
+
+    def counted(samples: Iterable[Sample]) -> list[Source]:
+        given = list(samples)
+        looked_at.extend(sample.set for sample in given)
+        return from_samples(given[:2])
+
+    monkeypatch.setattr("spheroseg.training.crops.from_samples", counted)
+    samples = read_samples(few, TRAINED_ON)
+    base = train(samples, replace(RECIPE, steps=25), lambda *_: None)
+    assert set(looked_at) == {"nuclei"}
+    tune(base, samples, RECIPE, lambda *_: None)
+    assert set(looked_at) == {"nuclei", "spheroids"}
 
 
 def test_the_network_reaches_no_further_than_the_margin() -> None:
@@ -67,16 +116,16 @@ def test_the_network_reaches_no_further_than_the_margin() -> None:
 
 
 @needs_data
-def test_a_course_makes_a_model_that_can_be_used_and_tells_how_good_it_is(tmp_path: Path) -> None:
+def test_a_course_makes_a_model_that_can_be_used_and_tells_how_good_it_is(tmp_path: Path, few: Path) -> None:
     folder = tmp_path / "mine"
     told: list[str] = []
     card = make(
-        Course("mine", "7", DATA, Recipe(steps=25, batch=2, scenes=9, seed=4), folds=1, fold_steps=25, test_scenes=9),
+        Course("mine", "7", few, Recipe(steps=25, tuning=25, batch=1, scenes=9, seed=4), folds=1, test_scenes=2),
         folder,
         jobs=2,
         progress=lambda name, step, loss: told.append(f"{name} {step}"),
     )
-    assert sorted(told) == ["fold 1 25", "shipped 25"]
+    assert sorted(told) == ["base 25", "fold 1 25", "shipped 25"]
     assert json.loads((folder / "model.json").read_text()) == card
     assert {entry["licence"] for entry in card["training"]["data"]} == {"MIT", "CC0-1.0"}
     assert len(card["quality"]) == 3
@@ -101,3 +150,8 @@ def test_what_is_wrong_with_the_folder_is_told_before_the_training(tmp_path: Pat
     with pytest.raises(ModelUnusable, match=words):
         make(Course(place.name, "1", DATA, RECIPE), place, jobs=1, progress=lambda *_: None)
     assert (tmp_path / "taken" / "model.onnx").read_bytes() == b"years of work"
+
+
+def _assert_same(one: UNet, two: UNet) -> None:
+    for first, second in zip(one.state_dict().values(), two.state_dict().values(), strict=True):
+        torch.testing.assert_close(first, second, rtol=0, atol=0)

@@ -26,13 +26,17 @@ def train(
         Path, typer.Option(metavar="DIR", help="Folder with manifest.csv and the pictures that it names.")
     ] = DATA,
     version: Annotated[str, typer.Option(metavar="TEXT", help="Version of the model.")] = "1",
-    steps: Annotated[int, typer.Option(metavar="N", min=25, help="Steps of the network that is shipped.")] = 1000,
+    steps: Annotated[
+        int, typer.Option(metavar="N", min=25, help="Steps of the base, which sees no spheroid.")
+    ] = 1600,
+    tuning: Annotated[
+        int, typer.Option(metavar="N", min=25, help="Steps from there of the shipped network, and of each fold's.")
+    ] = 300,
     folds: Annotated[
         int,
         typer.Option(metavar="N", min=0, max=36, help="Networks of the cross-validation on spheroids; 0 for none."),
     ] = 3,
-    fold_steps: Annotated[int, typer.Option(metavar="N", min=25, help="Steps of each of these.")] = 300,
-    scenes: Annotated[int, typer.Option(metavar="N", min=9, help="Scenes that are drawn to cut from.")] = 2700,
+    scenes: Annotated[int, typer.Option(metavar="N", min=9, help="Scenes that are drawn to cut from.")] = 2800,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same seed gives the same crops.")] = 1,
     jobs: Annotated[
         int | None,
@@ -44,15 +48,15 @@ def train(
 ) -> None:
     """Train a network and write it into FOLDER, with its recipe and its measured quality.
 
-    Needs PyTorch: pip install 'spheroseg[train]'. On two cores of a processor the defaults take half an hour.
+    Needs PyTorch: pip install 'spheroseg[train]'. On two cores of a processor the defaults take an hour.
     """
     if find_spec("torch") is None or find_spec("onnxscript") is None:
         raise ModelUnusable("training needs PyTorch, which is not installed here: pip install 'spheroseg[train]'")
     from spheroseg.training.course import Course, make
     from spheroseg.training.train import Recipe
 
-    recipe = Recipe(steps=steps, scenes=scenes, seed=seed, device=device)
-    course = Course(folder.absolute().name, version, data, recipe, folds, fold_steps)
+    recipe = Recipe(steps=steps, tuning=tuning, scenes=scenes, seed=seed, device=device)
+    course = Course(folder.absolute().name, version, data, recipe, folds)
     with _Bars(course) as bars:
         make(course, folder, jobs or os.cpu_count() or 1, bars.tell)
     print(f"{folder}: look at it with `spheroseg model show`, try it with `spheroseg model check {folder}`")
@@ -74,9 +78,9 @@ class _Bars:
             console=console,
             disable=not self._terminal,
         )
-        self._rows = {"shipped": self._bars.add_task("shipped", total=course.recipe.steps)} | {
-            f"fold {fold}": self._bars.add_task(f"fold {fold}", total=course.fold_steps)
-            for fold in range(1, course.folds + 1)
+        names = ["shipped", *(f"fold {fold}" for fold in range(1, course.folds + 1))]
+        self._rows = {"base": self._bars.add_task("base", total=course.recipe.steps)} | {
+            name: self._bars.add_task(name, total=course.recipe.tuning) for name in names
         }
 
     def __enter__(self) -> "_Bars":

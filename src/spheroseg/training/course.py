@@ -4,13 +4,15 @@ import json
 import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from queue import Empty
 from statistics import fmean, stdev
 from typing import Any
+
+import torch
 
 from spheroseg.errors import ModelUnusable
 from spheroseg.segmentation.model import Network, read_card
@@ -18,7 +20,8 @@ from spheroseg.segmentation.model.card import CARD, NETWORK
 from spheroseg.training.data import SCENES, TEST_SCENES, Sample, read_samples, scene_samples
 from spheroseg.training.evaluate import evaluate, summaries
 from spheroseg.training.scores import Summary
-from spheroseg.training.train import Recipe, export, recipe_record, train
+from spheroseg.training.train import Recipe, export, recipe_record, train, tune
+from spheroseg.training.unet import UNet
 
 LOW, HIGH = 0.5, 99.5
 TRAINED_ON = ("spheroids", "nuclei")
@@ -33,26 +36,23 @@ Progress = Callable[[str, int, float], None]
 
 @dataclass(frozen=True)
 class Course:
-    """A model to be made. `fold_steps`: how long each network of the cross-validation is trained.
-
-    `test_scenes`: how many drawn scenes each network is judged by.
-    """
+    """A model to be made. `test_scenes`: how many drawn scenes each network is judged by."""
 
     name: str
     version: str
     data: Path
     recipe: Recipe
     folds: int = 3
-    fold_steps: int = 300
     test_scenes: int = TEST_SCENES
 
 
 def make(course: Course, folder: Path, jobs: int, progress: Progress) -> dict[str, Any]:
     """Write the model into `folder` and return its card.
 
-    The networks of the folds and the shipped one are trained side by side, `jobs` at a time. The quality in the card
-    is of pictures that the network in question was not trained on: each spheroid by the network of its fold, and test
-    scenes. Raises DataAway, and ModelUnusable where there is a model already or its name cannot be one.
+    A base that has seen no spheroid is trained first. The networks of the folds and the shipped one, all in the same
+    way, go on from it side by side, `jobs` at a time. The quality in the card is of pictures that the network in
+    question was not trained on: each spheroid by the network of its fold, and test scenes. Raises DataAway, and
+    ModelUnusable where there is a model already or its name cannot be one.
     """
     samples = read_samples(course.data, TRAINED_ON)
     if (folder / NETWORK).exists():
@@ -67,34 +67,31 @@ def make(course: Course, folder: Path, jobs: int, progress: Progress) -> dict[st
         ProcessPoolExecutor(jobs, context) as pool,
     ):
         told = manager.Queue()
-        # The longest first, so that no core waits for it in the end.
-        running = [pool.submit(_network, course, None, folder, told)]
-        running += [
-            pool.submit(_network, course, fold, Path(place) / str(fold) / folder.name, told)
-            for fold in range(course.folds)
-        ]
-        while any(not future.done() for future in running):
-            wait(running, timeout=0.5)
-            _tell(told, progress)
-        _tell(told, progress)
-        scenes, *held_out = (future.result() for future in running)
+        base = Path(place) / "base.pt"
+        _watched([pool.submit(_base, course, base, told)], told, progress)
+        folders = [folder, *(Path(place) / str(fold) / folder.name for fold in range(course.folds))]
+        running = [pool.submit(_network, course, base, number, one, told) for number, one in enumerate(folders)]
+        scenes, *held_out = _watched(running, told, progress)
     card = _card(course, samples) | {"quality": _quality(scenes, held_out)}
     _write(folder, card)
     return card
 
 
-def _network(course: Course, fold: int | None, folder: Path, told: Any) -> list[Summary]:
-    """Train one network; its scores on what it has not seen."""
+def _base(course: Course, file: Path, told: Any) -> None:
+    samples = [sample for sample in read_samples(course.data, TRAINED_ON) if sample.set != VALIDATED_ON]
+    network = train(samples, course.recipe, progress=lambda step, loss: told.put(("base", step, loss)))
+    torch.save(network.state_dict(), file)
+
+
+def _network(course: Course, base: Path, number: int, folder: Path, told: Any) -> list[Summary]:
+    """Train the shipped network (0) or that of a fold (1 for the first); its scores on what it has not seen."""
     samples = read_samples(course.data, TRAINED_ON)
-    held_out = _held_out(samples, fold, course.folds)
-    recipe = (
-        course.recipe
-        if fold is None
-        else replace(course.recipe, steps=course.fold_steps, seed=course.recipe.seed + 1 + fold)
-    )
-    name = "shipped" if fold is None else f"fold {fold + 1}"
+    held_out = _held_out(samples, number, course.folds)
+    name = f"fold {number}" if number else "shipped"
     kept = [sample for sample in samples if sample not in held_out]
-    network = train(kept, recipe, progress=lambda step, loss: told.put((name, step, loss)))
+    start = UNet()
+    start.load_state_dict(torch.load(base))
+    network = tune(start, kept, course.recipe, lambda step, loss: told.put((name, step, loss)), number)
     export(network, folder)
     _write(folder, _card(course, samples))
     return _scored(course, folder, held_out)
@@ -106,9 +103,9 @@ def _scored(course: Course, folder: Path, held_out: Sequence[Sample]) -> list[Su
     return summaries(score for of_one in scores for score in of_one)
 
 
-def _held_out(samples: Sequence[Sample], fold: int | None, folds: int) -> list[Sample]:
+def _held_out(samples: Sequence[Sample], number: int, folds: int) -> list[Sample]:
     validated = [sample for sample in samples if sample.set == VALIDATED_ON]
-    return [] if fold is None else validated[fold::folds]
+    return validated[number - 1 :: folds] if number else []
 
 
 def _card(course: Course, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -128,9 +125,8 @@ def _card(course: Course, samples: Sequence[Sample]) -> dict[str, Any]:
             "data": [{"set": set_, "source": source, "licence": licence} for set_, source, licence in sources]
             + [{"set": SCENES, "source": "drawn by spheroseg.training.scenes", "licence": "MIT"}],
             "recipe": recipe_record(course.recipe),
-            "fold_steps": course.fold_steps,
             "command": f"spheroseg model train {course.name} --steps {course.recipe.steps} "
-            f"--seed {course.recipe.seed} --folds {course.folds} --fold-steps {course.fold_steps}",
+            f"--tuning {course.recipe.tuning} --seed {course.recipe.seed} --folds {course.folds}",
         },
         "quality": {},
     }
@@ -160,6 +156,15 @@ def _write(folder: Path, card: dict[str, Any]) -> None:
         (folder / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise ModelUnusable(f"cannot write into {folder}: {error.strerror}; name another folder") from None
+
+
+def _watched(running: Sequence[Future[Any]], told: Any, progress: Progress) -> list[Any]:
+    """Their results, telling meanwhile how far they are."""
+    while any(not future.done() for future in running):
+        wait(running, timeout=0.5)
+        _tell(told, progress)
+    _tell(told, progress)
+    return [future.result() for future in running]
 
 
 def _tell(told: Any, progress: Progress) -> None:

@@ -15,11 +15,14 @@ from spheroseg.training.shapes import Map
 SIDE = 256  # px of a crop
 SCENE_SIDE = 320  # px of the scenes that crops are cut from
 PERCENTILES = 0.5, 99.5
-SHARES = {"scenes": 0.62, "spheroids": 0.2, "nuclei": 0.18}
+# Of the first stage, which sees no spheroid, and of the second.
+BASE_SHARES = {"scenes": 0.85, "nuclei": 0.15}
+TUNING_SHARES = {"scenes": 0.52, "spheroids": 0.35, "nuclei": 0.13}
 ZOOMS = {"scenes": (0.75, 1.1), "spheroids": (0.75, 3.3), "nuclei": (0.5, 2.2)}
 EMPTY = 0.6  # share of the crops without an object that are kept
 # Share of a crop that objects may cover: with no ground beside it, nothing tells the inside of an object from ground.
-FULL = 0.7
+# Scenes may be crowded.
+FULL = {"scenes": 0.85, "spheroids": 0.7, "nuclei": 0.7}
 CONVEX = 0.92  # solidity from which a component of a union of masks is taken for one object
 
 
@@ -47,11 +50,13 @@ class Crop:
 
 
 class Crops:
-    """An endless stream of crops that depends on the seed alone."""
+    """An endless stream of crops that depends on the seed alone; `shares_of`: how many come from which sources."""
 
-    def __init__(self, sources: Mapping[str, Sequence[Source]], seed: int) -> None:
+    def __init__(
+        self, sources: Mapping[str, Sequence[Source]], seed: int, shares_of: Mapping[str, float] = TUNING_SHARES
+    ) -> None:
         self._sources = {name: found for name, found in sources.items() if found}
-        shares = np.array([SHARES[name] for name in self._sources])
+        shares = np.array([shares_of[name] for name in self._sources])
         self._shares = shares / shares.sum()
         self._rng = np.random.default_rng([seed, 1])
 
@@ -66,7 +71,7 @@ class Crops:
         for _ in range(6):
             crop = _cut(rng, sources[int(rng.integers(len(sources)))], ZOOMS[name])
             share = float(crop.probability.mean())
-            if share < FULL and (share or rng.random() < EMPTY):
+            if share < FULL[name] and (share or rng.random() < EMPTY):
                 break
         return crop
 
@@ -148,16 +153,28 @@ def _varied(rng: np.random.Generator, grey: Map) -> Map:
         grey = np.asarray(cv2.GaussianBlur(grey, (0, 0), rng.uniform(0.4, 1.6)), np.float32)
     if rng.random() < 0.3:
         y, x = np.mgrid[-1 : 1 : grey.shape[0] * 1j, -1 : 1 : grey.shape[1] * 1j].astype(np.float32)
-        tilt = rng.normal(0, 0.3, 2)
-        grey = grey + spread * (tilt[0] * x + tilt[1] * y).astype(np.float32)
+        tilt = rng.normal(0, 0.5, 3)
+        grey = grey + spread * (tilt[0] * x + tilt[1] * y + tilt[2] * (x * x + y * y)).astype(np.float32)
     if rng.random() < 0.3:
         grey = grey + rng.uniform(0.02, 0.2) * spread * rng.standard_normal(grey.shape, np.float32)
     if rng.random() < 0.3:
         low, high = float(grey.min()), float(grey.max()) + 1e-3
         grey = low + (high - low) * ((grey - low) / (high - low)) ** np.float32(np.exp(rng.normal(0, 0.3)))
+    if rng.random() < 0.1:
+        grey = grey + rng.uniform(0.3, 1.0) * (grey - cv2.GaussianBlur(grey, (0, 0), rng.uniform(1, 3)))
+    if rng.random() < 0.1:
+        grey = _compressed(rng, np.asarray(grey, np.float32))
     if rng.random() < 0.04:
         grey = -grey
     return np.asarray(grey, np.float32)
+
+
+def _compressed(rng: np.random.Generator, grey: Map) -> Map:
+    low, high = float(grey.min()), float(grey.max()) + 1e-3
+    levels = np.round(255 * (grey - low) / (high - low)).astype(np.uint8)
+    _, code = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))])
+    seen = np.asarray(cv2.imdecode(code, cv2.IMREAD_GRAYSCALE), np.float32)
+    return low + seen * np.float32((high - low) / 255)
 
 
 def _solidity(mask: npt.NDArray[np.uint8]) -> float:

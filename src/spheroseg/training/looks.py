@@ -11,8 +11,11 @@ from spheroseg.training.shapes import Map, Shape, noise
 Mask = npt.NDArray[np.bool_]
 
 
-def lit(rng: np.random.Generator, side: tuple[int, int]) -> Map:
-    """The ground of a brightfield picture: uneven light, a vignette, clouds and streaks."""
+def lit(rng: np.random.Generator, side: tuple[int, int], uneven: float = 0.2) -> Map:
+    """The ground of a brightfield picture: uneven light, a vignette, clouds and streaks.
+
+    `uneven`: how probable it is that the light is very uneven.
+    """
     y, x = np.mgrid[-1 : 1 : side[0] * 1j, -1 : 1 : side[1] * 1j].astype(np.float32)
     tilt, bow = rng.normal(0, 0.1, 2), rng.normal(0, 0.05, 3)
     ground = 1 + tilt[0] * x + tilt[1] * y + bow[0] * x * x + bow[1] * y * y + bow[2] * x * y
@@ -25,14 +28,60 @@ def lit(rng: np.random.Generator, side: tuple[int, int]) -> Map:
     if rng.random() < 0.15:
         streaks = cv2.resize(noise(rng, (side[0], 8), 6), (side[1], side[0]))
         ground = ground + rng.uniform(0.005, 0.03) * (streaks if rng.random() < 0.5 else streaks[:, ::-1])
+    if rng.random() < uneven:
+        ground = ground * _lamp(rng, side)
+    if rng.random() < uneven:
+        ground = ground * _plastic(rng, side)
     return np.asarray(np.clip(ground, 0.03, None), np.float32)
+
+
+def _lamp(rng: np.random.Generator, side: tuple[int, int]) -> Map:
+    """Light that falls in badly, all without edges: from one side, as a spot, through a stop, or past a shadow."""
+    y, x = np.mgrid[0 : side[0], 0 : side[1]].astype(np.float32)
+    longer = max(side)
+    light = np.ones(side, np.float32)
+    for _ in range(int(rng.integers(1, 3))):
+        way = int(rng.integers(4))
+        x0, y0 = side[1] * rng.uniform(-0.1, 1.1), side[0] * rng.uniform(-0.1, 1.1)
+        angle, amount = rng.uniform(0, 2 * math.pi), rng.uniform(0.15, 0.8)
+        along = ((x - x0) * math.cos(angle) + (y - y0) * math.sin(angle)) / longer
+        away = np.hypot(x - x0, (y - y0) * rng.uniform(0.7, 1.4)) / longer
+        if way == 0:
+            light = light * (1 - amount * np.clip(along / rng.uniform(0.5, 1.5) + 0.5, 0, 1))
+        elif way == 1:
+            light = light * (1 + rng.choice([-0.7, 1.0]) * amount * np.exp(-((away / rng.uniform(0.2, 0.6)) ** 2)))
+        elif way == 2:
+            middle = np.hypot(x - side[1] * rng.normal(0.5, 0.08), y - side[0] * rng.normal(0.5, 0.08)) / longer
+            light = light * (1 - amount / (1 + np.exp((rng.uniform(0.35, 0.65) - middle) / rng.uniform(0.02, 0.1))))
+        else:
+            light = light * (1 - 0.6 * amount * np.exp(-((along / rng.uniform(0.05, 0.3)) ** 2)))
+    return np.asarray(np.clip(light, 0.05, None), np.float32)
+
+
+def _plastic(rng: np.random.Generator, side: tuple[int, int]) -> Map:
+    """The bottom of a plate: scratches, rings of moulding, and stains whose outline is faint."""
+    longer = max(side)
+    marks = np.zeros(side, np.float32)
+    for _ in range(int(rng.integers(0, 8))):
+        start = rng.uniform(0, 1, 2) * np.array(side[::-1])
+        end = start + rng.normal(0, 0.4 * longer, 2)
+        points = [np.round(np.stack([start, end]) * 8).astype(np.int32)]
+        cv2.polylines(marks, points, False, (float(rng.normal(0, 0.5)),), 1, cv2.LINE_8, 3)
+    for _ in range(int(rng.choice([0, 1, 4], p=[0.5, 0.3, 0.2]))):
+        place = (int(rng.uniform(-0.3, 1.3) * side[1]), int(rng.uniform(-0.3, 1.3) * side[0]))
+        cv2.circle(marks, place, int(longer * rng.uniform(0.1, 0.9)), (float(rng.normal(0, 0.6)),), 1)
+    marks = np.asarray(cv2.GaussianBlur(marks, (0, 0), rng.uniform(0.5, 2.5)), np.float32)
+    stain = noise(rng, side, longer * rng.uniform(0.15, 0.5))
+    marks = marks + rng.choice([0.0, 0.05, 0.12]) * np.tanh(2 * stain).astype(np.float32)
+    return np.asarray(1 + rng.uniform(0.1, 0.6) * marks, np.float32)
 
 
 def dark(rng: np.random.Generator, side: tuple[int, int]) -> Map:
     """The ground of a fluorescence picture: offset, glow, uneven background."""
     level = rng.choice([0.0, 0.02, 0.08, 0.2])
     clouds = rng.choice([0.0, 0.01, 0.03]) * noise(rng, side, max(side) * rng.uniform(0.1, 0.6))
-    return np.asarray(np.clip(level + clouds, 0, None), np.float32)
+    glow = rng.uniform(0.02, 0.25) * _lamp(rng, side) if rng.random() < 0.2 else 0.0
+    return np.asarray(np.clip(level + clouds + glow, 0, None), np.float32)
 
 
 def brightfield(rng: np.random.Generator, ground: Map, shapes: list[Shape]) -> Map:
@@ -46,6 +95,7 @@ def brightfield(rng: np.random.Generator, ground: Map, shapes: list[Shape]) -> M
     texture, grain = rng.choice([0.02, 0.08, 0.2]), rng.uniform(0.05, 0.3)
     steep = rng.uniform(0.08, 0.9)
     core = rng.uniform(0.0, 0.5) if rng.random() < 0.3 else 0.0
+    cobbled = rng.random() < 0.4
     for shape in shapes:
         depth, radius = shape.depth, shape.radius
         inside = np.clip(depth / 1.2 + 0.5, 0, 1)
@@ -55,6 +105,8 @@ def brightfield(rng: np.random.Generator, ground: Map, shapes: list[Shape]) -> M
         shade = shade + amount * 0.35 * inside
         around = rim * np.exp(-(((depth - 0.9 * width) / width) ** 2)) * np.clip(1 + 0.4 * _around(rng, shape), 0, 2)
         cells = texture * noise(rng, (depth.shape[0], depth.shape[1]), max(2.0, grain * radius))
+        if cobbled:  # bright cells with dark seams
+            cells = 1.5 * (texture - np.abs(cells))
         shade = shade + around + cells * inside * (0.4 + 0.6 * opaque)
         if core:
             shade = shade + core * np.clip((depth - 0.4 * radius) / (0.3 * radius), 0, 1)
@@ -118,15 +170,20 @@ def fluorescent(rng: np.random.Generator, ground: Map, shapes: list[Shape]) -> M
     return np.asarray(pixels + light * rng.uniform(0.4, 1.0), np.float32)
 
 
-def littered(rng: np.random.Generator, pixels: Map, objects: Mask, radius: float, bright_field: bool) -> Map:
+def littered(
+    rng: np.random.Generator, pixels: Map, objects: Mask, radius: float, bright_field: bool, heavy: bool = False
+) -> Map:
     """Debris: single cells, clumps beside the objects, fibres, and specks out of focus; much smaller than them.
 
-    `radius`: px, of a typical object.
+    `radius`: px, of a typical object. `heavy`: a lot of it.
     """
     side = (pixels.shape[0], pixels.shape[1])
     light = np.zeros(side, np.float32)
     size = max(0.8, min(0.16 * radius, 0.03 * min(side)))
     number = int(rng.choice([0, 5, 25, 120], p=[0.25, 0.3, 0.3, 0.15]))
+    if heavy:
+        number = int(rng.integers(20, 250))
+    heaps = rng.uniform(0, 1, (3, 2)) * np.array(side[::-1]) if rng.random() < (0.6 if heavy else 0.1) else None
     near = objects.any() and rng.random() < 0.5
     rows, columns = (
         np.nonzero(cv2.dilate(objects.astype(np.uint8), np.ones((5, 5), np.uint8), iterations=max(1, int(size))))
@@ -137,6 +194,8 @@ def littered(rng: np.random.Generator, pixels: Map, objects: Mask, radius: float
         if near and len(rows) and rng.random() < 0.7:
             at = int(rng.integers(len(rows)))
             x, y = columns[at] + rng.normal(0, 4 * size), rows[at] + rng.normal(0, 4 * size)
+        elif heaps is not None and rng.random() < 0.6:
+            x, y = heaps[int(rng.integers(len(heaps)))] + rng.normal(0, 4 * size, 2)
         else:
             x, y = rng.uniform(0, side[1]), rng.uniform(0, side[0])
         spot = size * rng.uniform(0.4, 1.2)
@@ -210,9 +269,15 @@ def photographed(rng: np.random.Generator, pixels: Map, bright_field: bool, radi
     """Lens and camera: defocus, noise, exposure and saturation, polarity, JPEG. Grey values 0..255."""
     blur = rng.choice([0.4, 0.8, 1.5, 0.08 * radius], p=[0.35, 0.35, 0.15, 0.15])
     pixels = np.asarray(cv2.GaussianBlur(pixels, (0, 0), float(np.clip(blur, 0.3, 8))), np.float32)
+    if rng.random() < 0.15:  # what cameras do to please the eye
+        soft = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.8, 3))
+        pixels = np.clip(pixels + rng.uniform(0.3, 1.2) * (pixels - soft), 0, None)
     pixels = pixels + rng.choice([0.002, 0.01, 0.03]) * rng.normal(0, 1, pixels.shape) * max(
         0.3, float(pixels.mean())
     )
+    if rng.random() < 0.2:  # of few photons
+        photons = np.sqrt(np.clip(pixels, 0, None))
+        pixels = np.add(pixels, rng.uniform(0.01, 0.08) * photons * rng.normal(0, 1, pixels.shape))
     if bright_field:
         low, high = np.percentile(pixels, [0.5, 99.5])
         if rng.random() < 0.5:
@@ -227,7 +292,7 @@ def photographed(rng: np.random.Generator, pixels: Map, bright_field: bool, radi
         grey = 1 - grey
     grey = np.round(255 * grey).astype(np.uint8)
     if rng.random() < 0.2:
-        _, code = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 95))])
+        _, code = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 95))])
         grey = np.asarray(cv2.imdecode(code, cv2.IMREAD_GRAYSCALE), np.uint8)
     return np.asarray(grey, np.float32)
 

@@ -17,7 +17,7 @@ from spheroseg.training import looks
 from spheroseg.training.shapes import Map, Shape, blob, noise
 
 LEAST_DIAMETER = 8.0  # px: what is smaller cannot be told from debris
-INVADED = 0.4  # share of the field that cells cover from which the field belongs to the spheroid,
+INVADED = 0.5  # share of the field that cells cover from which the field belongs to the spheroid,
 WIDE = 2.0  # seen through a Gaussian of so many cell radii
 
 
@@ -32,13 +32,17 @@ class Scene:
 
 @dataclass(frozen=True)
 class Kind:
-    """`least`, `largest`: diameter in parts of the shorter side. `touching`: share of objects put beside another."""
+    """`least`, `largest`: diameter in parts of the shorter side. `touching`: share of objects put beside another.
+
+    `uneven`: how probable very uneven light is.
+    """
 
     least: float
     largest: float
     count: tuple[int, int]
     touching: float = 0.0
     bright_field: bool = True
+    uneven: float = 0.2
 
 
 KINDS = {
@@ -51,6 +55,11 @@ KINDS = {
     "fluorescent_many": Kind(0.04, 0.25, (4, 80), 0.4, False),
     "invasion": Kind(0.07, 0.4, (1, 1), 0.0, False),
     "empty": Kind(0.1, 0.5, (0, 0)),
+    "crowded": Kind(0.08, 0.3, (25, 90), 0.9),
+    "fluorescent_crowded": Kind(0.08, 0.3, (25, 90), 0.9, False),
+    "invasion_brightfield": Kind(0.1, 0.4, (1, 1)),
+    "uneven": Kind(0.1, 0.5, (0, 0), uneven=1.0),
+    "debris": Kind(0.1, 0.5, (0, 0), uneven=0.4),
 }
 
 
@@ -70,7 +79,7 @@ def scene(rng: np.random.Generator, kind: str, side: tuple[int, int]) -> Scene:
     layout = KINDS[kind]
     shapes, labels = _placed(rng, layout, side)
     bright_field = layout.bright_field and not (kind == "empty" and rng.random() < 0.4)
-    ground = looks.lit(rng, side) if bright_field else looks.dark(rng, side)
+    ground = looks.lit(rng, side, layout.uneven) if bright_field else looks.dark(rng, side)
     if kind == "cysts":
         pixels = looks.cysts(rng, ground, shapes)
     elif bright_field:
@@ -78,11 +87,11 @@ def scene(rng: np.random.Generator, kind: str, side: tuple[int, int]) -> Scene:
     else:
         pixels = looks.fluorescent(rng, ground, shapes)
     typical = float(np.median([shape.radius for shape in shapes])) if shapes else rng.uniform(0.03, 0.2) * min(side)
-    if kind == "invasion":
-        pixels, labels = _invaded(rng, pixels, labels, shapes)
+    if kind.startswith("invasion"):
+        pixels, labels = _invaded(rng, pixels, labels, shapes, bright_field)
     # Without an object nothing says what is small.
     debris = typical if shapes else 0.3 * typical
-    pixels = looks.littered(rng, pixels, labels > 0, debris, bright_field)
+    pixels = looks.littered(rng, pixels, labels > 0, debris, bright_field, kind == "debris")
     if rng.random() < 0.25:
         pixels, hidden = looks.walled(rng, pixels, bright_field)
         labels[hidden] = 0
@@ -170,7 +179,7 @@ def _pressed(shapes: list[Shape], side: tuple[int, int]) -> tuple[list[Shape], n
 
 
 def _invaded(
-    rng: np.random.Generator, pixels: Map, labels: npt.NDArray[np.uint16], shapes: list[Shape]
+    rng: np.random.Generator, pixels: Map, labels: npt.NDArray[np.uint16], shapes: list[Shape], bright_field: bool
 ) -> tuple[Map, npt.NDArray[np.uint16]]:
     """Cells around the core, fewer with distance; the spheroid is the core and where cells are dense."""
     side = labels.shape
@@ -179,7 +188,7 @@ def _invaded(
     core = shapes[0]
     cell = max(1.0, min(side) * rng.uniform(0.003, 0.012))
     reach = core.radius * rng.uniform(0.3, 2.2)
-    density = rng.uniform(0.2, 1.2)
+    density = rng.uniform(0.3, 1.4)
     field = np.full(side, -1e3, np.float32)
     field[core.window] = core.depth
     far = np.maximum(0, cv2.distanceTransform((field <= 0).astype(np.uint8), cv2.DIST_L2, 5))
@@ -212,4 +221,7 @@ def _invaded(
     cv2.drawContours(filled, outlines, -1, (1,), -1)
     level = float(np.percentile(pixels[labels > 0], 60)) if (labels > 0).any() else 1.0
     soft = cv2.GaussianBlur(cells, (0, 0), 0.3 * cell + 0.3)
+    if bright_field:
+        shade = np.clip(1 - rng.uniform(0.2, 0.8) * soft, 0.1, 1)
+        return np.asarray(pixels * np.where(labels > 0, 1, shade), np.float32), filled.astype(np.uint16)
     return np.maximum(pixels, soft * level * rng.uniform(0.5, 1.1)), filled.astype(np.uint16)

@@ -62,6 +62,8 @@ def _star(rng: np.random.Generator, x: float, y: float, radius: float, stretch: 
     distance = np.ones_like(angles)
     for order in range(2, 9):
         distance += rng.normal(0, 1) * 2 * rough / order**1.3 * np.cos(order * angles + rng.uniform(0, 2 * math.pi))
+    if rng.random() < 0.2:  # cells that stand out
+        distance += rng.uniform(0.01, 0.03) * np.cos(int(rng.integers(12, 40)) * angles + 3 * np.sin(3 * angles))
     along, across = radius * math.sqrt(stretch), radius / math.sqrt(stretch)
     points = np.column_stack([along * distance * np.cos(angles), across * distance * np.sin(angles)])
     turn = rng.uniform(0, math.pi)

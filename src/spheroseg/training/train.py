@@ -1,7 +1,12 @@
-"""Training: the recipe of the shipped network, repeatable from its seed."""
+"""Training: the recipe of the shipped network, repeatable from its seed.
 
+In two stages: a long one without any spheroid, and a short one that goes on from there with them. So a
+cross-validation on the spheroids repeats the short one alone.
+"""
+
+import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,44 +19,80 @@ from torch.optim.swa_utils import AveragedModel
 
 from spheroseg.training import crops
 from spheroseg.training.crops import Crop, Crops, Source
-from spheroseg.training.data import Sample
+from spheroseg.training.data import SCENES, Sample
 from spheroseg.training.unet import CHANNELS, MULTIPLE, Answering, UNet
 
 OPSET = 18
 RATE = 3e-3
+TUNING_RATE = 1e-3
 DECAY = 0.995  # of the running mean of the weights, which is what is shipped
 WEIGHT_DECAY = 1e-3
 DISTANCE_WEIGHT = 4.0
 
+# Told the step and the loss.
+Progress = Callable[[int, float], None]
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """steps: batches of `batch` crops. scenes: how many are drawn to cut from. device: None for the best there is."""
+    """steps, tuning: batches of `batch` crops in the first and the second stage.
 
-    steps: int = 1000
+    scenes: how many are drawn to cut from in the first; a third of it in the second. device: None for the best there
+    is.
+    """
+
+    steps: int = 1600
+    tuning: int = 300
     batch: int = 12
-    scenes: int = 2700
+    scenes: int = 2800
     seed: int = 1
     device: str | None = None
 
 
-def train(samples: Sequence[Sample], recipe: Recipe, progress: Callable[[int, float], None]) -> UNet:
-    """A trained network, on one core of the processor or on a GPU.
+@dataclass(frozen=True)
+class _Stage:
+    """`shares`: of the crops, by set; the other sets are left alone."""
 
-    `progress` is told the step and the mean loss every 25 steps. The same samples and recipe give the same crops in
-    the same order, and on the same machine the same network.
+    steps: int
+    scenes: int
+    seed: int
+    rate: float
+    shares: Mapping[str, float]
+
+
+def train(samples: Sequence[Sample], recipe: Recipe, progress: Progress) -> UNet:
+    """The first stage: a network that has seen no spheroid, from nothing.
+
+    On one core of the processor or on a GPU. `progress` is told the step and the mean loss every 25 steps. The same
+    samples and recipe give the same crops in the same order, and on the same machine the same network.
     """
     torch.manual_seed(recipe.seed)
+    stage = _Stage(recipe.steps, recipe.scenes, recipe.seed, RATE, crops.BASE_SHARES)
+    return _trained(UNet(), samples, recipe, stage, progress)
+
+
+def tune(base: UNet, samples: Sequence[Sample], recipe: Recipe, progress: Progress, part: int = 0) -> UNet:
+    """The second stage: another network, that goes on from `base` with the spheroids among `samples`.
+
+    `part`: networks of different parts see different crops. Else as `train`.
+    """
+    seed = recipe.seed + 1 + part
+    torch.manual_seed(seed)
+    stage = _Stage(recipe.tuning, max(1, recipe.scenes // 3), seed, TUNING_RATE, crops.TUNING_SHARES)
+    return _trained(copy.deepcopy(base), samples, recipe, stage, progress)
+
+
+def _trained(start: UNet, samples: Sequence[Sample], recipe: Recipe, stage: _Stage, progress: Progress) -> UNet:
     # Threads of several networks that are trained side by side would wait for each other most of the time.
     torch.set_num_threads(1)
     where = torch.device(recipe.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    network = UNet().to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = start.train().to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = AveragedModel(network, multi_avg_fn=_averaged, use_buffers=True)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=recipe.steps, pct_start=0.1)
-    stream = Crops(_sources(samples, recipe), recipe.seed)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=stage.rate, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, stage.rate, total_steps=stage.steps, pct_start=0.1)
+    stream = Crops(_sources(samples, stage), stage.seed, stage.shares)
     losses: list[float] = []
-    for step in range(1, recipe.steps + 1):
+    for step in range(1, stage.steps + 1):
         grey, targets, told = (part.to(where) for part in _stacked(stream.batch(recipe.batch)))
         # bfloat16 keeps the range of float32, so that no loss has to be scaled.
         with torch.autocast(where.type, dtype=torch.bfloat16):
@@ -108,19 +149,22 @@ def recipe_record(recipe: Recipe) -> dict[str, Any]:
         **asdict(recipe),
         "network": f"U-Net, channels {', '.join(map(str, CHANNELS))}",
         "side_px": crops.SIDE,
-        "shares": crops.SHARES,
+        "shares": crops.BASE_SHARES,
+        "tuning_shares": crops.TUNING_SHARES,
         "zooms": {name: list(zooms) for name, zooms in crops.ZOOMS.items()},
         "rate": RATE,
+        "tuning_rate": TUNING_RATE,
         "torch": torch.__version__,
     }
 
 
-def _sources(samples: Sequence[Sample], recipe: Recipe) -> dict[str, list[Source]]:
+def _sources(samples: Sequence[Sample], stage: _Stage) -> dict[str, list[Source]]:
     sources = {
         name: crops.from_samples(sample for sample in samples if sample.set == name)
-        for name in ("spheroids", "nuclei")
+        for name in stage.shares
+        if name != SCENES
     }
-    return {"scenes": crops.from_scenes(recipe.scenes, recipe.seed), **sources}
+    return {SCENES: crops.from_scenes(stage.scenes, stage.seed), **sources}
 
 
 def _averaged(
