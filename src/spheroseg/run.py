@@ -35,6 +35,7 @@ from spheroseg.inputs import OUTPUTS, STATE_FOLDER, Input
 from spheroseg.messages import Queue
 from spheroseg.segmentation.model import KnownModel
 from spheroseg.segmentation.parameters import Parameters, with_defaults
+from spheroseg.segmentation.planes import NO_CHOICE, Choice
 from spheroseg.settings import Settings
 from spheroseg.storage import ImageStore, remove_partial
 from spheroseg.submit import cancel, retry, submit
@@ -49,7 +50,8 @@ LASTING = frozenset({"bad_image", "unsupported_image", "image_too_large", "bad_p
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a person asked for. `pixel_size_um` in µm. `exports`: what to write for other programs."""
+    """What a person asked for. `pixel_size_um` in µm. `exports`: what to write for other programs.
+    `choice`: of the pages of stacks."""
 
     out: Path
     model: KnownModel
@@ -57,6 +59,7 @@ class RunOptions:
     pixel_size_um: float | None = None
     workers: int = 1
     exports: frozenset[Export] = frozenset({Export.ROIS})
+    choice: Choice = NO_CHOICE
 
     @property
     def state_dir(self) -> Path:
