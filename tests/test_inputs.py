@@ -9,6 +9,7 @@ import tifffile
 
 from spheroseg.errors import UnreadableInput
 from spheroseg.inputs import find_inputs, find_names
+from spheroseg.segmentation.planes import Choice
 from spheroseg.storage import ImageStore
 
 EXAMPLE = (Path(__file__).parents[1] / "examples" / "image_08.png").read_bytes()
@@ -62,6 +63,27 @@ def test_each_page_of_a_stack_is_an_image(tmp_path: Path) -> None:
         ("stack.tif page 2", 1, 3),
         ("stack.tif page 3", 2, 3),
     ]
+
+
+def test_a_stack_of_which_nothing_was_chosen_is_listed_with_the_question(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 3, 2, 40, 50), np.uint8)
+    metadata = {"axes": "TZCYX", "finterval": 2, "tunit": "h"}
+    tifffile.imwrite(tmp_path / "stack.tif", pixels, imagej=True, metadata=metadata)
+    write(tmp_path / "t2.png")
+    asked, plain = find_inputs([tmp_path]).inputs
+    assert asked.problem is not None
+    assert asked.problem[0] == "choose_plane"
+    assert "3 z planes and 2 channels" in asked.problem[1]
+    assert (asked.label, plain.problem) == ("stack.tif", None)
+
+    *found, plain = find_inputs([tmp_path], choice=Choice(z=2, channel=1)).inputs
+    assert [(item.label, item.t, item.z, item.channel, item.time_h) for item in found] == [
+        ("stack.tif page 3", 1, 2, 1, 0),
+        ("stack.tif page 9", 2, 2, 1, 2),
+    ]
+    assert {item.sha256 for item in found} != {""}
+    assert (plain.label, plain.z, plain.time_h) == ("t2.png", None, None)
+    assert len(find_inputs([tmp_path], choice=Choice(z="all", channel="all")).inputs) == 13
 
 
 def test_a_damaged_zip_is_named_with_its_problem_and_the_rest_is_listed(tmp_path: Path) -> None:

@@ -239,6 +239,35 @@ def test_a_pixel_size_that_the_file_contradicts_is_used_and_told(tmp_path: Path)
     assert rows(tmp_path / "out")[0]["qc_flags"] == "pixel_size_contradiction"
 
 
+def test_a_plane_of_a_stack_is_chosen_and_another_choice_keeps_what_is_done(tmp_path: Path) -> None:
+    planes = [photograph(coverage(200, 240, radius, radius, 0, (120, 100))) for radius in (30, 40, 50, 60)]
+    pixels = np.asarray(planes, np.uint8).reshape(2, 2, 200, 240)
+    path, out = tmp_path / "stack.ome.tif", tmp_path / "out"
+    metadata = {"axes": "TCYX", "Channel": {"Name": ["BF", "GFP"]}, "TimeIncrement": 12, "TimeIncrementUnit": "h"}
+    tifffile.imwrite(path, pixels, ome=True, photometric="minisblack", metadata=metadata)
+
+    said = run(path, "--out", out, code=1)
+    assert "this stack has 2 channels (BF, GFP): choose with --channel, or take all with --channel all" in said
+    (item,) = manifest(out)["inputs"]
+    assert (item["state"], item["reason"], item["attempts"]) == ("failed", "choose_plane", 0)
+
+    assert "2 of 2 images completed" in run(path, "--out", out, "--channel", "gfp")
+    assert [round(float(row["equivalent_diameter_px"]) / 10) * 10 for row in rows(out)] == [80, 120]
+    told = [(item["page"], item["t"], item["channel_name"], item["time_h"]) for item in manifest(out)["inputs"]]
+    assert told == [(2, 1, "GFP", 0), (4, 2, "GFP", 12)]
+    assert manifest(out)["asked_for"]["pages"] == {"time": "all", "z": None, "channel": "gfp"}
+
+    assert "Going on: 2 of 4 are completed already" in run(path, "--out", out, "--channel", "all")
+    assert query(out, "SELECT count(*) FROM segmentation_results") == [(4,)]
+    assert len(rows(out)) == 4
+    assert "1 of 1 images completed" in run(path, "--out", out, "--channel", "1", "--time", "2")
+    assert sorted(path.name for path in (out / "masks").iterdir()) == ["stack.ome_p3.tif"]
+    assert "no channel 3 in this file: it has channels 1 (BF) and 2 (GFP)" in run(
+        path, "--out", out, "--channel", "3", code=1
+    )
+    assert "must be a number from 1 or all" in run(path, "--out", out, "--z", "0", code=2)
+
+
 def png_bomb() -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

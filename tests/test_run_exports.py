@@ -49,7 +49,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cv2.imwrite(str(folder / "blank.png"), np.full((200, 200), 128, np.uint8))
     page = photograph(coverage(200, 240, 50, 50, 0, (120, 100))).astype(np.uint16)
     stack = np.stack([page, page[::-1]])
-    tifffile.imwrite(folder / "stack.tif", stack, imagej=True, resolution=(2.0, 2.0), metadata={"unit": "micron"})
+    tifffile.imwrite(
+        folder / "stack.tif", stack, imagej=True, resolution=(2.0, 2.0), metadata={"unit": "micron", "axes": "TYX"}
+    )
     return folder
 
 

@@ -21,6 +21,12 @@ class UnsupportedImage(BadImage):
     code = "unsupported_image"
 
 
+class ChoosePlane(BadImage):
+    """A stack of several z planes or channels of which a person must choose, or does not have the chosen one."""
+
+    code = "choose_plane"
+
+
 class ImageTooLarge(BadImage):
     code = "image_too_large"
     status = 413

@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from spheroseg.errors import BadImage, UnreadableInput
-from spheroseg.segmentation.image import count_pages
+from spheroseg.errors import BadImage, ChoosePlane, UnreadableInput
+from spheroseg.segmentation.planes import NO_CHOICE, Choice, choose
+from spheroseg.segmentation.stack import PagePlace, pages_of
 from spheroseg.storage import ImageStore, file_key, member_key
 
 # What a run keeps in its folder, and what it writes there for people.
@@ -47,7 +48,10 @@ FOREIGN_SUFFIXES = frozenset({".czi", ".lif", ".nd2", ".oib", ".oif", ".vsi", ".
 
 @dataclass(frozen=True)
 class Input:
-    """One page of one file. `name` is the path as people read it; `page` counts from 0, `pages` is all of them."""
+    """One page of one file. `name` is the path as people read it; `page` counts from 0, `pages` is all of them.
+
+    The rest is what the file says of the page, as in `PagePlace`.
+    """
 
     name: str
     storage_key: str
@@ -55,6 +59,11 @@ class Input:
     page: int = 0
     pages: int = 1
     problem: tuple[str, str] | None = None
+    t: int | None = None
+    z: int | None = None
+    channel: int | None = None
+    time_h: float | None = None
+    channel_name: str = ""
 
     @property
     def label(self) -> str:
@@ -80,16 +89,22 @@ class _Found:
         self.problems[key] = Input(_name(path, base), key, problem=(code, sentence))
 
 
-def find_inputs(paths: Sequence[Path], *, progress: Callable[[int, int], None] | None = None) -> Listing:
+def find_inputs(
+    paths: Sequence[Path],
+    *,
+    choice: Choice = NO_CHOICE,
+    progress: Callable[[int, int], None] | None = None,
+) -> Listing:
     """List the images under `paths`, with checksums, in the order of their names.
 
+    choice: of the pages of stacks; a file of which it does not tell what to take is listed with that problem.
     progress: called with (read, found). Raises UnreadableInput where one of `paths` does not exist.
     """
     found = _find(paths)
     inputs = list(found.problems.values())
     store = ImageStore(".")
     with ThreadPoolExecutor(max_workers=4) as pool:
-        for done, pages in enumerate(pool.map(partial(_read, store), found.files.items()), start=1):
+        for done, pages in enumerate(pool.map(partial(_read, store, choice), found.files.items()), start=1):
             inputs.extend(pages)
             if progress:
                 progress(done, len(found.files))
@@ -185,22 +200,39 @@ def _add_members(path: Path, base: Path, found: _Found) -> None:
             found.files.setdefault(member_key(path, member.filename), f"{name}/{inside}")
 
 
-def _read(store: ImageStore, found: tuple[str, str]) -> Iterable[Input]:
+def _read(store: ImageStore, choice: Choice, found: tuple[str, str]) -> Iterable[Input]:
     key, name = found
     try:
         with store.open(key) as file:
             sha256 = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
             file.seek(0)
             try:
-                pages = count_pages(file)
+                pages = pages_of(file)
             except BadImage:
                 # The worker meets the same error and reports it as the task's own.
-                pages = 1
+                pages = [PagePlace(0)]
+        chosen = choose(pages, choice)
+    except ChoosePlane as error:
+        return [Input(name, key, problem=(error.code, str(error)))]
     except Exception as error:
         # Whatever one file does to us, it is that file's problem and not the end of the list.
         sentence = str(error) or type(error).__name__
         return [Input(name, key, problem=(UnreadableInput.code, sentence))]
-    return [Input(name, key, sha256, page, pages) for page in range(pages)]
+    return [
+        Input(
+            name,
+            key,
+            sha256,
+            page.page,
+            len(pages),
+            t=page.t,
+            z=page.z,
+            channel=page.channel,
+            time_h=page.time_h,
+            channel_name=page.channel_name,
+        )
+        for page in chosen
+    ]
 
 
 def _name(path: Path, base: Path) -> str:

@@ -184,6 +184,7 @@ def _entry(item: Input, task: Any, failures: Sequence[Any]) -> dict[str, Any]:
     return {
         "image": item.name,
         "page": item.page + 1,
+        **_place(item),
         "source": item.storage_key,
         "sha256": item.sha256 or None,
         "task_id": str(task.id),
@@ -208,6 +209,17 @@ def _entry(item: Input, task: Any, failures: Sequence[Any]) -> dict[str, Any]:
     }
 
 
+def _place(item: Input) -> dict[str, Any]:
+    told = {
+        "t": item.t,
+        "z": item.z,
+        "channel": item.channel,
+        "channel_name": item.channel_name,
+        "time_h": item.time_h,
+    }
+    return {name: value for name, value in told.items() if value not in (None, "")}
+
+
 def _provenance(result: dict[str, Any]) -> dict[str, Any]:
     known = ("width", "height", "pixel_size", "flags", "model", "parameters", "metrics_version", "versions")
     return {"objects": len(result["objects"]), **{name: result[name] for name in known}}
@@ -227,6 +239,7 @@ def _manifest(
             "pixel_size_um": options.pixel_size_um,
             "exports": sorted(options.exports),
             "plate": _asked_of_plate(options.plate),
+            "pages": asdict(options.choice),
         },
         "counts": {state.value: sum(entry["state"] == state for entry in entries) for state in TaskState},
         "exports": exports,

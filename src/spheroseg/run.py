@@ -37,6 +37,7 @@ from spheroseg.messages import Queue
 from spheroseg.plate.options import PlateOptions
 from spheroseg.segmentation.model import KnownModel
 from spheroseg.segmentation.parameters import Parameters, with_defaults
+from spheroseg.segmentation.planes import NO_CHOICE, Choice
 from spheroseg.settings import Settings
 from spheroseg.storage import ImageStore, remove_partial
 from spheroseg.submit import cancel, retry, submit
@@ -61,8 +62,8 @@ class Only(StrEnum):
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a person asked for. `pixel_size_um` in µm. `exports`: what to write for other programs. `only`: nothing
-    but this part of the work; None is both."""
+    """What a person asked for. `pixel_size_um` in µm. `exports`: what to write for other programs. `choice`: of the
+    pages of stacks. `only`: nothing but this part of the work; None is both."""
 
     out: Path
     model: KnownModel
@@ -70,6 +71,7 @@ class RunOptions:
     pixel_size_um: float | None = None
     workers: int = 1
     exports: frozenset[Export] = frozenset({Export.ROIS})
+    choice: Choice = NO_CHOICE
     only: Only | None = None
     plate: PlateOptions = field(default_factory=PlateOptions)
 

@@ -28,6 +28,7 @@ from spheroseg.plate.options import GrowthOptions, Measure, PlateOptions, Volume
 from spheroseg.run import Only, RunOptions, open_run, prepare, process, run_folder
 from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
 from spheroseg.segmentation.parameters import EDGES, OBJECTS, Parameters
+from spheroseg.segmentation.planes import ALL, Choice
 from spheroseg.settings import Settings, read_settings
 
 CONDITIONS = "conditions.csv"
@@ -66,6 +67,22 @@ def run(
     separate: Annotated[
         bool, typer.Option("--separate/--no-separate", help="Tell touching objects apart, where the model can.")
     ] = Parameters.separate,
+    z: Annotated[
+        str | None,
+        typer.Option(
+            "--z", metavar="N|all", help="Of stacks: the z plane, from 1, or all.", rich_help_panel="Stacks"
+        ),
+    ] = None,
+    channel: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|NAME|all", help="Of stacks: the channel, from 1 or by name, or all.", rich_help_panel="Stacks"
+        ),
+    ] = None,
+    time_point: Annotated[
+        str,
+        typer.Option("--time", metavar="N|all", help="Of stacks: the time point, from 1.", rich_help_panel="Stacks"),
+    ] = ALL,
     export: Annotated[
         list[Export] | None,
         typer.Option(
@@ -149,8 +166,25 @@ def run(
             measure=measure,
             at_h=at,
         ),
+        choice=Choice(
+            time=_number("--time", time_point),
+            z=_number("--z", z),
+            channel=_number("--channel", channel, is_name_allowed=True),
+        ),
     )
     sys.exit(_run(paths, options, settings))
+
+
+def _number(option: str, text: str | None, *, is_name_allowed: bool = False) -> int | str | None:
+    text = text.strip() if text is not None else None
+    if text is None or text == ALL:
+        return text
+    if text.isascii() and text.isdecimal() and 0 < len(text) < 10 and int(text) > 0:
+        return int(text)
+    if is_name_allowed and text and not text.isdecimal():
+        return text
+    what = "a number from 1, a name" if is_name_allowed else "a number from 1"
+    raise typer.BadParameter(f"must be {what} or {ALL}", param_hint=option)
 
 
 def _run(paths: Sequence[Path], options: RunOptions, settings: Settings) -> int:
@@ -184,6 +218,7 @@ def _listed(paths: Sequence[Path], options: RunOptions, console: Console) -> Lis
     with console.status("Looking for images …") as status:
         return find_inputs(
             paths,
+            choice=options.choice,
             progress=lambda done, found: status.update(f"Reading {done} of {found} files …"),
         )
 

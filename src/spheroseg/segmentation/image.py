@@ -47,7 +47,7 @@ def count_pages(file: BinaryIO) -> int:
 
     Previews and pyramid levels inside a TIFF are not pages. Raises `BadImage` like `decode`.
     """
-    with _library_errors():
+    with library_errors():
         return len(Tiff(file).pages) if kind(file) == TIFF else 1
 
 
@@ -58,7 +58,7 @@ def check_headers(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> int:
     off, values that are not finite) only `decode` does. One page that is too large or of a kind that is not read
     is no reason to refuse the other pages; damage to one is.
     """
-    with _library_errors():
+    with library_errors():
         found = kind(file)
         if found == TIFF:
             tiff = Tiff(file)
@@ -84,7 +84,7 @@ def decode(
     a file that is damaged, incomplete, too small (a side under 16 px), holds values that are not finite or has no
     such page.
     """
-    with _library_errors():
+    with library_errors():
         found = kind(file)
         said: list[Said] = []
         if found == TIFF:
@@ -98,7 +98,7 @@ def decode(
 
 
 @contextmanager
-def _library_errors() -> Iterator[None]:
+def library_errors() -> Iterator[None]:
     """Whatever a decoder raises (they raise anything) means that the file is at fault; keep its words."""
     try:
         yield

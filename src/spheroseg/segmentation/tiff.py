@@ -1,7 +1,7 @@
 """TIFF files: which of their pages are pictures, and the pixels of one."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -73,8 +73,23 @@ class Tiff:
     @property
     def ome(self) -> list[Pixels]:
         """What the file's OME-XML says; nothing where it has none."""
-        count = len(self._tiff.pages)
-        return [pixels for text in self.descriptions if is_ome(text) for pixels in read_ome(text, count)]
+        return [pixels for text in self.descriptions if is_ome(text) for pixels in read_ome(text, self.page_count)]
+
+    @property
+    def page_count(self) -> int:
+        """Of all pages, previews too."""
+        return len(self._tiff.pages)
+
+    def shaped(self) -> Iterator[tuple[str, Sequence[int], list[int]]]:
+        """As tifffile has written them: axes and shape above a single picture, and the numbers of the pages."""
+        # Only these: for others the library parses XML, and opens files that are named in it.
+        if not self._tiff.is_shaped:
+            return
+        for series in self._tiff.series:
+            numbers = [page.index for page in series.pages if page is not None]
+            above = len(series.axes) - len(series.keyframe.axes)
+            if series.kind == "shaped" and above > 0:
+                yield series.axes[:above], series.shape[:above], numbers
 
     def pixel_sizes(self, index: int) -> list[Said]:
         """What the file says of a page: OME-XML, then ImageJ's tags."""
