@@ -8,8 +8,8 @@ BIN := .venv/bin
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-run: .venv/run ## set up, then segment the example images into results/
-	$(BIN)/spheroseg run examples --out results
+run: .venv/run ## set up, then turn the images of the example plate into growth curves, in results/
+	$(BIN)/spheroseg run examples/plate --out results
 
 test: .venv/dev servers ## set up, servers included, then run every test
 	$(BIN)/python -m pytest

@@ -37,6 +37,7 @@ batches, the shares of decoding, inference, outlines and writing, and the networ
 and on 2 cores. Prints Markdown tables."""
 
 ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples" / "spheroids"
 BARE, WRITING, QUEUE, BATCHES = "bare loop", "bare loop that writes", "queue", "queue, batches of 8"
 BATCH_SIZE = 8
 Round = dict[str, Rate]
@@ -182,7 +183,9 @@ def main(arguments: argparse.Namespace) -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=DESCRIPTION)
-    parser.add_argument("--images", type=Path, default=ROOT / "examples", help="folder of images (examples/)")
+    parser.add_argument(
+        "--images", type=Path, default=ROOT / "examples" / "spheroids", help="folder of images (examples/spheroids/)"
+    )
     parser.add_argument("--count", type=int, default=100, help="images in a measurement (%(default)s)")
     parser.add_argument("--side", type=int, help="resize them to this longer side, px; by default as they are")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="its name (%(default)s)")

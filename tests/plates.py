@@ -15,7 +15,7 @@ from spheroseg.outcomes import apply_reports
 from spheroseg.segmentation.measure import DIMENSIONS
 from spheroseg.tasks import RetryPolicy
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[1] / "examples" / "spheroids"
 
 _numbers = itertools.count()
 

@@ -17,7 +17,7 @@ from .conftest import Postgres, empty_database, eventually
 from .lab import read_task, submit_images
 from .rabbitmq import RabbitNode
 
-EXAMPLE = ROOT / "examples" / "image_08.png"
+EXAMPLE = ROOT / "examples" / "spheroids" / "image_08.png"
 
 
 class Stack:

@@ -12,7 +12,7 @@ from spheroseg.inputs import find_inputs, find_names
 from spheroseg.segmentation.planes import Choice
 from spheroseg.storage import ImageStore
 
-EXAMPLE = (Path(__file__).parents[1] / "examples" / "image_08.png").read_bytes()
+EXAMPLE = (Path(__file__).parents[1] / "examples" / "spheroids" / "image_08.png").read_bytes()
 
 
 def write(path: Path, content: bytes = EXAMPLE) -> Path:

@@ -4,7 +4,7 @@ import pytest
 
 from spheroseg.errors import BadPlate
 from spheroseg.plate.conditions import read_conditions
-from spheroseg.plate.layout import NOWHERE, Page, lay_out
+from spheroseg.plate.layout import NOWHERE, Page, chosen, lay_out
 
 PLATE = [Page(f"{well}_t{hours}h.tif") for well in ("A01", "A02", "B01") for hours in (0, 24)]
 
@@ -67,3 +67,12 @@ def test_a_stack_tells_channel_and_z_where_the_name_does_not() -> None:
 def test_the_same_place_twice_is_told() -> None:
     layout = lay_out([*PLATE, Page("copy/A01_t0h.tif")], "{well}_t{hour}h")
     assert layout.clashes == (("A01_t0h.tif", "copy/A01_t0h.tif"),)
+
+
+def test_a_channel_and_a_z_can_be_chosen_where_the_places_tell_them() -> None:
+    pages = [Page(f"A01_t0h_{channel}.tif", z=z) for channel in ("C1", "C2") for z in (1, 2)]
+    places = lay_out(pages, "plain").places
+    assert [place.channel for place in places] == ["1", "1", "2", "2"]
+    assert chosen(places, channel=2, z=None) == [2, 3]
+    assert chosen(places, channel="all", z=1) == [0, 2]
+    assert chosen([NOWHERE], channel=2, z=1) == [0]

@@ -18,7 +18,7 @@ from .conftest import empty_database, eventually, free_port
 from .lab import submit_images
 
 ROOT = Path(__file__).parents[1]
-EXAMPLE = ROOT / "examples" / "image_08.png"
+EXAMPLE = ROOT / "examples" / "spheroids" / "image_08.png"
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from spheroseg.worker.shelf import Shelf
 
 from .networks import card, model_folder, network, onnx
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "image_08.png"
+EXAMPLE = Path(__file__).parents[1] / "examples" / "spheroids" / "image_08.png"
 
 
 def test_models_are_found_in_their_folders_by_the_names_of_these(tmp_path: Path) -> None:

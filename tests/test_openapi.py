@@ -46,7 +46,7 @@ async def test_schemathesis_finds_no_server_error_and_no_undocumented_answer(
     backend: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     project = (await backend.post("/api/projects", json={"name": "plate"})).json()
-    image = (ROOT / "examples" / "image_08.png").read_bytes()
+    image = (ROOT / "examples" / "spheroids" / "image_08.png").read_bytes()
     await backend.post(f"/api/projects/{project['id']}/images", files=[("files", ("a.png", image))])
     batch = (await backend.post("/api/segmentation/batches", json={"project_id": project["id"]})).json()
 

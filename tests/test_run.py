@@ -31,7 +31,7 @@ from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
 from .synthetic import coverage, photograph
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES = ROOT / "examples"
+EXAMPLES = ROOT / "examples" / "spheroids"
 PICTURES = sorted(EXAMPLES.glob("*.png"))  # beside them lies a plate
 SPHEROIDS = ROOT.parent / "shared" / "data" / "spheroids" / "images"
 

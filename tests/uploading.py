@@ -15,7 +15,7 @@ from PIL import Image
 
 from .backend import Backend
 
-EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.png"))
+EXAMPLES = sorted((Path(__file__).parent.parent / "examples" / "spheroids").glob("*.png"))
 SHADES = iter(range(1, 1_000_000))
 
 

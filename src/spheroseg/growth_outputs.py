@@ -108,7 +108,7 @@ def _pictures(
         name = _file_name(plate)
         if has_times:
             yield from _all_formats(f"charts/plate{name}", plate_chart(rows, measure=measure, wells=options.wells))
-        chart = heat_map(rows, at=options.at_h, measure=measure, wells=options.wells)
+        chart = heat_map(rows, time=options.at_h, measure=measure, wells=options.wells)
         yield from _all_formats(f"charts/heatmap{name}", chart)
     for row in ic50:
         chart = dose_chart(endpoint, row)

@@ -17,12 +17,12 @@ from spheroseg.cli.options import PATTERNS, Conditions, Interval, Wells, conditi
 from spheroseg.cli.progress import Bar
 from spheroseg.cli.stopping import stop_on_signal
 from spheroseg.cli.summary import print_summary
-from spheroseg.errors import OutputUnusable
+from spheroseg.errors import BadPlate, OutputUnusable
 from spheroseg.export.kinds import Export
 from spheroseg.inputs import Listing, find_inputs
 from spheroseg.logs import Tolerant, log_to
 from spheroseg.outputs import Written, write_outputs
-from spheroseg.plate.layout import OFF, Layout, Page, lay_out
+from spheroseg.plate.layout import OFF, Layout, Page, chosen, lay_out
 from spheroseg.plate.names import AUTO
 from spheroseg.plate.options import GrowthOptions, Measure, PlateOptions, VolumeMethod, WellValue
 from spheroseg.run import Only, RunOptions, open_run, prepare, process, run_folder
@@ -32,6 +32,7 @@ from spheroseg.segmentation.planes import ALL, Choice
 from spheroseg.settings import Settings, read_settings
 
 CONDITIONS = "conditions.csv"
+MOST_HOURS = 12  # in an error
 
 
 def run(
@@ -137,8 +138,8 @@ def run(
     """Segment images and measure the spheroids in them.
 
     Writes results.csv (a row an object), growth.csv, .xlsx and .parquet, overlays/, masks/, manifest.json and what
-    --export asks for into DIR. A folder that is a plate by the names of its images, see `spheroseg plate preview`, gives
-    growth curves too: charts/, contact/, wells.csv, conditions.csv, fits.csv, endpoint.csv.
+    --export asks for into DIR. A folder that is a plate by the names of its images, see `spheroseg plate preview`,
+    gives growth curves too: charts/, contact/, wells.csv, conditions.csv, fits.csv, endpoint.csv.
 
     Stopped at any moment and started again with the same command, it goes on where it was; images that were added
     meanwhile are done too.
@@ -199,6 +200,7 @@ def _run(paths: Sequence[Path], options: RunOptions, settings: Settings) -> int:
         listing, options = _with_conditions_beside(paths, listing, options)
         layout = _laid_out(listing, options)
         if layout.is_plate:
+            listing, layout = _chosen_by_name(listing, layout, options, console)
             console.print(_told(layout, options), highlight=False)
         with run_folder(options), (options.state_dir / "run.log").open("a") as log:
             log_to(log)
@@ -237,8 +239,32 @@ def _with_conditions_beside(
 
 def _laid_out(listing: Listing, options: RunOptions) -> Layout:
     plate = options.plate
-    pages = [Page(item.name) for item in listing.inputs]
-    return lay_out(pages, plate.pattern, plate.conditions, wells=plate.wells, interval_h=plate.interval_h)
+    pages = [
+        Page(item.name, item.t, item.time_h, item.channel_name or str(item.channel or ""), item.z)
+        for item in listing.inputs
+    ]
+    layout = lay_out(pages, plate.pattern, plate.conditions, wells=plate.wells, interval_h=plate.interval_h)
+    hours = sorted({place.time_h for place in layout.places if place.time_h is not None})
+    for option, asked in (("--at", plate.at_h), ("--t0", plate.growth.t0_h)):
+        if layout.is_plate and asked is not None and asked not in hours:
+            known = ", ".join(f"{hour:g}" for hour in hours[:MOST_HOURS]) + (", …" if len(hours) > MOST_HOURS else "")
+            raise BadPlate(
+                f"{option} is {asked:g} h, but no image is of that time; there are: {known or 'none in h'}"
+            )
+    return layout
+
+
+def _chosen_by_name(
+    listing: Listing, layout: Layout, options: RunOptions, console: Console
+) -> tuple[Listing, Layout]:
+    """Without the images whose names tell another channel or z than was chosen. Raises BadPlate where none is left."""
+    kept = chosen(layout.places, channel=options.choice.channel, z=options.choice.z)
+    left = len(layout.places) - len(kept)
+    if not kept:
+        raise BadPlate("no image is of that channel and z: `spheroseg plate preview` shows what the names say")
+    if left:
+        console.print(f"{left} images of another channel or z are left alone.", highlight=False)
+    return replace(listing, inputs=[listing.inputs[number] for number in kept]), layout.only(kept)
 
 
 def _told(layout: Layout, options: RunOptions) -> str:

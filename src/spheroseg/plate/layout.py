@@ -9,7 +9,7 @@ from spheroseg.plate.conditions import NO_CONDITION, Condition, Row
 from spheroseg.plate.detect import is_plate
 from spheroseg.plate.names import AUTO, Place, Preview, parse
 
-OFF = "off"
+OFF, ALL = "off", "all"
 NOWHERE = Place()
 
 
@@ -90,6 +90,16 @@ def lay_out(
         clashes=_clashes(pages, places),
         notes=_notes(preview, places),
     )
+
+
+def chosen(places: Sequence[Place], *, channel: int | str | None, z: int | str | None) -> list[int]:
+    """Numbers of the places that are of this channel and z, as far as they tell; None and all: of any."""
+    return [
+        number
+        for number, place in enumerate(places)
+        if (channel in (None, ALL) or not place.channel or place.channel.casefold() == str(channel).casefold())
+        and (z in (None, ALL) or place.z is None or place.z == z)
+    ]
 
 
 def _with_stack(place: Place | None, page: Page, interval_h: float | None) -> Place | None:

@@ -1,0 +1,181 @@
+"""`spheroseg run` on a plate whose truth is known, and on what can be wrong with one."""
+
+import csv
+import hashlib
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import openpyxl
+import pyarrow.parquet
+import pytest
+
+from .test_run import EXAMPLES, manifest, query, run
+
+NETWORK = {"MODEL": ""}
+PICTURES = ("conditions", "plate", "heatmap")
+
+
+def simulate(folder: Path, *options: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "spheroseg.cli", "simulate", "plate", str(folder), *options],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def plate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plate") / "images"
+    simulate(folder, "--wells", "6", "--times", "4", "--doses", "2", "--seed", "5")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(plate: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "results"
+    said = run(plate, "--out", out, env=NETWORK)
+    assert "A plate, read as plain, the best guess: 6 wells, 4 times, conditions from conditions.csv." in said
+    assert said.rstrip().endswith("the growth curves")
+    assert str(out / "charts" / "conditions.png") in said
+    return out
+
+
+def test_curves_are_those_of_the_plate(plate: Path, finished: Path) -> None:
+    """Area within 2 %, doubling time within 5 % of what was drawn."""
+    truth = {row["image"]: row for row in table(plate / "truth.csv")}
+    grown = table(finished / "growth.csv")
+    assert {row["image"] for row in grown} == set(truth)
+    for row in grown:
+        assert float(row["area_um2"]) == pytest.approx(float(truth[row["image"]]["area_um2"]), rel=0.02)
+        assert (row["well"], float(row["time_h"])) == (
+            truth[row["image"]]["well"],
+            float(truth[row["image"]]["time_h"]),
+        )
+    doubling = {row["well"]: float(row["doubling_time_h"]) for row in truth.values()}
+    fits = [row for row in table(finished / "fits.csv") if row["level"] == "well" and row["model"] == "exponential"]
+    assert {row["well"] for row in fits} == set(doubling)
+    for row in fits:
+        assert float(row["doubling_time_h"]) == pytest.approx(doubling[row["well"]], rel=0.05)
+
+
+def test_all_tables_say_the_same_and_pictures_are_there(finished: Path) -> None:
+    grown = table(finished / "growth.csv")
+    sheet = openpyxl.load_workbook(finished / "growth.xlsx")
+    values = list(sheet["growth"].values)
+    assert list(values[0]) == list(grown[0])
+    areas = [row[values[0].index("area_um2")] for row in values[1:]]
+    assert areas == [float(row["area_um2"]) for row in grown]
+    assert {"wells", "conditions", "fits", "provenance"} <= set(sheet.sheetnames)
+    columns = pyarrow.parquet.read_table(finished / "growth.parquet").to_pydict()
+    assert columns["area_um2"] == areas
+    for name in PICTURES:
+        assert (finished / "charts" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (finished / "charts" / f"{name}.svg").read_text()
+        assert json.loads((finished / "charts" / f"{name}.json").read_text())["$schema"]
+    assert len(list((finished / "charts").glob("wells_*.png"))) == 6
+    assert list((finished / "contact").glob("*.*"))
+
+
+def test_conditions_are_means_over_wells(finished: Path) -> None:
+    last = [row for row in table(finished / "conditions.csv") if float(row["time_h"]) == 36]
+    assert [(row["drug"], float(row["concentration"]), row["n_wells"]) for row in last] == [
+        ("drug", 0.0, "3"),
+        ("drug", 2.0, "3"),
+    ]
+    wells = [row for row in table(finished / "wells.csv") if float(row["time_h"]) == 36]
+    of_control = [float(row["volume_um3"]) for row in wells if float(row["concentration"]) == 0]
+    mean = sum(of_control) / 3
+    assert float(last[0]["volume_um3_mean"]) == pytest.approx(mean, rel=1e-6)
+    spread = math.sqrt(sum((value - mean) ** 2 for value in of_control) / 2)
+    assert float(last[0]["volume_um3_sd"]) == pytest.approx(spread, rel=1e-6)
+
+
+def test_the_same_command_changes_no_byte_and_other_choices_segment_nothing(plate: Path, finished: Path) -> None:
+    out = finished.parent / "copy"
+    shutil.copytree(finished, out)
+
+    def hashes() -> dict[str, str]:
+        made = [path for path in out.rglob("*") if path.is_file() and ".spheroseg" not in path.parts]
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in made}
+
+    before = hashes()
+    run(plate, "--out", out, env=NETWORK)
+    after = hashes()
+    assert {name for name in before if before[name] != after.get(name)} == {"manifest.json"}
+    run(plate, "--out", out, "--measure", "area", "--volume", "prolate", "--at", "24", env=NETWORK)
+    assert query(out, "SELECT count(*) FROM segmentation_results") == [(24,)]
+    assert {row["measure"] for row in table(out / "fits.csv")} == {"area_um2"}
+    assert {row["volume_method"] for row in table(out / "growth.csv")} == {"prolate"}
+    assert {row["time_h"] for row in table(out / "endpoint.csv")} == {"24.0"}
+    run(plate, "--out", out, "--plate", "off", env=NETWORK)
+    assert not (out / "charts").exists()
+    assert {row["well"] for row in table(out / "growth.csv")} == {""}
+    assert manifest(out)["plate"] is None
+
+
+def test_what_somebody_wrote_into_a_table_stays_and_is_told(plate: Path, finished: Path) -> None:
+    out = finished.parent / "edited"
+    shutil.copytree(finished, out)
+    (out / "fits.csv").write_text("mine")
+    said = run(plate, "--out", out, "--measure", "area", env=NETWORK)
+    assert "fits.csv was changed by somebody and is left alone" in said
+    assert (out / "fits.csv").read_text() == "mine"
+
+
+def test_broken_files_an_empty_well_and_a_stack_leave_gaps_and_no_zeros(tmp_path: Path) -> None:
+    folder, out = tmp_path / "images", tmp_path / "out"
+    simulate(folder, "--wells", "12", "--times", "4", "--faults", "--seed", "2", "--doses", "2")
+    said = run(folder, "--out", out, code=1, env=NETWORK)
+    broken = [row for row in table(folder / "faults.csv") if row["fault"] not in ("no_spheroid", "stack")]
+    assert len(broken) == 3
+    assert "3 failed:" in said
+    grown = table(out / "growth.csv")
+    for fault in broken:
+        (row,) = [row for row in grown if row["image"] == fault["image"]]
+        assert (row["area_um2"], row["qc_flags"]) == ("", "image_failed")
+    (empty,) = {row["well"] for row in table(folder / "faults.csv") if row["fault"] == "no_spheroid"}
+    of_empty = [row for row in grown if row["well"] == empty]
+    assert len(of_empty) == 4
+    assert {(row["area_um2"], row["rel_volume"], row["n_objects"]) for row in of_empty} == {("", "", "0")}
+    assert all("no_object_found" in row["qc_flags"] for row in of_empty)
+    (stack,) = {row["well"] for row in table(folder / "faults.csv") if row["fault"] == "stack"}
+    assert [float(row["time_h"]) for row in grown if row["well"] == stack] == [0, 12, 24, 36]
+    refused = [row for row in table(out / "fits.csv") if row["well"] == empty]
+    assert refused
+    assert all(row["refused"] and not row["doubling_time_h"] for row in refused)
+
+
+def test_a_folder_that_is_no_plate_has_the_tables_alone(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    said = run(EXAMPLES, "--out", out)
+    assert "A plate" not in said
+    assert len(table(out / "growth.csv")) == len(table(out / "results.csv"))
+    assert not list(out.glob("charts*"))
+    assert not (out / "fits.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--at", "13"], "--at is 13 h, but no image is of that time; there are: 0, 12, 24, 36"),
+        (["--t0", "5"], "--t0 is 5 h"),
+        (["--plate", "incucyte"], "no name of an image fits incucyte"),
+        (["--conditions", "no.csv"], "cannot read no.csv"),
+        (["--wells", "7"], "no plates of 7 wells"),
+    ],
+)
+def test_what_does_not_fit_the_plate_is_told_before_anything_is_queued(
+    plate: Path, tmp_path: Path, options: list[str], words: str
+) -> None:
+    assert words in run(plate, "--out", tmp_path / "out", *options, code=2)
+    assert not (tmp_path / "out").exists()
