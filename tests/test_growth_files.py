@@ -236,6 +236,8 @@ def test_provenance_tells_t0_of_each_plate_and_why_there_are_no_curves() -> None
     assert (said["t0 of plate p"][0], said["t0 of plate q"][0]) == (6, 0)
     assert said["curves"] == (None, "choose a channel")
     assert said["date"][0] == MANIFEST["written_at"]
+    without = provenance_rows(MANIFEST, {"growth": growth}, GrowthOptions(), date="")
+    assert [row["value"] for row in without if row["item"] == "date"] == [None]
 
 
 def test_the_page_about_growth_names_every_column() -> None:
