@@ -181,6 +181,13 @@ def test_a_parquet_file_has_types_nulls_and_says_where_its_numbers_come_from() -
     assert json.loads(table.schema.metadata[b"spheroseg"]) == provenance
 
 
+def test_a_persons_column_stays_text_whatever_it_is_called() -> None:
+    own = Condition("c", more=(("top", "upper"), ("area_um2", "12"), ("passage_h", "4")))
+    rows = growth_tables([frame("A01", 0, 100, condition=own)], GrowthOptions()).growth
+    (read,) = pyarrow.parquet.read_table(io.BytesIO(encode_parquet(rows, []))).to_pylist()
+    assert (read["own_top"], read["own_area_um2"], read["passage_h"]) == ("upper", "12", "4")
+
+
 def test_a_table_without_rows_is_a_parquet_file_too() -> None:
     assert pyarrow.parquet.read_table(io.BytesIO(encode_parquet([], []))).num_rows == 0
 
@@ -236,6 +243,8 @@ def test_provenance_tells_t0_of_each_plate_and_why_there_are_no_curves() -> None
     assert (said["t0 of plate p"][0], said["t0 of plate q"][0]) == (6, 0)
     assert said["curves"] == (None, "choose a channel")
     assert said["date"][0] == MANIFEST["written_at"]
+    without = provenance_rows(MANIFEST, {"growth": growth}, GrowthOptions(), date="")
+    assert [row["value"] for row in without if row["item"] == "date"] == [None]
 
 
 def test_the_page_about_growth_names_every_column() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from spheroseg.export.columns import COLUMNS
 from spheroseg.export.kinds import object_name
 from spheroseg.export.tables import object_rows
 from spheroseg.plate.conditions import NO_CONDITION, Condition
@@ -103,7 +104,7 @@ def growth_tables(frames: Iterable[Frame], options: GrowthOptions) -> GrowthTabl
 def own_columns(conditions: Iterable[Condition]) -> dict[str, str]:
     """The columns of the person's table that mean nothing here, and their names in ours, where one may be taken."""
     names = dict.fromkeys(word for condition in conditions for word, _ in condition.more)
-    return {name: f"own_{name}" if name in GROWTH_COLUMNS else name for name in names}
+    return {name: f"own_{name}" if name in COLUMNS else name for name in names}
 
 
 def params_hash(parameters: Mapping[str, Any]) -> str:

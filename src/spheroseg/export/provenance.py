@@ -33,14 +33,14 @@ def provenance_rows(
     """Rows of section, item, value, meaning.
 
     manifest: as a run writes it. sheets: the tables by name, among them `growth`. no_curves: why there are no rows of
-    wells. date: when the results came about; without it, when the manifest was written, which is another time for
-    each run.
+    wells. date: when the results came about, "" where there are none; None takes that of the manifest, which is
+    another with each run.
     """
     inputs = manifest["inputs"]
     asked = manifest["asked_for"]
     rows = [
         _row("software", "spheroseg", manifest["spheroseg"], "version of the program"),
-        _row("software", "date", date or manifest["written_at"], "of the results"),
+        _row("software", "date", manifest["written_at"] if date is None else date or None, "of the results"),
         *(
             _row("software", "metrics_version", value, "docs/metrics.md")
             for value in _seen(inputs, "metrics_version")
