@@ -3,9 +3,9 @@
     y = bottom + (top - bottom) / (1 + (dose / ic50) ^ hill)
 
 At dose 0 it is `top`, so that untreated wells count as they are; `hill` > 0. This is LL.4 of the R package drc
-(Ritz et al. 2015, PLoS ONE 10:e0146021), there with b = hill, c = bottom, d = top, e = ic50. As there by default, it is
-fitted by least squares on the response itself. `ic50` is the relative IC50: the dose half way between the plateaus of
-the curve, not the one at half of the control (Sebaugh 2011, Pharm Stat 10:128).
+(Ritz et al. 2015, PLoS ONE 10:e0146021), there with b = hill, c = bottom, d = top, e = ic50. As there by default, it
+is fitted by least squares on the response itself. `ic50` is the relative IC50: the dose half way between the plateaus
+of the curve, not the one at half of the control (Sebaugh 2011, Pharm Stat 10:128).
 
 For a given ic50 and hill the plateaus are a straight line's fit, so that only two parameters are searched (Golub and
 Pereyra 1973). The interval of the ic50 is that of the profile likelihood (Bates and Watts 1988, Nonlinear Regression
@@ -34,6 +34,7 @@ BEYOND = 10.0
 HILLS = (0.1, 50.0)
 # Points nearer to the curve than a part in 1e9 are on it.
 _EXACT = 1e-9
+_HILL_GRID = np.log(np.geomspace(*HILLS, 25))
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,10 @@ def fit_doses(doses: ArrayLike, responses: ArrayLike) -> DoseCurve | NoCurve:
     return DoseCurve(exp(place), exp(low), exp(high), exp(hill), top * scale, bottom * scale, r2)
 
 
-def _part_left(doses: Numbers, place: float, hill: float) -> Numbers:
+def _part_left(doses: Numbers, place: float, hill: float | Numbers) -> Numbers:
     """The part of the response that is left: 1 at dose 0, half at exp(place), 0 without end."""
     with np.errstate(divide="ignore", over="ignore"):
-        return np.asarray(1 / (1 + np.exp(exp(hill) * (np.log(doses) - place))))
+        return np.asarray(1 / (1 + np.exp(np.exp(hill) * (np.log(doses) - place))))
 
 
 @dataclass(frozen=True)
@@ -135,29 +136,27 @@ class _Search:
         return float(off @ off)
 
     def best(self, tested: Numbers) -> tuple[float, float]:
-        hills = np.log(np.geomspace(*HILLS, 25))
-        edge = log(BEYOND)
-        places = np.linspace(log(tested[0]) - edge, log(tested[-1]) + edge, 60)
-        start = min(((p, h) for p in places for h in hills), key=lambda at: self.squares(*at))
+        places = np.linspace(log(tested[0] / BEYOND), log(tested[-1] * BEYOND), 60)
+        grid = np.array([self._grid(p) for p in places])
+        place, hill = np.unravel_index(int(grid.argmin()), grid.shape)
+        start = (places[place], _HILL_GRID[hill])
 
         def residuals(at: Numbers) -> Numbers:
             return self.residuals(float(at[0]), float(at[1]))
 
         # A little room past the grid, so that a start on its edge is inside.
-        bounds = ([places[0] - 1, hills[0] - 1e-6], [places[-1] + 1, hills[-1] + 1e-6])
+        bounds = ([places[0] - 1, _HILL_GRID[0] - 1e-6], [places[-1] + 1, _HILL_GRID[-1] + 1e-6])
         found = least_squares(residuals, start, bounds=bounds, xtol=1e-12, ftol=1e-14, gtol=1e-14)
         return float(found.x[0]), float(found.x[1])
 
     def end(self, place: float, hill: float, last: float, limit: float) -> float | None:
-        """The ln ic50 from the best (`place`, `hill`) to `last` whose best curve has `limit` squares; None: none has."""
-
-        hills = np.log(np.geomspace(*HILLS, 25))
+        """The ln ic50 between the best (`place`, `hill`) and `last` whose best curve has `limit` squares, if any."""
 
         def over(at: float) -> float:
-            n = int(np.argmin([self.squares(at, h) for h in hills]))
-            around = (hills[max(n - 1, 0)], hills[min(n + 1, len(hills) - 1)])
+            n = int(self._grid(at).argmin())
+            around = (_HILL_GRID[max(n - 1, 0)], _HILL_GRID[min(n + 1, len(_HILL_GRID) - 1)])
             found = minimize_scalar(lambda h: self.squares(at, h), bounds=around, method="bounded")
-            return min(float(found.fun), self.squares(at, hills[n]), self.squares(at, hill)) - limit
+            return min(float(found.fun), self.squares(at, float(_HILL_GRID[n])), self.squares(at, hill)) - limit
 
         inside = place
         for outside in np.linspace(place, last, 60)[1:]:
@@ -165,3 +164,12 @@ class _Search:
                 return float(brentq(over, inside, outside, xtol=1e-9))
             inside = float(outside)
         return None
+
+    def _grid(self, place: float) -> Numbers:
+        """The squares at that ln ic50 for each ln hill of the grid."""
+        parts = _part_left(self.x, place, _HILL_GRID[:, None])
+        off = parts - parts.mean(axis=1, keepdims=True)
+        centred = self.y - self.y.mean()
+        spread = (off**2).sum(axis=1)
+        slopes = np.divide(off @ centred, spread, out=np.zeros_like(spread), where=spread > 0)
+        return np.asarray(((centred - slopes[:, None] * off) ** 2).sum(axis=1))
