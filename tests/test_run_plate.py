@@ -56,11 +56,9 @@ def test_curves_are_those_of_the_plate(plate: Path, finished: Path) -> None:
     grown = table(finished / "growth.csv")
     assert {row["image"] for row in grown} == set(truth)
     for row in grown:
-        assert float(row["area_um2"]) == pytest.approx(float(truth[row["image"]]["area_um2"]), rel=0.02)
-        assert (row["well"], float(row["time_h"])) == (
-            truth[row["image"]]["well"],
-            float(truth[row["image"]]["time_h"]),
-        )
+        true = truth[row["image"]]
+        assert float(row["area_um2"]) == pytest.approx(float(true["area_um2"]), rel=0.02)
+        assert (row["well"], float(row["time_h"])) == (true["well"], float(true["time_h"]))
     doubling = {row["well"]: float(row["doubling_time_h"]) for row in truth.values()}
     fits = [row for row in table(finished / "fits.csv") if row["level"] == "well" and row["model"] == "exponential"]
     assert {row["well"] for row in fits} == set(doubling)

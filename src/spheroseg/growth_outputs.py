@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 from spheroseg.export.charts import (
@@ -17,6 +18,7 @@ from spheroseg.export.charts import (
     well_chart,
 )
 from spheroseg.export.charts.style import AnyChart
+from spheroseg.export.contact import contact_sheets, tiles_of
 from spheroseg.export.growth import GROWTH_COLUMNS, Frame, GrowthTables, growth_tables
 from spheroseg.export.parquet import encode_parquet
 from spheroseg.export.provenance import provenance_rows
@@ -49,12 +51,14 @@ def write_growth(
     options: PlateOptions,
     manifest: Mapping[str, Any],
     date: datetime | None,
+    overlays: Mapping[tuple[str, int], Path],
     *,
     is_plate: bool,
 ) -> Growth:
     """Place tables, and of a plate the curves too. Without a change they are the same bytes as before.
 
-    manifest: of the run, as far as it is known. date: when the newest of the results came about.
+    manifest: of the run, as far as it is known. date: when the newest of the results came about. overlays: the
+    pictures, by name and page of the image.
     """
     tables = growth_tables(frames, options.growth)
     sheets: dict[str, Rows] = {"growth": tables.growth}
@@ -73,6 +77,7 @@ def write_growth(
         pictures = dict(_pictures(tables, fits, ic50, sheets["endpoint"], measure, options))
         curve = next((name for name in pictures if name.endswith(".png")), None)
         placed |= pictures
+        placed |= _contact(tables.growth, frames, overlays)
     edited = [name for name, content in placed.items() if folder.put(name, content)["edited"]]
     return Growth(tables, fits, ic50, measure, curve, tuple(edited))
 
@@ -108,8 +113,9 @@ def _pictures(
         name = _file_name(plate)
         if has_times:
             yield from _all_formats(f"charts/plate{name}", plate_chart(rows, measure=measure, wells=options.wells))
-        chart = heat_map(rows, time=options.at_h, measure=measure, wells=options.wells)
-        yield from _all_formats(f"charts/heatmap{name}", chart)
+        if has_times or rows[0]["time_h"] is not None:
+            chart = heat_map(rows, time=_time_of(endpoint, rows), measure=measure, wells=options.wells)
+            yield from _all_formats(f"charts/heatmap{name}", chart)
     for row in ic50:
         chart = dose_chart(endpoint, row)
         yield from _all_formats(f"charts/dose{_file_name(row['drug'] or '')}", chart)
@@ -120,14 +126,32 @@ def _pictures(
 def _well_charts(wells: Rows, fits: Rows, measure: str) -> Iterator[tuple[str, bytes]]:
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in wells:
-        groups.setdefault((row["plate"] or "", row["well"] or row["sample"]), []).append(row)
-    best = {(row["plate"] or "", row["well"] or row["sample"]): row for row in fits if row["best"]}
-    expected = sorted({row["time_h"] for row in wells if row["time_h"] is not None})
+        groups.setdefault(_curve(row), []).append(row)
     if len(groups) > MOST_WELL_CHARTS:
         return
+    best = {_curve(row): row for row in fits if row["best"] and row["level"] == "well"}
+    expected = sorted({row["time_h"] for row in wells if row["time_h"] is not None})
     for (plate, label), rows in groups.items():
         chart = well_chart(rows, best.get((plate, label)), measure=measure, expected=expected)
-        yield f"charts/wells{_file_name(plate)}_{Path(label).name}.png", encode_png(chart)
+        yield f"charts/wells{_file_name(plate)}{_file_name(label)}.png", encode_png(chart)
+
+
+def _curve(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Plate and well, or sample, or nothing at all where the images are of one spheroid and only tell the time."""
+    return row["plate"] or "", row["well"] or row["sample"] or ""
+
+
+def _time_of(endpoint: Rows, rows: Rows) -> float | None:
+    """The time of the rows that is nearest to that of most endpoints; None without hours."""
+    times = [row["time_h"] for row in endpoint if row["time_h"] is not None]
+    there = {row["time_h"] for row in rows if row["time_h"] is not None}
+    return min(there, key=lambda time: abs(time - mode(times))) if times and there else None
+
+
+def _contact(rows: Rows, frames: Sequence[Frame], overlays: Mapping[tuple[str, int], Path]) -> dict[str, bytes]:
+    reasons = {frame.image: frame.failed.replace("_", " ") for frame in frames if frame.result is None}
+    tiles = tiles_of(rows, lambda row: overlays.get((row["image"], row["page"])), reasons=reasons)
+    return {f"contact/{sheet.name}.jpg": sheet.jpeg for sheet in contact_sheets(tiles)}
 
 
 def _all_formats(name: str, chart: AnyChart) -> Iterator[tuple[str, bytes]]:

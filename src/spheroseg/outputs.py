@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -89,6 +89,7 @@ async def write_outputs(
     lines: list[Line] = []
     frames: list[Frame] = []
     finished: list[datetime] = []
+    overlays: dict[tuple[str, int], Path] = {}
     with _coco(options) as coco:
         for start in range(0, len(task_ids), _CHUNK):
             chunk = task_ids[start : start + _CHUNK]
@@ -103,6 +104,7 @@ async def write_outputs(
                 if result is not None:
                     mask, overlay = result["mask"], result["overlay"]
                     mask_file = store.path(mask["key"])
+                    overlays[item.name, item.page + 1] = store.path(overlay["key"])
                     entry["overlay"] = folder.copy(
                         f"overlays/{name}.png", store.path(overlay["key"]), overlay["sha256"]
                     )
@@ -131,9 +133,8 @@ async def write_outputs(
             exports["coco"] = folder.stream("coco.json", coco.pieces())
     folder.replace("results.csv", encode_csv(rows, leading=LEADING))
     manifest = {**_manifest(options, listing, entries, exports), "result_version": version, "plate": _plate(layout)}
-    growth = write_growth(
-        folder, frames, options.plate, manifest, max(finished, default=None), is_plate=layout.is_plate
-    )
+    newest = max(finished, default=None)
+    growth = write_growth(folder, frames, options.plate, manifest, newest, overlays, is_plate=layout.is_plate)
     if Export.BUNDLE in options.exports:
         # Inside it the manifest cannot tell the checksum of what it lies in.
         exports["bundle"] = folder.stream(

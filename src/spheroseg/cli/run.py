@@ -25,6 +25,7 @@ from spheroseg.outputs import Written, write_outputs
 from spheroseg.plate.layout import OFF, Layout, Page, chosen, lay_out
 from spheroseg.plate.names import AUTO
 from spheroseg.plate.options import GrowthOptions, Measure, PlateOptions, VolumeMethod, WellValue
+from spheroseg.plate.rounds import LONGEST_H
 from spheroseg.run import Only, RunOptions, open_run, prepare, process, run_folder
 from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
 from spheroseg.segmentation.parameters import EDGES, OBJECTS, Parameters
@@ -246,18 +247,17 @@ def _laid_out(listing: Listing, options: RunOptions) -> Layout:
     layout = lay_out(pages, plate.pattern, plate.conditions, wells=plate.wells, interval_h=plate.interval_h)
     hours = sorted({place.time_h for place in layout.places if place.time_h is not None})
     for option, asked in (("--at", plate.at_h), ("--t0", plate.growth.t0_h)):
-        if layout.is_plate and asked is not None and asked not in hours:
-            known = ", ".join(f"{hour:g}" for hour in hours[:MOST_HOURS]) + (", …" if len(hours) > MOST_HOURS else "")
-            raise BadPlate(
-                f"{option} is {asked:g} h, but no image is of that time; there are: {known or 'none in h'}"
-            )
+        if layout.is_plate and asked is not None and not any(abs(hour - asked) <= LONGEST_H for hour in hours):
+            known = ", ".join(f"{hour:g}" for hour in hours[:MOST_HOURS]) or "none in hours"
+            more = ", …" if len(hours) > MOST_HOURS else ""
+            raise BadPlate(f"{option} is {asked:g} h, but no image is of that time; there are: {known}{more}")
     return layout
 
 
 def _chosen_by_name(
     listing: Listing, layout: Layout, options: RunOptions, console: Console
 ) -> tuple[Listing, Layout]:
-    """Without the images whose names tell another channel or z than was chosen. Raises BadPlate where none is left."""
+    """Without images whose names tell another channel or z than was chosen. Raises BadPlate where none is left."""
     kept = chosen(layout.places, channel=options.choice.channel, z=options.choice.z)
     left = len(layout.places) - len(kept)
     if not kept:
