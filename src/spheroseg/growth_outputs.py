@@ -113,7 +113,7 @@ def _pictures(
         name = _file_name(plate)
         if has_times:
             yield from _all_formats(f"charts/plate{name}", plate_chart(rows, measure=measure, wells=options.wells))
-        if has_times or rows[0]["time_h"] is not None:
+        if any(row["time_h"] is not None or row["time_point"] is not None for row in rows):
             chart = heat_map(rows, time=_time_of(endpoint, rows), measure=measure, wells=options.wells)
             yield from _all_formats(f"charts/heatmap{name}", chart)
     for row in ic50:

@@ -258,7 +258,10 @@ def _chosen_by_name(
     listing: Listing, layout: Layout, options: RunOptions, console: Console
 ) -> tuple[Listing, Layout]:
     """Without images whose names tell another channel or z than was chosen. Raises BadPlate where none is left."""
-    kept = chosen(layout.places, channel=options.choice.channel, z=options.choice.z)
+    told = chosen(layout.places, channel=options.choice.channel, z=options.choice.z)
+    # Of a stack the page was chosen when it was read.
+    stacks = {number for number, item in enumerate(listing.inputs) if item.channel is not None or item.z is not None}
+    kept = sorted(stacks.union(told))
     left = len(layout.places) - len(kept)
     if not kept:
         raise BadPlate("no image is of that channel and z: `spheroseg plate preview` shows what the names say")

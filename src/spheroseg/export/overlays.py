@@ -35,7 +35,7 @@ def encode_overlay(
     longer = max(pixels.shape)
     scale = max(1.0, SMALLEST / longer) if longer <= LARGEST else LARGEST / longer
     canvas = cv2.cvtColor(_stretched(_resized(pixels, scale)), cv2.COLOR_GRAY2BGR).astype(np.uint8, copy=False)
-    thickness = 2 if max(canvas.shape) > 1200 else 1
+    thickness = 3 if max(canvas.shape) > 1200 else 2
     drawn = [(outline, TRUTH) for outline in truth] + [
         (segmented.outline, DOUBTFUL if DOUBTS & set(segmented.flags) else OUTLINE) for segmented in objects
     ]
@@ -74,8 +74,8 @@ def _draw(canvas: Canvas, polygon: Polygon, scale: float, thickness: int, colour
 def _write(canvas: Canvas, text: str, segmented: SegmentedObject, scale: float) -> None:
     """In the middle of an object that has the room, else just above and to the right of it."""
     height, width = canvas.shape[:2]
-    size = 0.55 if max(height, width) <= 1200 else 0.8
-    (text_width, text_height), _ = cv2.getTextSize(text, FONT, size, 1)
+    size = 0.8 if max(height, width) <= 1200 else 1.1
+    (text_width, text_height), _ = cv2.getTextSize(text, FONT, size, 2)
     m = segmented.measurements
     if m.feret_min * scale > 4 * max(text_width, text_height):
         x, y = m.centroid_x * scale - text_width / 2, m.centroid_y * scale + text_height / 2
@@ -87,7 +87,7 @@ def _write(canvas: Canvas, text: str, segmented: SegmentedObject, scale: float) 
     )
     ink = np.zeros((height, width), np.uint8)
     box = np.s_[max(0, at[1] - text_height - 8) : at[1] + 12, max(0, at[0] - 8) : at[0] + text_width + 12]
-    cv2.putText(ink, text, at, FONT, size, 255, 1, cv2.LINE_AA)
+    cv2.putText(ink, text, at, FONT, size, 255, 2, cv2.LINE_AA)
     # A halo grown from the letters themselves: a second, thicker text is wider and would not lie behind the first.
     letters = ink[box].astype(np.float32)[..., None] / 255
     halo = cv2.GaussianBlur(cv2.dilate(ink[box], np.ones((5, 5), np.uint8)), (0, 0), 1.0)
