@@ -1,4 +1,4 @@
-"""Contact sheets for quality control: the overlays of a plate row or a condition on a page, wells down, times across."""
+"""Contact sheets for quality control: overlays of a plate row or a condition on a page, wells down, times across."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
