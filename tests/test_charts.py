@@ -338,6 +338,14 @@ def test_the_concentration_0_stands_off_the_logarithmic_axis_and_the_curve_does_
     assert [text for text in said if re.fullmatch(r"[\d.]+", text)][:5] == ["0", "0.01", "0.1", "1", "10"]
 
 
+def test_the_untreated_wells_of_another_drug_are_not_those_of_this_one() -> None:
+    other = [row | {"drug": "Other", "well": f"H{row['well'][1:]}"} for row in endpoints(0, 1, wells=1)]
+    vehicle = [row | {"drug": "DMSO", "well": "G01"} for row in endpoints(0, wells=1)]
+    wells = records(dose_chart([*endpoints(0, 1, 10, wells=1), *other, *vehicle], IC50), kind="well")
+
+    assert [well["well"] for well in wells] == ["P1 A01", "P1 A02", "P1 A03", "P1 G01"]
+
+
 def test_an_ic50_that_was_refused_says_why() -> None:
     refused = dict.fromkeys(IC50) | {"drug": "Doxorubicin", "measure": "rel_volume", "refused": "no effect is shown"}
     chart = dose_chart(endpoints(0, 1, 2, 4), refused)

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import altair as alt
@@ -24,7 +24,8 @@ def dose_chart(rows: Sequence[Row], ic50: Row | None = None, *, measure: str | N
     tested. Raises ValueError for an unknown measure and where no row has a concentration.
     """
     drug = ic50.get("drug") if ic50 else next((row["drug"] for row in rows if row.get("drug")), None)
-    used = [row for row in rows if _belongs(row, drug)]
+    dosed = {row.get("drug") for row in rows if (number(row.get("concentration")) or 0) > 0}
+    used = [row for row in rows if _belongs(row, drug, dosed)]
     if not used:
         raise ValueError("no row has a concentration: there is no dose to draw")
     default = DEFAULT if numbers(used, DEFAULT) else None
@@ -76,9 +77,12 @@ class _Doses:
         return alt.Axis(title=title, values=values, labelExpr=label, labelOverlap=True)
 
 
-def _belongs(row: Row, drug: Any) -> bool:
-    concentration = number(row.get("concentration"))
-    return concentration is not None and concentration >= 0 and (concentration == 0 or row.get("drug") == drug)
+def _belongs(row: Row, drug: Any, dosed: Collection[Any]) -> bool:
+    """A dose of the drug, or an untreated well: its own, or one that belongs to no drug (a vehicle has no doses)."""
+    dose = number(row.get("concentration"))
+    if dose is None or dose < 0:
+        return False
+    return row.get("drug") == drug or (dose == 0 and row.get("drug") not in dosed)
 
 
 def _well(row: Row, measure: Measure, axis: _Doses) -> dict[str, Any] | None:
