@@ -23,6 +23,10 @@ RYEGRASS = {
 }
 
 
+def few(count: int) -> str:
+    return f"an IC50 needs 4 concentrations above 0 that have a value; there are {count}"
+
+
 def curve(doses: Sequence[float] | np.ndarray, values: Sequence[float] | np.ndarray) -> DoseCurve:
     found = fit_doses(doses, values)
     assert isinstance(found, DoseCurve), found
@@ -107,8 +111,8 @@ def test_a_drug_that_makes_wells_grow_has_no_ic50() -> None:
 
 
 def test_few_concentrations_or_wells_are_refused() -> None:
-    assert reason([0, 0, 1, 1, 3, 3, 9, 9], range(8)) == "3 concentrations above 0 have a value; an IC50 needs 4"
-    assert reason([0, 1, 2, 4, 8], [4, 3, 2, 1, 0.5]) == "5 wells have a value; an IC50 needs 6"
+    assert reason([0, 0, 1, 1, 3, 3, 9, 9], range(8)) == few(3)
+    assert reason([0, 1, 2, 4, 8], [4, 3, 2, 1, 0.5]) == "an IC50 needs 6 wells that have a value; there are 5"
 
 
 def test_the_row_of_a_drug_tells_wells_concentrations_and_time() -> None:
@@ -152,7 +156,7 @@ def test_wells_without_a_value_or_unlike_their_neighbours_do_not_count() -> None
 def test_the_measure_is_the_relative_volume_or_else_the_volume() -> None:
     rows = [row | {"rel_volume": None, "volume_px3": row["rel_volume"]} for row in plate()]
     assert ic50_rows(rows)[0]["measure"] == "volume_px3"
-    assert ic50_rows(plate(), "rel_area")[0]["refused"] == "0 concentrations above 0 have a value; an IC50 needs 4"
+    assert ic50_rows(plate(), "rel_area")[0]["refused"] == few(0)
     assert ic50_rows([]) == []
 
 

@@ -32,7 +32,7 @@ from .synthetic import coverage, photograph
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples" / "spheroids"
-PICTURES = sorted(EXAMPLES.glob("*.png"))  # beside them lies a plate
+PICTURES = sorted(EXAMPLES.glob("*.png"))
 SPHEROIDS = ROOT.parent / "shared" / "data" / "spheroids" / "images"
 
 # The classical model starts in half the time of a network, and its answers are exact on drawn pictures.

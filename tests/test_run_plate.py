@@ -134,19 +134,21 @@ def test_broken_files_an_empty_well_and_a_stack_leave_gaps_and_no_zeros(tmp_path
     folder, out = tmp_path / "images", tmp_path / "out"
     simulate(folder, "--wells", "12", "--times", "4", "--faults", "--seed", "2", "--doses", "2")
     said = run(folder, "--out", out, code=1, env=NETWORK)
-    broken = [row for row in table(folder / "faults.csv") if row["fault"] not in ("no_spheroid", "stack")]
+    faults = table(folder / "faults.csv")
+    broken = [row["image"] for row in faults if row["fault"] in ("truncated", "text", "zero_bytes")]
     assert len(broken) == 3
     assert "3 failed:" in said
     grown = table(out / "growth.csv")
-    for fault in broken:
-        (row,) = [row for row in grown if row["image"] == fault["image"]]
-        assert (row["area_um2"], row["qc_flags"]) == ("", "image_failed")
-    (empty,) = {row["well"] for row in table(folder / "faults.csv") if row["fault"] == "no_spheroid"}
-    of_empty = [row for row in grown if row["well"] == empty]
+    assert {
+        row["image"]: (row["area_um2"], row["qc_flags"]) for row in grown if row["image"] in broken
+    } == dict.fromkeys(broken, ("", "image_failed"))
+    (empty,) = {row["well"] for row in faults if row["fault"] == "empty_well"}
+    of_empty = [row for row in table(out / "wells.csv") if row["well"] == empty]
     assert len(of_empty) == 4
-    assert {(row["area_um2"], row["rel_volume"], row["n_objects"]) for row in of_empty} == {("", "", "0")}
-    assert all("no_object_found" in row["qc_flags"] for row in of_empty)
-    (stack,) = {row["well"] for row in table(folder / "faults.csv") if row["fault"] == "stack"}
+    for row in of_empty:
+        assert (row["area_um2"], row["rel_volume"]) == ("", "")
+        assert {"no_object_found", "debris"} & set(row["qc_flags"].split(";"))
+    (stack,) = {row["well"] for row in faults if row["fault"] == "stack"}
     assert [float(row["time_h"]) for row in grown if row["well"] == stack] == [0, 12, 24, 36]
     refused = [row for row in table(out / "fits.csv") if row["well"] == empty]
     assert refused

@@ -13,6 +13,7 @@ from spheroseg.cli.progress import duration
 from spheroseg.export.kinds import Export
 from spheroseg.inputs import Listing
 from spheroseg.outputs import Line, Written
+from spheroseg.plate.dose_response import LEAST_DOSES
 from spheroseg.run import RunOptions
 
 SUMMARY_LINES = 40
@@ -104,6 +105,8 @@ def _print_growth(console: Console, written: Written) -> None:
     if len(groups) > len(shown):
         console.print(f"… and {len(groups) - len(shown)} more, all in fits.csv")
     for row in growth.ic50:
+        if row["ic50"] is None and row["n_concentrations"] < LEAST_DOSES:
+            continue
         value = f"{row['ic50']:.3g} {row['unit'] or ''}".strip() if row["ic50"] else escape(row["refused"] or "")
         interval = _interval(row["ic50_ci_low"], row["ic50_ci_high"], "")
         console.print(

@@ -12,6 +12,7 @@ from spheroseg.export.kinds import object_name
 from spheroseg.export.tables import object_rows
 from spheroseg.plate.conditions import NO_CONDITION, Condition
 from spheroseg.plate.curves import in_order, well_rows, why_no_curves
+from spheroseg.plate.debris import with_debris
 from spheroseg.plate.groups import condition_rows
 from spheroseg.plate.names import Place
 from spheroseg.plate.options import GrowthOptions, VolumeMethod
@@ -96,7 +97,7 @@ def growth_tables(frames: Iterable[Frame], options: GrowthOptions) -> GrowthTabl
     no_curves = why_no_curves(rows)
     if no_curves:
         return GrowthTables(rows, [], [], no_curves)
-    rows = with_relative(rows, options)
+    rows = with_relative(with_debris(rows), options)
     wells = well_rows(rows, options)
     return GrowthTables(rows, wells, condition_rows(wells))
 

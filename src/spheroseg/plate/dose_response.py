@@ -67,9 +67,11 @@ def fit_doses(doses: ArrayLike, responses: ArrayLike) -> DoseCurve | NoCurve:
     x, y = np.asarray(doses, dtype=np.float64), np.asarray(responses, dtype=np.float64)
     tested = np.unique(x[x > 0])
     if len(tested) < LEAST_DOSES:
-        return NoCurve(f"{len(tested)} concentrations above 0 have a value; an IC50 needs {LEAST_DOSES}")
+        return NoCurve(
+            f"an IC50 needs {LEAST_DOSES} concentrations above 0 that have a value; there are {len(tested)}"
+        )
     if len(y) < LEAST_WELLS:
-        return NoCurve(f"{len(y)} wells have a value; an IC50 needs {LEAST_WELLS}")
+        return NoCurve(f"an IC50 needs {LEAST_WELLS} wells that have a value; there are {len(y)}")
     scale = float(np.abs(y).max()) or 1.0
     search = _Search(x, y / scale)
     about_mean, df = float(np.sum((search.y - search.y.mean()) ** 2)), len(y) - 4

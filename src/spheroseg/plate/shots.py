@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from spheroseg.plate.debris import is_debris, is_of_curve
 from spheroseg.plate.options import WellValue
 from spheroseg.plate.rounds import rounds, tolerance_h
 
@@ -45,7 +46,7 @@ def shots_of(rows: Iterable[Row], well_value: WellValue) -> list[Shot]:
     """The images that belong to a curve: those with a well, a sample or a time. Their order is kept."""
     images: dict[tuple[str, int | None], list[Row]] = {}
     for row in rows:
-        if any(row[name] not in (None, "") for name in ("well", "sample", "time_h", "time_point")):
+        if is_of_curve(row):
             images.setdefault((row["image"], row["page"]), []).append(row)
     in_hours = {of_image[0]["plate"] for of_image in images.values() if of_image[0]["time_h"] is not None}
     first = rounds(_hours(images.values()), _tolerance(images.values()))
@@ -54,7 +55,7 @@ def shots_of(rows: Iterable[Row], well_value: WellValue) -> list[Shot]:
         row = of_image[0]
         has_hours = row["plate"] in in_hours
         at = first.get(row["time_h"]) if has_hours else row["time_point"]
-        found = [one for one in of_image if one["area_px2"] is not None]
+        found = [one for one in of_image if one["area_px2"] is not None and not is_debris(one)]
         speaking = found if well_value is WellValue.SUM else _largest(found)
         shots.append(Shot(of_image, at, has_hours, _value(speaking), speaking or of_image[:1]))
     return shots
