@@ -10,6 +10,7 @@ import altair as alt
 from spheroseg.export.charts.measures import Measure, Row, Times, figures, measure_of, number, numbers
 from spheroseg.export.charts.series import interval, well_key
 from spheroseg.export.charts.style import COLOURS, GREY, INK, MARKED, ROWS, AnyChart, finished, lines, of
+from spheroseg.plate.dose_response import response
 
 DEFAULT = "rel_volume"
 SAMPLES = 120  # points of the curve
@@ -111,18 +112,18 @@ def _means(wells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def response(ic50: Row, concentration: float) -> float | None:
+def fitted(ic50: Row, concentration: float) -> float | None:
     """The value of the fitted curve, in the unit of its measure; None where the fit was refused."""
     middle, hill, top, bottom = (number(ic50.get(name)) for name in ("ic50", "hill", "top", "bottom"))
     if middle is None or hill is None or top is None or bottom is None or middle <= 0:
         return None
-    return float(bottom + (top - bottom) / (1 + (concentration / middle) ** hill))
+    return float(response(concentration, middle, hill, top, bottom))
 
 
 def _curve(ic50: Row, axis: _Doses) -> list[dict[str, Any]]:
     span = math.log10(axis.high / axis.low)
     doses = [axis.low * 10 ** (span * step / (SAMPLES - 1)) for step in range(SAMPLES)]
-    values = [(dose, response(ic50, dose)) for dose in doses]
+    values = [(dose, fitted(ic50, dose)) for dose in doses]
     return [{"kind": "fit", "x": dose, "y": value} for dose, value in values if value is not None]
 
 

@@ -1,6 +1,5 @@
 """Growth curve of one well: what was measured, what was not, and the curve that was fitted."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import altair as alt
 from spheroseg.export.charts.measures import Measure, Row, Times, measure_of, number
 from spheroseg.export.charts.series import interval, listed, series
 from spheroseg.export.charts.style import COLOURS, GREY, INK, MARKED, ROWS, AnyChart, finished, lines
+from spheroseg.plate.growth_laws import curve
 
 MEASURED, FLAGGED, ABSENT = "measured", "flagged", "no value"
 WIDTH = 72  # characters of a line under the title
@@ -93,16 +93,10 @@ def fitted(fit: Row, hour: float) -> float | None:
     start, rate, first = number(fit.get("y0")), number(fit.get("rate_per_h")), number(fit.get("from_h"))
     if start is None or rate is None or first is None:
         return None
-    capacity, since = number(fit.get("capacity")), hour - first
-    if fit["model"] == "exponential":
-        return start * math.exp(rate * since)
-    if capacity is None or not 0 < start < capacity:
+    capacity = number(fit.get("capacity"))
+    if fit["model"] != "exponential" and (capacity is None or not 0 < start < capacity):
         return None
-    if fit["model"] == "logistic":
-        constant = rate / (1 - start / capacity)
-        return capacity / (1 + (capacity / start - 1) * math.exp(-constant * since))
-    constant = rate / math.log(capacity / start)
-    return float(capacity * (start / capacity) ** math.exp(-constant * since))
+    return float(curve(fit["model"], hour - first, start, rate, capacity))
 
 
 def _curve(fit: Row) -> list[dict[str, Any]]:
