@@ -216,7 +216,7 @@ async def test_a_child_does_the_tasks_of_several_models(tmp_path: Path) -> None:
         for name in ("a", DEFAULT_MODEL, "b", "a"):
             known = find_model(name, [models])
             answer = await child.perform(task(name, known.sha256))
-            assert answer["result"]["model"] == {"name": name, "version": "1", "sha256": known.sha256}
+            assert answer["result"]["model"] == {"name": name, "version": known.version, "sha256": known.sha256}
         gone = (await child.perform(task("c")))["failed"]
         assert (gone["reason"], gone["retryable"]) == ("model_unusable", False)
         assert "known are classical-contrast" in gone["error"]
