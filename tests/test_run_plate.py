@@ -9,10 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import openpyxl
 import pyarrow.parquet
 import pytest
+import tifffile
 
+from .synthetic import coverage, photograph
 from .test_run import EXAMPLES, manifest, query, run
 
 NETWORK = {"MODEL": ""}
@@ -179,3 +182,37 @@ def test_what_does_not_fit_the_plate_is_told_before_anything_is_queued(
 ) -> None:
     assert words in run(plate, "--out", tmp_path / "out", *options, code=2)
     assert not (tmp_path / "out").exists()
+
+
+def test_stacks_of_channels_are_a_plate_once_a_channel_is_chosen(tmp_path: Path) -> None:
+    folder, out = tmp_path / "images", tmp_path / "out"
+    folder.mkdir()
+    for number, well in enumerate(("A01", "A02"), start=1):
+        times = [photograph(coverage(160, 160, radius, radius, 0, (80, 80))) for radius in (30, 33, 36, 40)]
+        bright = np.stack(times).astype(np.uint16)
+        tifffile.imwrite(
+            folder / f"{well}.ome.tif",
+            np.stack([bright, bright // 2 + number], axis=1),
+            metadata={
+                "axes": "TCYX",
+                "PhysicalSizeX": 2.0,
+                "PhysicalSizeY": 2.0,
+                "TimeIncrement": 12.0,
+                "TimeIncrementUnit": "h",
+                "Channel": {"Name": ["BF", "GFP"]},
+            },
+        )
+    said = run(folder, "--out", out, "--plate", "plain", code=1)
+    assert "choose with --channel" in said
+    assert {row["qc_flags"].split(";")[0] for row in table(out / "growth.csv")} == {"image_failed"}
+    for channel in ("1", "BF"):
+        run(folder, "--out", out, "--plate", "plain", "--channel", channel)
+        grown = table(out / "growth.csv")
+        assert [(row["well"], float(row["time_h"])) for row in grown] == [
+            (well, hours) for well in ("A01", "A02") for hours in (0, 12, 24, 36)
+        ]
+        assert {row["channel"] for row in grown} == {"BF"}
+        assert all(row["area_um2"] for row in grown)
+    run(folder, "--out", out, "--plate", "plain", "--channel", "all")
+    assert "no growth curves" in run(folder, "--out", out, "--plate", "plain", "--channel", "all")
+    assert not (out / "fits.csv").exists()

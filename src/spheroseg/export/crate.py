@@ -16,6 +16,7 @@ SOFTWARE, MODEL, ACTION = "#spheroseg", "#model", "#segmentation"
 FORMATS = {
     ".csv": "text/csv",
     ".geojson": "application/geo+json",
+    ".jpg": "image/jpeg",
     ".json": "application/json",
     ".parquet": "application/vnd.apache.parquet",
     ".png": "image/png",
@@ -26,6 +27,16 @@ FORMATS = {
 }
 MEANINGS = {
     "results.csv": "Measurements, a row an object",
+    "growth.csv": "Growth table, a row an object with plate, well, time and condition",
+    "growth.parquet": "The growth table with types and units",
+    "growth.xlsx": "All tables as a workbook, with where the numbers come from",
+    "wells.csv": "Values of each well at each time",
+    "conditions.csv": "Mean, standard deviation and number of wells of each condition and time",
+    "fits.csv": "Growth rates and doubling times",
+    "endpoint.csv": "Values of each well at one time",
+    "ic50.csv": "IC50 of each drug",
+    "charts": "Growth curves, heat map, dose and response",
+    "contact": "Overlays of the wells of a row or a condition, through time",
     "coco.json": "Outlines of all images, COCO format",
     "overlays": "Picture with outlines and object numbers",
     "masks": "Label image: 0 the ground, n object n",
