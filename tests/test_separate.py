@@ -11,6 +11,7 @@ from spheroseg.segmentation.contours import Outline, net_area, trace
 from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.measure import measure
 from spheroseg.segmentation.separate import find_owners
+from spheroseg.segmentation.watershed import basins
 from tests.synthetic import Picture, coverage, disks
 
 Labels = np.ndarray[tuple[int, ...], np.dtype[np.uint16]]
@@ -246,3 +247,11 @@ def test_nonsense_from_a_model_gives_outlines_that_hold_together(seed: int) -> N
     assert sum(map(net_area, parts)) == pytest.approx(sum(map(net_area, wholes)), rel=0.02)
     for number, part in enumerate(parts, start=1):
         assert net_area(part) == pytest.approx((labels == number).sum(), rel=0.25, abs=12)
+
+
+@pytest.mark.parametrize(("sure", "expected"), [(1, 1), (3, 3), (4, 5)])
+def test_a_doubtful_neighbour_counts_only_where_objects_lie_in_a_clump(sure: int, expected: int) -> None:
+    ridge = [*([1.0, 0.1] * (sure - 1)), 1.0, 0.3, 0.5]
+    height = np.repeat(np.array(ridge, np.float32), 5)[None, :].repeat(9, axis=0)
+    _, peaks = basins(height, np.ones(height.shape, np.bool_))
+    assert len(peaks) == expected

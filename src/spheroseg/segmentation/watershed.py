@@ -1,10 +1,14 @@
 """Basins of a height map: one for each peak that stands out from the ground between it and its neighbours."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+# Where objects lie in a clump, two of them are likelier than one with lobes, and the map of a small one is flat.
+CROWD = 4  # objects that are sure
+LEAST_PEAK_IN_CROWD = 0.3
+PERSISTENCE_IN_CROWD = 0.15
 LEAST_PEAK = 0.5  # a part that is never half as deep as an object is at its deepest belongs to a neighbour
 # By how much the lower of two peaks must rise above the pass between them. Two disks that touch have a pass near 0, a
 # blurred map one of up to .5; the lobes of one object differ by less than .2, and the noise of a map is about .05.
@@ -21,8 +25,9 @@ def basins(height: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_]) -> tu
 
     The watershed of the steepest ascent, with basins merged by topological persistence (Edelsbrunner, Letscher and
     Zomorodian 2002): over the highest pass first, a peak below `LEAST_PEAK`, or one less than `PERSISTENCE` above the
-    pass, goes to the higher of the two. Each 8-connected part of `inside` has one basin at least. What it takes grows
-    with the number of places inside, not with the size of the map or the number of objects.
+    pass, goes to the higher of the two. Each 8-connected part of `inside` has one basin at least; one that has
+    `CROWD` is looked at again with the lower limits of a crowd. What it takes grows with the number of places inside,
+    not with the size of the map or the number of objects.
     """
     # A frame of ground saves the test for the border.
     framed = np.pad(np.where(inside, height, np.float32(-1)).astype(np.float32), 1, constant_values=-1)
@@ -30,7 +35,7 @@ def basins(height: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_]) -> tu
     level = framed.ravel()
     places = np.flatnonzero(np.pad(inside, 1))
     peak_of, tops = _climbed(level, places, width)
-    merged = _merged(level[tops], _passes(level, places, peak_of, width))
+    merged = _told_apart(level[tops], list(_passes(level, places, peak_of, width)))
     numbers, final = np.unique(merged, return_inverse=True)
     labels = np.zeros(framed.shape, np.int32)
     labels.ravel()[places] = final.astype(np.int32)[peak_of] + 1
@@ -87,7 +92,19 @@ def _passes(
     return zip(first[falling].tolist(), second[falling].tolist(), highest[falling].tolist(), strict=True)
 
 
-def _merged(peaks: npt.NDArray[np.float32], passes: Iterator[tuple[int, int, float]]) -> npt.NDArray[np.intp]:
+def _told_apart(peaks: npt.NDArray[np.float32], passes: Sequence[tuple[int, int, float]]) -> npt.NDArray[np.intp]:
+    """For each peak the one that it goes to, by the limits for its part of the map."""
+    sure = _merged(peaks, passes, LEAST_PEAK, PERSISTENCE)
+    clump = _merged(peaks, passes, np.inf, np.inf)
+    crowded = np.bincount(clump[np.unique(sure)], minlength=len(peaks)) >= CROWD
+    if not crowded.any():
+        return sure
+    return np.where(crowded[clump], _merged(peaks, passes, LEAST_PEAK_IN_CROWD, PERSISTENCE_IN_CROWD), sure)
+
+
+def _merged(
+    peaks: npt.NDArray[np.float32], passes: Iterable[tuple[int, int, float]], least: float, persistence: float
+) -> npt.NDArray[np.intp]:
     """For each peak the one that it goes to: itself, where it stands out."""
     height = peaks.tolist()
     goes_to = list(range(len(height)))
@@ -100,6 +117,6 @@ def _merged(peaks: npt.NDArray[np.float32], passes: Iterator[tuple[int, int, flo
 
     for first, second, between in passes:
         high, low = sorted((top(first), top(second)), key=lambda peak: (-height[peak], peak))
-        if high != low and (height[low] < LEAST_PEAK or height[low] - between < PERSISTENCE):
+        if high != low and (height[low] < least or height[low] - between < persistence):
             goes_to[low] = high
     return np.array([top(peak) for peak in range(len(height))], np.intp)
