@@ -55,6 +55,7 @@ def finished(plate: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_curves_are_those_of_the_plate(plate: Path, finished: Path) -> None:
     """Area within 2 %, doubling time within 5 % of what was drawn."""
+    assert manifest(finished)["skipped"] == ["simulation.json", "truth.csv"]
     truth = {row["image"]: row for row in table(plate / "truth.csv")}
     grown = table(finished / "growth.csv")
     assert {row["image"] for row in grown} == set(truth)
