@@ -384,7 +384,7 @@ def test_a_disk_without_room_for_anything_is_told_in_words(small_disk: Path) -> 
         ([EXAMPLES, "--out", "{out}", "--pixel-size", "nan"], "positive number"),
         ([EXAMPLES, "--out", "{out}", "--threshold", "1.5"], "between 0 and 1"),
         ([EXAMPLES, "--out", "{out}", "--model", "magic"], "no model 'magic'"),
-        ([EXAMPLES / "README.md", "--out", "{readme}"], "not a folder"),
+        ([EXAMPLES.parent / "README.md", "--out", "{readme}"], "not a folder"),
     ],
 )
 def test_wrong_use_says_what_is_wrong_and_leaves_nothing(tmp_path: Path, arguments: list[Any], words: str) -> None:

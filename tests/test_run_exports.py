@@ -121,6 +121,9 @@ def test_the_folder_holds_what_was_asked_for_last_and_what_somebody_edited(pictu
     out = tmp_path / "out"
     run(pictures, "--out", out)
     assert sorted(path.name for path in out.iterdir() if path.name[0] != ".") == [
+        "growth.csv",
+        "growth.parquet",
+        "growth.xlsx",
         "manifest.json",
         "masks",
         "overlays",
