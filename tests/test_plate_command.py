@@ -117,3 +117,13 @@ def test_wrong_use_says_what_to_do(plate: Path, tmp_path: Path) -> None:
         ([tmp_path / "none"], UnreadableInput),
     ):
         assert isinstance(preview(*arguments).exception, error)
+
+
+def test_a_table_of_conditions_in_the_folder_is_taken_unless_another_is_given(plate: Path, tmp_path: Path) -> None:
+    (plate / "conditions.csv").write_text("well,condition\nA1-H12,beside\n")
+    assert "beside" in preview(plate).output
+    other = tmp_path / "other.csv"
+    other.write_text("well,condition\nA1-H12,given\n")
+    shown = preview(plate, "--conditions", other).output
+    assert "given" in shown
+    assert "beside" not in shown

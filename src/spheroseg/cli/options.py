@@ -1,5 +1,6 @@
 """Options that several commands share: how names, conditions and times of a plate are read."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from spheroseg.plate.conditions import Row, read_conditions
 from spheroseg.plate.names import AUTO, PRESETS
 from spheroseg.plate.wells import PLATES
 
+CONDITIONS = "conditions.csv"
 PATTERNS = (
     f"{AUTO}, {', '.join(PRESETS)}; or your own: {{well}}_day{{day}}, or a regular expression with named groups."
 )
@@ -18,7 +20,7 @@ Conditions = Annotated[
     Path | None,
     typer.Option(
         metavar="CSV",
-        help="Table with a column well, row and column, or image; see docs/plates.md.",
+        help=f"Table with a column well, row and column, or image; by default the {CONDITIONS} in the folder.",
         rich_help_panel="Plate",
     ),
 ]
@@ -30,6 +32,12 @@ Wells = Annotated[
     int | None,
     typer.Option(metavar="N", help=f"Wells of the plate: {', '.join(map(str, PLATES))}.", rich_help_panel="Plate"),
 ]
+
+
+def conditions_beside(paths: Sequence[Path]) -> Path | None:
+    """The conditions.csv in the one folder that was named, which is meant for it unless another was given."""
+    beside = paths[0] / CONDITIONS
+    return beside if len(paths) == 1 and beside.is_file() else None
 
 
 def conditions_of(path: Path) -> list[Row]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from spheroseg.cli.options import PATTERNS, Conditions, Interval, Wells, conditions_of
+from spheroseg.cli.options import PATTERNS, Conditions, Interval, Wells, conditions_beside, conditions_of
 from spheroseg.cli.output import Json, print_json
 from spheroseg.errors import BadPlate
 from spheroseg.inputs import find_names
@@ -56,6 +56,7 @@ def preview(
     """
     listing = find_names(paths)
     found = parse((item.name for item in listing.inputs), pattern, wells=wells, interval_h=interval)
+    conditions = conditions or conditions_beside(paths)
     if conditions is not None:
         found = with_conditions(found, conditions_of(conditions))
     if csv is not None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from sqlalchemy.exc import SQLAlchemyError
 
-from spheroseg.cli.options import PATTERNS, Conditions, Interval, Wells, conditions_of
+from spheroseg.cli.options import CONDITIONS, PATTERNS, Conditions, Interval, Wells, conditions_beside, conditions_of
 from spheroseg.cli.progress import Bar
 from spheroseg.cli.stopping import stop_on_signal
 from spheroseg.cli.summary import print_summary
@@ -32,7 +32,6 @@ from spheroseg.segmentation.parameters import EDGES, OBJECTS, Parameters
 from spheroseg.segmentation.planes import ALL, Choice
 from spheroseg.settings import Settings, read_settings
 
-CONDITIONS = "conditions.csv"
 MOST_HOURS = 12  # in an error
 
 
@@ -229,9 +228,8 @@ def _listed(paths: Sequence[Path], options: RunOptions, console: Console) -> Lis
 def _with_conditions_beside(
     paths: Sequence[Path], listing: Listing, options: RunOptions
 ) -> tuple[Listing, RunOptions]:
-    """A conditions.csv in the one folder that was named is meant for it, unless another was given."""
-    beside = paths[0] / CONDITIONS
-    if len(paths) > 1 or options.plate.conditions or options.plate.pattern == OFF or not beside.is_file():
+    beside = conditions_beside(paths)
+    if beside is None or options.plate.conditions or options.plate.pattern == OFF:
         return listing, options
     rows = tuple(conditions_of(beside))
     listing = replace(listing, skipped=[name for name in listing.skipped if name != CONDITIONS])
