@@ -1,7 +1,10 @@
 """What happens at the same moment, and what happens while the database is away; on PostgreSQL, where it can."""
 
 import asyncio
+import sqlite3
 import sys
+import threading
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -215,3 +218,16 @@ async def test_the_statements_of_the_queue_search_their_indexes(engine: AsyncEng
         assert "Sort" not in plan
     for plan in plans:
         assert "Seq Scan on segmentation_queue" not in plan
+
+
+async def test_who_comes_to_a_new_file_that_another_is_writing_waits(tmp_path: Path) -> None:
+    """SQLite itself would refuse at once: the change to WAL needs the file for itself."""
+    path = tmp_path / "new.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("CREATE TABLE a (b)")
+    threading.Timer(0.3, other.close).start()  # which gives up what it has begun
+    engine = open_engine(f"sqlite:///{path}")
+    async with engine.connect() as conn:
+        assert (await conn.exec_driver_sql("PRAGMA journal_mode")).scalar_one() == "wal"
+    await engine.dispose()

@@ -1,5 +1,7 @@
 """Opening the database, and its clock."""
 
+import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from spheroseg.database.schema import UTCDateTime
 from spheroseg.errors import DatabaseAway
 
 T = TypeVar("T")
+BUSY_SECONDS = 60
 
 
 class DatabaseTime(FunctionElement[Any]):
@@ -111,10 +114,23 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
     # The driver must not open transactions by itself: _begin_immediate does.
     connection.isolation_level = None
     cursor = connection.cursor()
-    # The wait comes first: the change to WAL needs the file for itself.
-    for pragma in ("busy_timeout=60000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in (f"busy_timeout={BUSY_SECONDS * 1000}", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
+    _change_to_wal(cursor)
     cursor.close()
+
+
+def _change_to_wal(cursor: Any) -> None:
+    # It needs the file for itself, and SQLite does not wait for that: two processes may come to a new file at once.
+    end = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
 
 
 def _begin_immediate(connection: Any) -> None:
