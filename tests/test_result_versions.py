@@ -99,7 +99,7 @@ async def test_a_server_tells_the_versions_of_a_project(backend: Backend, ada: h
     for threshold in (0.5, 0.6, 0.5):
         asked = {"project_id": str(project), "parameters": {"threshold": threshold}}
         batches.append((await ada.post("/api/segmentation/batches", json=asked)).json()["id"])
-    versions = (await ada.get(f"/api/projects/{project}/result-versions")).json()
+    versions = (await ada.get(f"/api/projects/{project}/result-versions")).json()["items"]
     assert [(v["number"], v["parameters"]["threshold"], v["completed"]) for v in versions] == [
         (1, 0.5, 0),
         (2, 0.6, 0),

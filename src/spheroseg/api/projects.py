@@ -106,15 +106,14 @@ async def rename_project(place: ThePlace, user: TheUser, project_id: UUID, chang
 
 
 @router.get("/{project_id}/result-versions")
-async def list_result_versions(place: ThePlace, user: TheUser, project_id: UUID) -> list[Version]:
+async def list_result_versions(place: ThePlace, user: TheUser, project_id: UUID) -> Page[Version]:
     """In which ways images of the project were segmented, in the order of first use. None takes the place of another:
     the results of each are those of its batches."""
     async with reading(place.engine) as conn:
         await rows_of.read_project(conn, user.id, project_id)
-        return [
-            Version.model_validate(version, from_attributes=True)
-            for version in await result_versions(conn, project_id)
-        ]
+        versions = await result_versions(conn, project_id)
+    items = [Version.model_validate(version, from_attributes=True) for version in versions]
+    return Page(items=items, next_cursor=None)
 
 
 @router.get("/{project_id}/members")
