@@ -315,3 +315,10 @@ def test_the_persons_own_columns_are_carried_along_and_never_overwrite_ours() ->
     names = list(first)
     assert names.index("replicate") + 1 == names.index("cells")
     assert names.index("own_area_um2") + 1 == names.index("model")
+
+
+def test_channels_of_a_time_lapse_without_wells_are_not_averaged() -> None:
+    frames = [frame("", hours, 100.0, channel=channel) for hours in (0.0, 24.0) for channel in ("BF", "GFP")]
+    made = growth_tables(frames, GrowthOptions())
+    assert made.wells == []
+    assert "choose one, as with --channel BF" in made.no_curves

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from spheroseg.plate.debris import is_of_curve
 from spheroseg.plate.options import GrowthOptions
 from spheroseg.plate.shots import Row, Shot, mean_of, shots_of
 
@@ -31,8 +32,8 @@ def why_no_curves(rows: Iterable[Row]) -> str:
     for name, words in (("channel", "channels"), ("z", "z positions")):
         of_curve: dict[tuple[str, str], set[Any]] = {}
         for row in rows:
-            if row["well"] or row["sample"]:
-                of_curve.setdefault((row["plate"] or "", row["well"] or row["sample"]), set()).add(row[name])
+            if is_of_curve(row):
+                of_curve.setdefault((row["plate"] or "", row["well"] or row["sample"] or ""), set()).add(row[name])
         several = max(of_curve.values(), key=len, default=set())
         if len(several) > 1:
             named = [str(value) for value in sorted(several - {None, ""})]
