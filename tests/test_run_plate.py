@@ -217,3 +217,14 @@ def test_stacks_of_channels_are_a_plate_once_a_channel_is_chosen(tmp_path: Path)
     run(folder, "--out", out, "--plate", "plain", "--channel", "all")
     assert "no growth curves" in run(folder, "--out", out, "--plate", "plain", "--channel", "all")
     assert not (out / "fits.csv").exists()
+
+
+def test_samples_whose_names_become_the_same_in_a_file_system_keep_their_pictures(tmp_path: Path) -> None:
+    folder, out = tmp_path / "images", tmp_path / "out"
+    folder.mkdir()
+    for sample in ("a+b", "a=b"):
+        for day in (1, 2):
+            shutil.copy(EXAMPLES / "image_08.png", folder / f"{sample}_day{day}.png")
+    run(folder, "--out", out, "--plate", "words")
+    assert {row["sample"] for row in table(out / "wells.csv")} == {"a+b", "a=b"}
+    assert len(list((out / "charts").glob("wells_*.png"))) == 2

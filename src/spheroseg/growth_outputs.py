@@ -1,6 +1,6 @@
 """What a run leaves of a plate: tables of growth, fits, curves, heat maps, contact sheets."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -74,7 +74,7 @@ def write_growth(
     placed = dict(_encoded_tables(sheets, options, manifest, date, tables.no_curves))
     curve = None
     if is_plate and tables.wells:
-        pictures = dict(_pictures(tables, fits, ic50, sheets["endpoint"], measure, options))
+        pictures = _by_name(_pictures(tables, fits, ic50, sheets["endpoint"], measure, options))
         curve = next((name for name in pictures if name.endswith(".png")), None)
         placed |= pictures
         placed |= _contact(tables.growth, frames, overlays)
@@ -158,6 +158,19 @@ def _all_formats(name: str, chart: AnyChart) -> Iterator[tuple[str, bytes]]:
     yield f"{name}.png", encode_png(chart)
     yield f"{name}.svg", encode_svg(chart).encode()
     yield f"{name}.json", encode_json(chart).encode()
+
+
+def _by_name(pictures: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
+    """Under names of their own: samples a+b and a=b are one file name, and so are a and A in some file systems."""
+    found: dict[str, bytes] = {}
+    taken: set[str] = set()
+    for name, content in pictures:
+        stem, _, suffix = name.rpartition(".")
+        while f"{stem}.{suffix}".casefold() in taken:
+            stem += "_"
+        taken.add(f"{stem}.{suffix}".casefold())
+        found[f"{stem}.{suffix}"] = content
+    return found
 
 
 def _file_name(text: str) -> str:
