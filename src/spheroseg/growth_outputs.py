@@ -40,7 +40,6 @@ class Growth:
     tables: GrowthTables
     fits: Rows
     ic50: Rows
-    measure: str
     curve: str | None
     edited: tuple[str, ...]
 
@@ -79,7 +78,7 @@ def write_growth(
         placed |= pictures
         placed |= _contact(tables.growth, frames, overlays)
     edited = [name for name, content in placed.items() if folder.put(name, content)["edited"]]
-    return Growth(tables, fits, ic50, measure, curve, tuple(edited))
+    return Growth(tables, fits, ic50, curve, tuple(edited))
 
 
 def _encoded_tables(

@@ -294,7 +294,6 @@ async def _work(
         left = len(listing.inputs) - len(inputs)
         if left:
             console.print(f"{left} new, left alone: --only {options.only}", highlight=False)
-        if left:
             kept = set(inputs)
             layout = layout.only([number for number, item in enumerate(listing.inputs) if item in kept])
         listing = replace(listing, inputs=inputs)
