@@ -426,7 +426,7 @@ async def test_real_images_are_segmented_by_a_real_worker(
     for row in page["items"]:
         assert row["model"]["sha256"] == batch["model_sha256"]
         assert row["pixel_size"] == {"um": 2.0, "source": "option"}
-        for kind, magic in (("mask", b"II*\x00"), ("overlay", b"\x89PNG")):
+        for kind, magic in (("mask", b"II*\x00"), ("overlay", b"\xff\xd8\xff")):
             file = await ada.get(row[kind]["url"])
             assert file.status_code == 200
             assert file.content.startswith(magic)

@@ -122,21 +122,21 @@ async def test_files_are_downloaded_once_and_a_deleted_one_is_said_to_be_gone(
     batch = (await ada.post("/api/segmentation/batches", json={"project_id": str(project)})).json()
     (task,) = (await ada.get(f"/api/segmentation/batches/{batch['id']}/tasks")).json()["items"]
     store = ImageStore(backend.settings.resolved_storage_url())
-    content = b"\x89PNG" + b"x" * 3_000_000
-    store.put("results/overlay.png", content)
+    content = b"\xff\xd8\xff" + b"x" * 3_000_000
+    store.put("results/overlay.jpg", content)
     kinds: dict[str, Any] = {
-        kind: {"key": f"results/{name}", "sha256": SHA} for kind, name in (("mask", "m"), ("overlay", "overlay.png"))
+        kind: {"key": f"results/{name}", "sha256": SHA} for kind, name in (("mask", "m"), ("overlay", "overlay.jpg"))
     }
     await report(backend.engine, completed(UUID(task["id"]), a_result(**kinds)))
     result = (await ada.get(f"{URL}/{task['id']}/result")).json()
     assert result["overlay"] == {"url": f"{URL}/{task['id']}/overlay", "sha256": SHA}
     answer = await ada.get(result["overlay"]["url"])
     assert (answer.status_code, answer.content == content) == (200, True)
-    assert (answer.headers["content-type"], answer.headers["etag"]) == ("image/png", f'"{SHA}"')
+    assert (answer.headers["content-type"], answer.headers["etag"]) == ("image/jpeg", f'"{SHA}"')
     said = answer.headers["content-disposition"]
     assert said.isascii()
     assert "\n" not in said
-    assert said.startswith('inline; filename="sub___ber _x___Set-Cookie_ a_b_overlay.png"')
+    assert said.startswith('inline; filename="sub___ber _x___Set-Cookie_ a_b_overlay.jpg"')
     assert "set-cookie" not in answer.headers
     again = await ada.get(result["overlay"]["url"], headers={"If-None-Match": f'W/"other", "{SHA}"'})
     assert (again.status_code, again.content) == (304, b"")
@@ -159,7 +159,7 @@ async def test_the_document_names_every_answer_that_is_no_json(backend: Backend)
     task, batch = f"{URL}/{{task_id}}", "/api/segmentation/batches"
     for path, media_type in (
         (f"{task}/mask", "image/tiff"),
-        (f"{task}/overlay", "image/png"),
+        (f"{task}/overlay", "image/jpeg"),
         (f"{task}/result", "application/json"),
         (f"{batch}/{{batch_id}}/results.csv", "text/csv"),
         (f"{batch}/{{batch_id}}/results", "application/json"),

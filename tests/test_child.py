@@ -90,7 +90,7 @@ def test_pictures_are_run_together_and_give_what_each_gives_alone(store: ImageSt
         }
         assert record["mask"] == alone["mask"]
         assert record["objects"] != []
-        assert store.path(f"{task.result_key}/overlay.png").exists()
+        assert store.path(f"{task.result_key}/overlay.jpg").exists()
 
 
 def test_the_time_of_an_inference_is_shared_by_its_pictures(store: ImageStore) -> None:

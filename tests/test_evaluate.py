@@ -146,8 +146,8 @@ def test_overlays_show_truth_and_what_was_found(data: Path, tmp_path: Path) -> N
     )
     assert result.exit_code == 0, result.output
     assert rows_of(result.output)["unlabelled", "otsu"]["objects"] == "2"
-    assert (folder / "unlabelled" / "organoids_1_otsu.png").exists()
-    canvas = cv2.imread(str(folder / "plates" / "one_is_missed_otsu.png"))
+    assert (folder / "unlabelled" / "organoids_1_otsu.jpg").exists()
+    canvas = cv2.imread(str(folder / "plates" / "one_is_missed_otsu.jpg"))
     assert canvas is not None
     blue, _, red = np.moveaxis(canvas.astype(int), -1, 0)
     scale = canvas.shape[0] / SIDE

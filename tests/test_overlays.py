@@ -40,8 +40,9 @@ def test_the_outline_lies_on_the_edge_and_holes_have_one_too() -> None:
     amber = coloured(drawn(photograph(cover), found(cover)))
     rows, columns = np.nonzero(amber)
     distance = np.hypot(columns + 0.5 - 300, rows + 0.5 - 300)
-    assert distance.max() == pytest.approx(200, abs=2.5)
-    assert distance.min() == pytest.approx(100, abs=2.5)
+    # Half the line, and the colour that a JPEG lets run into its neighbours.
+    assert distance.max() == pytest.approx(200, abs=3)
+    assert distance.min() == pytest.approx(100, abs=3)
     assert not np.any((distance > 105) & (distance < 195))
 
 

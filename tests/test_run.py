@@ -97,7 +97,7 @@ def test_by_default_the_network_is_asked_and_each_result_says_so(tmp_path: Path)
 
 def test_a_folder_of_images_becomes_tables_masks_and_overlays(finished: Path) -> None:
     names = sorted(path.stem for path in PICTURES)
-    assert sorted(path.stem for path in (finished / "overlays").glob("*.png")) == names
+    assert sorted(path.stem for path in (finished / "overlays").glob("*.jpg")) == names
     assert sorted(path.stem for path in (finished / "masks").glob("*.tif")) == names
     assert sorted(row["image"] for row in rows(finished)) == [f"{name}.png" for name in names]
     for row in rows(finished):
@@ -161,7 +161,7 @@ def test_added_images_are_done_and_removed_ones_leave_no_picture_behind(tmp_path
     shutil.copy(third, folder)
     run(folder, "--out", out)
     assert sorted(row["image"] for row in rows(out)) == [second.name, third.name]
-    assert sorted(path.name for path in (out / "overlays").iterdir()) == [second.name, third.name]
+    assert sorted(path.stem for path in (out / "overlays").iterdir()) == [second.stem, third.stem]
     assert query(out, "SELECT count(*) FROM segmentation_results") == [(3,)]
 
 
@@ -324,7 +324,7 @@ def test_images_of_the_same_name_keep_their_own_outputs(tmp_path: Path) -> None:
         cv2.imwrite(str(folder / name), picture)
     run(folder, "--out", tmp_path / "out")
     names = {path.name for path in (tmp_path / "out" / "overlays").iterdir()}
-    assert names == {"a__x.png", "b__x.png", "x.bmp.png", "x.jpg.png", "x.png.png"}
+    assert names == {"a__x.jpg", "b__x.jpg", "x.bmp.jpg", "x.jpg.jpg", "x.png.jpg"}
 
 
 def test_a_folder_that_may_not_be_read_is_named_and_the_rest_completes(tmp_path: Path) -> None:
@@ -573,12 +573,12 @@ def test_an_output_that_somebody_edited_is_left_alone_and_a_lost_one_comes_back(
     run(image, "--out", out)
     mask = out / "masks" / "image_08.tif"
     mask.write_bytes(b"corrected by hand")
-    (out / "overlays" / "image_08.png").unlink()
+    (out / "overlays" / "image_08.jpg").unlink()
     run(image, "--out", out)
     (item,) = manifest(out)["inputs"]
     assert mask.read_bytes() == b"corrected by hand"
     assert (item["mask"]["edited"], item["overlay"]["edited"]) == (True, False)
-    assert (out / "overlays" / "image_08.png").exists()
+    assert (out / "overlays" / "image_08.jpg").exists()
     assert query(out, "SELECT count(*) FROM segmentation_results") == [(1,)]
     shutil.rmtree(out / ".spheroseg" / "storage")
     run(image, "--out", out)

@@ -106,7 +106,7 @@ async def write_outputs(
                     mask_file = store.path(mask["key"])
                     overlays[item.name, item.page + 1] = store.path(overlay["key"])
                     entry["overlay"] = folder.copy(
-                        f"overlays/{name}.png", store.path(overlay["key"]), overlay["sha256"]
+                        f"overlays/{name}.jpg", store.path(overlay["key"]), overlay["sha256"]
                     )
                     entry["mask"] = folder.copy(f"masks/{name}.tif", mask_file, mask["sha256"])
                     entry |= _place_outlines(folder, options, item, name, task_id, result)

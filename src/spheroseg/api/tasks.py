@@ -94,11 +94,11 @@ async def download_mask(task_id: UUID, place: ThePlace, user: TheUser, request: 
 @router.get(
     "/{task_id}/overlay",
     response_class=Response,
-    responses={**GONE, **file_responses("image/png", "The image with outlines and numbers")},
+    responses={**GONE, **file_responses("image/jpeg", "The image with outlines and numbers")},
 )
 async def download_overlay(task_id: UUID, place: ThePlace, user: TheUser, request: Request) -> Response:
     """The image with the outlines and numbers of the objects, to look at. 404 before the task is completed."""
-    return await _file(task_id, place, user, request, "overlay", "image/png", ".png")
+    return await _file(task_id, place, user, request, "overlay", "image/jpeg", ".jpg")
 
 
 async def _result(task_id: UUID, place: Place, user: User) -> Any:

@@ -1,5 +1,6 @@
 """Pictures for the eye: outlines and object numbers drawn on the image, to be looked through in the morning."""
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -12,6 +13,9 @@ from spheroseg.segmentation.quality import LOW_CONTRAST, OUT_OF_FOCUS, UNCERTAIN
 
 SMALLEST, LARGEST = 600, 2048  # px, longer side: a number must be legible, a contact sheet must load
 STRETCH = (0.2, 99.8)  # percentiles that become black and white
+ENOUGH = 100_000  # px, evenly spread: more do not move the percentiles by a grey value that an eye would see
+# Colours as sharp as the grey, for thin outlines. A PNG is five times the size and takes seven times as long.
+JPEG = [cv2.IMWRITE_JPEG_QUALITY, 90, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 OUTLINE = (0, 215, 255)  # blue, green, red: amber, which no grey looks like
 DOUBTFUL = (255, 80, 255)  # magenta, for an outline with a flag that says not to believe it
 DOUBTS = frozenset({UNCERTAIN_OUTLINE, LOW_CONTRAST, OUT_OF_FOCUS})
@@ -26,7 +30,7 @@ Canvas = npt.NDArray[np.uint8]
 def encode_overlay(
     pixels: npt.NDArray[np.float32], objects: Sequence[SegmentedObject], *, truth: Sequence[Outline] = ()
 ) -> bytes:
-    """A PNG of `pixels` (height, width), contrast-stretched, with the outlines and numbers (from 1) of `objects`.
+    """A JPEG of `pixels` (height, width), contrast-stretched, with the outlines and numbers (from 1) of `objects`.
 
     Amber, and magenta where a flag says that an outline is not to be believed. Outlines that are known to be true,
     where there are any, lie below in blue. Small images are enlarged to 600 px on the longer side, very large ones
@@ -44,9 +48,9 @@ def encode_overlay(
             _draw(canvas, polygon, scale, thickness, colour)
     for number, segmented in enumerate(objects, start=1):
         _write(canvas, str(number), segmented, scale)
-    done, png = cv2.imencode(".png", canvas)
-    assert done, "a canvas of 8-bit colour can always be written as PNG"
-    return png.tobytes()
+    done, jpeg = cv2.imencode(".jpg", canvas, JPEG)
+    assert done, "a canvas of 8-bit colour can always be written as JPEG"
+    return jpeg.tobytes()
 
 
 def _resized(pixels: npt.NDArray[np.float32], scale: float) -> npt.NDArray[np.float32]:
@@ -57,12 +61,15 @@ def _resized(pixels: npt.NDArray[np.float32], scale: float) -> npt.NDArray[np.fl
 
 
 def _stretched(pixels: npt.NDArray[np.float32]) -> Canvas:
-    low, high = np.percentile(pixels, STRETCH)
+    step = max(1, math.isqrt(pixels.size // ENOUGH))
+    low, high = np.percentile(pixels[::step, ::step], STRETCH)
     if high <= low:
         low, high = float(pixels.min()), float(pixels.max())
     if high <= low:
         return np.full(pixels.shape, 128, np.uint8)
-    return np.asarray(np.clip((pixels - low) * (255 / (high - low)) + 0.5, 0, 255), np.uint8)
+    steepness = 255 / (high - low)
+    # In one pass, rounded and cut at black and white.
+    return np.asarray(cv2.addWeighted(pixels, steepness, pixels, 0, -low * steepness, dtype=cv2.CV_8U), np.uint8)
 
 
 def _draw(canvas: Canvas, polygon: Polygon, scale: float, thickness: int, colour: tuple[int, int, int]) -> None:

@@ -37,7 +37,7 @@ def evaluate(
 
     Sets with one object a picture are scored twice, with all objects and with only the largest found. Where masks are
     unions, found objects too are taken as connected components: that says whether islands were found, and nothing
-    about how touching objects were separated. `jobs` is a number of processes. With `overlays` a PNG goes into that
+    about how touching objects were separated. `jobs` is a number of processes. With `overlays` a JPEG goes into that
     folder for each sample and model: truth in blue below, what was found in amber.
     """
     if jobs == 1:
@@ -97,7 +97,7 @@ class _Workplace:
         self, sample: Sample, model: str, pixels: Grey, segmentation: Segmentation, truth: Labels | None
     ) -> None:
         assert self.overlays is not None
-        path = self.overlays / PurePosixPath(sample.set) / f"{_flat(sample)}_{model}.png"
+        path = self.overlays / PurePosixPath(sample.set) / f"{_flat(sample)}_{model}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         outlines = [] if truth is None else _outlines(truth)
         path.write_bytes(encode_overlay(pixels, segmentation.objects, truth=outlines))

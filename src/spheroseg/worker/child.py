@@ -7,6 +7,7 @@ could interrupt native code.
 """
 
 import argparse
+import functools
 import hashlib
 import importlib
 import json
@@ -195,7 +196,7 @@ def _finish(picture: _Picture, maps: Maps, store: ImageStore, durations: dict[st
     segmentation = replace(segmentation, durations_ms=durations)
     began = time.perf_counter()
     mask_key = f"{task.result_key}/mask.tif"
-    overlay_key = f"{task.result_key}/overlay.png"
+    overlay_key = f"{task.result_key}/overlay.jpg"
     mask = encode_mask(segmentation.labels, segmentation.pixel_size)
     overlay = encode_overlay(picture.image.pixels, segmentation.objects)
     store.put(mask_key, mask)
@@ -232,11 +233,17 @@ def _record(segmentation: Segmentation) -> Answer:
         },
         "parameters": segmentation.parameters,
         "metrics_version": METRICS_VERSION,
-        "versions": {
-            "spheroseg": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in LIBRARIES},
-        },
+        "versions": _versions(),
+    }
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    # What is installed is read from files, and stays as it is while we run.
+    return {
+        "spheroseg": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in LIBRARIES},
     }
 
 
