@@ -13,9 +13,10 @@ from spheroseg.broker.rabbit import RabbitBroker
 from spheroseg.broker.table import TableBroker, TableConsumer
 from spheroseg.database import queue
 from spheroseg.database.engine import reading
+from spheroseg.errors import BrokerAway
 from spheroseg.messages import Message, Queue, QueueType
 
-from .conftest import Postgres, empty_database, eventually
+from .conftest import Postgres, empty_database, eventually, execute
 from .rabbitmq import RabbitNode
 
 LEASE = 1.5
@@ -169,6 +170,18 @@ async def test_what_is_rejected_becomes_a_dead_letter_that_says_why(broker: Brok
     assert await broker.depth(Queue.DEAD_LETTERS) == 0
 
 
+@pytest.mark.parametrize("reject", [False, True], ids=["acked", "rejected"])
+async def test_what_is_concluded_is_reported_and_settled(broker: Broker, reject: bool) -> None:
+    await broker.publish([message("done", task_id=uuid.uuid4())])
+    report = Message(id="r", routing_key="task.failed", body=b"r")
+    async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
+        (delivery,) = await consumer.take(1, 5)
+        await consumer.conclude(delivery, report, reject=reject)
+    assert await drain(broker) == []
+    assert await drain(broker, Queue.RESULTS) == ["r"]
+    assert await drain(broker, Queue.DEAD_LETTERS, wait=2.0 if reject else 0.3) == ["done"] * reject
+
+
 async def test_a_message_in_hand_does_not_count_as_waiting(broker: Broker) -> None:
     await broker.publish([message("a"), message("b")])
     assert await broker.depth(Queue.TASKS) == 2
@@ -268,6 +281,20 @@ class TestTable:
             async with reading(engine) as conn:
                 assert await queue.depth(conn, Queue.TASKS, in_hand=True) == 1
             await heir.ack([again])
+
+    async def test_what_cannot_be_reported_stays_in_hand(self, table: TableBroker, engine: AsyncEngine) -> None:
+        await table.publish([message()])
+        report = Message(id="r", routing_key="task.completed", body=b"r")
+        async with table.consume(Queue.TASKS, prefetch=1) as consumer:
+            (delivery,) = await consumer.take(1, 5)
+            await execute(engine, "ALTER TABLE segmentation_queue RENAME TO away")
+            with pytest.raises(BrokerAway):
+                await consumer.conclude(delivery, report, reject=False)
+            await execute(engine, "ALTER TABLE away RENAME TO segmentation_queue")
+            assert await consumer.take(1, 0) == [], "the prefetch is used up"
+            await consumer.conclude(delivery, report, reject=False)
+        assert await drain(table) == []
+        assert await drain(table, Queue.RESULTS) == ["r"]
 
     async def test_a_withdrawn_message_is_revoked_in_the_workers_hand(
         self, table: TableBroker, engine: AsyncEngine

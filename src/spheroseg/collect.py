@@ -4,6 +4,7 @@ What each means is in `outcomes.py`. Also the sweep, the last net under the queu
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
@@ -35,7 +36,11 @@ SWEEP_SECONDS = 15.0
 SWEEP_LIMIT = 1000
 
 PAUSE_SECONDS = 1.0
+# A transaction for each report would cost more than the reports, so some are let gather: for longer where they come
+# by the dozen, as nobody can follow each of those with their eyes.
 GATHER_SECONDS = 0.05
+GATHER_MANY_SECONDS = 0.3
+MANY = 8.0  # a second
 AWAY = (BrokerAway, SQLAlchemyError, OSError)
 
 Apply = Callable[[AsyncConnection, Sequence[Message], RetryPolicy], Awaitable[None]]
@@ -57,10 +62,13 @@ async def _consume(engine: AsyncEngine, broker: Broker, name: Queue, policy: Ret
         try:
             # What is in hand when something goes wrong is given back, to come again.
             async with broker.consume(name, prefetch=BATCH) as consumer:
+                since = time.monotonic()
                 while True:
-                    if await collect_once(engine, consumer, policy, apply) < BATCH:
-                        # A transaction for each report would cost more than the reports: let some gather.
-                        await asyncio.sleep(GATHER_SECONDS)
+                    count = await collect_once(engine, consumer, policy, apply)
+                    before, since = since, time.monotonic()
+                    if count < BATCH:
+                        many = count > MANY * (since - before)
+                        await asyncio.sleep(GATHER_MANY_SECONDS if many else GATHER_SECONDS)
         except AWAY as error:
             log.warning("collect tries again in a moment", queue=name, error=str(error))
             await asyncio.sleep(PAUSE_SECONDS)

@@ -45,6 +45,14 @@ class Consumer(Protocol):
         """Never again: they become dead letters."""
         ...
 
+    async def conclude(self, delivery: Delivery, report: Message, *, reject: bool) -> None:
+        """Publish `report`, then reject or ack `delivery`; in one step where both are rows of the database.
+
+        Raises BrokerAway while the report may not be safe: then the delivery is still in hand. What was reported and
+        could not be settled raises nothing and comes again.
+        """
+        ...
+
 
 class Broker(Protocol):
     async def publish(self, messages: Sequence[Message]) -> None:

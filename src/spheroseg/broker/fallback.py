@@ -94,6 +94,13 @@ class FallbackConsumer:
         for consumer, its_own in self._by_origin(deliveries):
             await consumer.reject(its_own)
 
+    async def conclude(self, delivery: Delivery, report: Message, *, reject: bool) -> None:
+        if delivery.tag in self.table.held:
+            await self.table.conclude(delivery, report, reject=reject)
+        else:
+            await self.broker.publish([report])
+            await self.rabbit.settle_reported(delivery, reject=reject)
+
     def _by_origin(
         self, deliveries: Sequence[Delivery]
     ) -> list[tuple[RabbitConsumer | TableConsumer, list[Delivery]]]:

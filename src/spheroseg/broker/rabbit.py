@@ -329,6 +329,17 @@ class RabbitConsumer:
     async def reject(self, deliveries: Sequence[Delivery]) -> None:
         await self._settle(deliveries, lambda incoming: incoming.reject(requeue=False))
 
+    async def conclude(self, delivery: Delivery, report: Message, *, reject: bool) -> None:
+        await self.broker.publish([report])
+        await self.settle_reported(delivery, reject=reject)
+
+    async def settle_reported(self, delivery: Delivery, *, reject: bool) -> None:
+        """Reject or ack, if we still can: otherwise it comes again, and its report is recognised as a duplicate."""
+        try:
+            await (self.reject if reject else self.ack)([delivery])
+        except BrokerAway as error:
+            log.warning("not settled", message_id=delivery.message.id, error=str(error), **delivery.message.about())
+
     async def _settle(
         self, deliveries: Sequence[Delivery], settle: Callable[[AbstractIncomingMessage], Awaitable[None]]
     ) -> None:

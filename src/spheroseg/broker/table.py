@@ -160,6 +160,19 @@ class TableConsumer:
                 await table.dead_letter(conn, self.holder, headers)
         self.broker.wake(Queue.DEAD_LETTERS)
 
+    async def conclude(self, delivery: Delivery, report: Message, *, reject: bool) -> None:
+        with _broker_errors():
+            async with self.broker.engine.begin() as conn:
+                await table.enqueue(conn, [report])
+                if reject:
+                    headers = _with_death(delivery.message, self.queue)
+                    await table.dead_letter(conn, self.holder, {delivery.tag: headers})
+                else:
+                    await table.remove(conn, self.holder, [delivery.tag])
+        self.held.pop(delivery.tag, None)
+        self._held_until.pop(delivery.tag, None)
+        self.broker.wake(ROUTES[report.routing_key], *([Queue.DEAD_LETTERS] if reject else []))
+
     @contextmanager
     def _settling(self, deliveries: Sequence[Delivery]) -> Iterator[None]:
         # Out of our hand even if the database does not answer: then the lease runs out and they come again.

@@ -229,19 +229,25 @@ class Lot:
             self._about(job).info("stopped: the task is no longer ours")
             await self._settle(self.consumer.ack, job.delivery)
             return
-        await self.reporter.publish([report.message()])
+        failed = isinstance(report, TaskFailed) and report.cause != "handed_back"
+        if self._comes_last(job.delivery):
+            await self.reporter.publish([report.message()])
+            self._settle_first = self.consumer.reject if failed else self.consumer.ack
+        else:
+            await self.reporter.conclude(self.consumer, job.delivery, report.message(), reject=failed)
         reason = getattr(report, "reason", None)
         self.status.finished[reason or "completed"] += 1
         self._about(job).info("finished", kind=report.kind, reason=reason)
-        failed = isinstance(report, TaskFailed) and report.cause != "handed_back"
-        await self._settle(self.consumer.reject if failed else self.consumer.ack, job.delivery)
 
     async def _settle(self, settle: Settle, delivery: Delivery) -> None:
-        if len(self.deliveries) > 1 and delivery is self.deliveries[0]:
-            # RabbitMQ sends the next message as soon as this one is settled; it would wait here for all the others.
+        if self._comes_last(delivery):
             self._settle_first = settle
         else:
             await self._settle_now(settle, delivery)
+
+    def _comes_last(self, delivery: Delivery) -> bool:
+        # RabbitMQ sends the next message as soon as the first is settled; it would wait here for all the others.
+        return len(self.deliveries) > 1 and delivery is self.deliveries[0]
 
     async def _settle_now(self, settle: Settle, delivery: Delivery) -> None:
         # Left unsettled it comes again, and its report is recognised as a duplicate.

@@ -2,13 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
-from spheroseg.broker import Broker
+from spheroseg.broker import Broker, Consumer, Delivery
 from spheroseg.errors import BrokerAway
 from spheroseg.messages import Message, TaskCompleted, TaskFailed, TaskNew, TaskStarted
 
@@ -39,10 +39,17 @@ class Reporter:
 
     async def publish(self, messages: Sequence[Message]) -> None:
         """Publish, however long the queue is away: an outcome that is not reported is lost work."""
+        await self._insist(lambda: self.broker.publish(messages), messages)
+
+    async def conclude(self, consumer: Consumer, delivery: Delivery, report: Message, *, reject: bool) -> None:
+        """Publish `report` as `publish` does, and settle what it is about."""
+        await self._insist(lambda: consumer.conclude(delivery, report, reject=reject), [report])
+
+    async def _insist(self, publish: Callable[[], Awaitable[None]], messages: Sequence[Message]) -> None:
         pause = 0.2
         while True:
             try:
-                await self.broker.publish(messages)
+                await publish()
                 return
             except BrokerAway as error:
                 for message in messages:
