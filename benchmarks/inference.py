@@ -15,8 +15,7 @@ import argparse
 import asyncio
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import cv2
@@ -24,7 +23,7 @@ import cv2
 from benchmarks import bare, networks, whole
 from benchmarks.databases import sqlite
 from benchmarks.figures import print_table, spread
-from benchmarks.processor import Rate
+from benchmarks.processor import Rate, only
 from spheroseg.inputs import find_inputs
 from spheroseg.logs import log_to
 from spheroseg.segmentation.image import decode
@@ -49,7 +48,7 @@ async def compare_whole(
     rows, shares = [], []
     for count in cores:
         rounds, laps = [], bare.Laps(0, 0, 0, 0)
-        with _only(count):
+        with only(count):
             for repeat in range(repeats):
                 rates, its_laps = await _one_round(images, model, count, folder / f"{count}_{repeat}")
                 rounds.append(rates)
@@ -102,7 +101,7 @@ def compare_networks(network: Path, cores: Sequence[int], repeats: int) -> None:
     times: dict[networks.Case, list[list[float]]] = {case: [] for case in found}
     for _ in range(repeats):
         for case in found:
-            with _only(case.threads):
+            with only(case.threads):
                 run = networks.opened(case, network)
                 times[case].append([networks.milliseconds(run, shape, case.threads) for shape in networks.SHAPES])
     shapes = [f"{n} × {height} × {width}" for n, height, width in networks.SHAPES]
@@ -124,17 +123,6 @@ def compare_networks(network: Path, cores: Sequence[int], repeats: int) -> None:
         ratios = [[t / o for t, o in zip(its, mine, strict=True)] for its, mine in zip(theirs, ours, strict=True)]
         rows.append([str(count), *map(spread, zip(*ratios, strict=True))])
     print_table("Images per second of ONNX Runtime to those of PyTorch", ["cores", *shapes], rows)
-
-
-@contextmanager
-def _only(cores: int) -> Iterator[None]:
-    """This process and those that it starts meanwhile have so many cores."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(before)[:cores])
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def _images(source: Path, count: int, side: int | None, folder: Path) -> list[Path]:
