@@ -16,7 +16,7 @@ from spheroseg.database.engine import DatabaseTime, has_message_queue_tables, me
 from spheroseg.database.schema import segmentation_failures, segmentation_results
 from spheroseg.database.tasks import (
     add_failure,
-    add_result,
+    add_results,
     has_record,
     lease_task,
     read_attempts,
@@ -50,6 +50,7 @@ async def apply_reports(
     ended = {(report.task_id, report.attempt) for report in reports if isinstance(report, TaskCompleted)}
     standings = await read_attempts(conn, {report.task_id for report in reports})
     stepped: set[UUID] = set()
+    results: dict[str, tuple[TaskCompleted, bool]] = {}
     for report in sorted(reports, key=lambda report: report.task_id):
         if isinstance(report, TaskStarted) and (report.task_id, report.attempt) in ended:
             # Nobody would see it processing: it is completed in this very transaction.
@@ -67,7 +68,14 @@ async def apply_reports(
             case TaskStarted():
                 await _started(conn, report, attempt, policy)
             case TaskCompleted():
-                await _completed(conn, report, attempt, policy, bound)
+                if report.message_id in results:
+                    continue
+                if await _completed(conn, report, attempt, policy):
+                    bound.info("completed")
+                    results[report.message_id] = report, False
+                elif not await has_record(conn, segmentation_results, report.task_id, report.attempt):
+                    bound.info("late result kept as superseded")
+                    results[report.message_id] = report, True
             case TaskFailed():
                 outcome = Outcome(Cause(report.cause), report.reason, report.error, report.retryable)
                 applied = await record_unfinished(
@@ -95,6 +103,10 @@ async def apply_reports(
                         failed_at=report.at,
                         superseded=True,
                     )
+    if results:
+        ended_now = [(report.task_id, report.attempt) for report, superseded in results.values() if not superseded]
+        await queue.remove_attempts(conn, ended_now)
+        await add_results(conn, list(results.values()))
 
 
 async def _started(conn: AsyncConnection, report: TaskStarted, attempt: Attempt, policy: RetryPolicy) -> None:
@@ -114,10 +126,8 @@ async def _started(conn: AsyncConnection, report: TaskStarted, attempt: Attempt,
         await lease_task(conn, report.task_id, policy.silence)
 
 
-async def _completed(
-    conn: AsyncConnection, report: TaskCompleted, attempt: Attempt, policy: RetryPolicy, bound: Any
-) -> None:
-    applied = await transition(
+async def _completed(conn: AsyncConnection, report: TaskCompleted, attempt: Attempt, policy: RetryPolicy) -> bool:
+    return await transition(
         conn,
         report.task_id,
         report.attempt,
@@ -130,14 +140,6 @@ async def _completed(
         error=None,
         **message_queue_columns(conn, processing_time_ms=report.processing_time_ms),
     )
-    if applied:
-        await queue.remove_attempt(conn, report.task_id, report.attempt)
-        bound.info("completed")
-    else:
-        if await has_record(conn, segmentation_results, report.task_id, report.attempt):
-            return
-        bound.info("late result kept as superseded")
-    await add_result(conn, report.task_id, report.attempt, report.worker, report.result, superseded=not applied)
 
 
 async def record_unfinished(
@@ -164,7 +166,7 @@ async def record_unfinished(
         values |= {"finished_at": seen.get("failed_at") or DatabaseTime(), "worker": seen.get("worker")}
     if not await transition(conn, task_id, number, outcome.cause, decision, **values):
         return False
-    await queue.remove_attempt(conn, task_id, number)
+    await queue.remove_attempts(conn, [(task_id, number)])
     delay = draw(0.0, decision.delay_ceiling) if decision.delay_ceiling else 0.0
     await add_failure(
         conn,

@@ -12,7 +12,7 @@ import structlog
 import uuid_utils.compat as uuid
 from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from spheroseg.broker import Delivery
 from spheroseg.database import queue as table
@@ -75,14 +75,20 @@ class TableBroker:
             await consumer.give_back()
 
     async def wake_due(self) -> None:
-        """Look for due messages, but not with every claim of every consumer."""
+        """Look for due messages, as every claim does, but not more often than `poll`."""
+        if self._looks_for_due():
+            async with self.engine.begin() as conn:
+                await self._wake_due(conn)
+
+    def _looks_for_due(self) -> bool:
         now = time.monotonic()
-        if now - self._looked_for_due < self.poll:
-            return
-        self._looked_for_due = now
-        async with self.engine.begin() as conn:
-            woken = await table.wake_due(conn)
-        if woken:
+        is_time = now - self._looked_for_due >= self.poll
+        if is_time:
+            self._looked_for_due = now
+        return is_time
+
+    async def _wake_due(self, conn: AsyncConnection) -> None:
+        if await table.wake_due(conn):
             self.wake(*Queue)
 
 
@@ -92,6 +98,8 @@ class TableConsumer:
         self.queue = queue
         self.prefetch = prefetch
         self.holder = str(uuid.uuid7())
+        # Nobody waits for a dead letter: the report of the same attempt says it all, and is there sooner.
+        self._poll = broker.poll * (4 if queue == Queue.DEAD_LETTERS else 1)
         self.held: dict[int, Delivery] = {}
         self._held_until: dict[int, float] = {}
 
@@ -101,16 +109,15 @@ class TableConsumer:
         while True:
             # Cleared before looking: what is published from here on sets it again and is not missed.
             wakeup.clear()
+            room = min(limit, self.prefetch - len(self.held))
             with _broker_errors():
-                await self.broker.wake_due()
-                room = min(limit, self.prefetch - len(self.held))
                 if room > 0 and (deliveries := await self._claim(room)):
                     return deliveries
             left = deadline - time.monotonic()
             if left <= 0:
                 return []
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(left, self.broker.poll)):
+                async with asyncio.timeout(min(left, self._poll)):
                     await wakeup.wait()
 
     async def gather(self, limit: int, wait: float) -> list[Delivery]:
@@ -136,6 +143,8 @@ class TableConsumer:
         lowest_first = random.random() < self.broker.low_share  # noqa: S311 (a share, not a secret)
         until = time.monotonic() + self.broker.lease
         async with self.broker.engine.begin() as conn:
+            if self.broker._looks_for_due():
+                await self.broker._wake_due(conn)
             rows = await table.claim(
                 conn, self.queue, room, self.holder, self.broker.lease, lowest_first=lowest_first
             )

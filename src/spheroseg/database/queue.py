@@ -9,7 +9,7 @@ Only `ready` rows are in that index. What is delayed or in somebody's hand is fo
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -304,11 +304,13 @@ async def drop_reported(conn: AsyncConnection) -> int:
     return result.rowcount
 
 
-async def remove_attempt(conn: AsyncConnection, task_id: UUID, attempt: int) -> None:
-    """Remove the message of an attempt that has come to its end, wherever it is said to be."""
+async def remove_attempts(conn: AsyncConnection, attempts: Collection[tuple[UUID, int]]) -> None:
+    """Remove the messages of attempts that have come to their end, wherever they are said to be."""
     await conn.execute(
         delete(q).where(
-            q.c.task_id == task_id, q.c.queue == Queue.TASKS, q.c.message_id == f"{task_id}:{attempt}:task.new"
+            q.c.task_id.in_([task_id for task_id, _ in attempts]),
+            q.c.queue == Queue.TASKS,
+            q.c.message_id.in_([f"{task_id}:{attempt}:task.new" for task_id, attempt in attempts]),
         )
     )
 

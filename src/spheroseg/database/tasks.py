@@ -18,6 +18,7 @@ from spheroseg.database.schema import (
     segmentation_results,
     segmentation_tasks,
 )
+from spheroseg.messages import TaskCompleted
 from spheroseg.tasks import STEPS, UNFINISHED, Attempt, Cause, Decision, TaskState
 
 t = segmentation_tasks
@@ -201,24 +202,20 @@ async def read_orphans(conn: AsyncConnection, limit: int) -> Sequence[Any]:
     return rows.all()
 
 
-async def add_result(
-    conn: AsyncConnection,
-    task_id: UUID,
-    attempt: int,
-    worker: str,
-    result: Mapping[str, Any],
-    *,
-    superseded: bool,
-) -> None:
+async def add_results(conn: AsyncConnection, results: Collection[tuple[TaskCompleted, bool]]) -> None:
+    """Record results, each with whether it came too late to be that of its task."""
     await conn.execute(
-        insert(segmentation_results).values(
-            task_id=task_id,
-            attempt=attempt,
-            superseded=superseded,
-            worker=worker,
-            result=dict(result),
-            created_at=DatabaseTime(),
-        )
+        insert(segmentation_results).values(created_at=DatabaseTime()),
+        [
+            {
+                "task_id": report.task_id,
+                "attempt": report.attempt,
+                "superseded": superseded,
+                "worker": report.worker,
+                "result": report.result,
+            }
+            for report, superseded in results
+        ],
     )
 
 

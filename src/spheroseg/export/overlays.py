@@ -13,7 +13,7 @@ from spheroseg.segmentation.quality import LOW_CONTRAST, OUT_OF_FOCUS, UNCERTAIN
 
 SMALLEST, LARGEST = 600, 2048  # px, longer side: a number must be legible, a contact sheet must load
 STRETCH = (0.2, 99.8)  # percentiles that become black and white
-ENOUGH = 100_000  # px, evenly spread: more do not move the percentiles by a grey value that an eye would see
+ENOUGH = 30_000  # px, evenly spread: more do not move the percentiles by a grey value that an eye would see
 # Colours as sharp as the grey, for thin outlines. A PNG is five times the size and takes seven times as long.
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 90, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 OUTLINE = (0, 215, 255)  # blue, green, red: amber, which no grey looks like

