@@ -34,8 +34,9 @@ from spheroseg.database.projects import add_member
 from spheroseg.database.schema import projects
 from spheroseg.outcomes import apply_reports
 from spheroseg.tasks import RetryPolicy
-from tests.conftest import eventually, free_port
+from tests.conftest import eventually
 from tests.lab import submit_images
+from tests.ports import free_port
 from tests.test_collect import completed
 from tests.watchers import Watcher
 

@@ -18,7 +18,8 @@ from typing import Any
 import yaml
 from dockerfile_parse import DockerfileParser
 
-from .conftest import eventually, free_port, missing_server
+from .conftest import eventually, missing_server
+from .ports import free_port
 
 ROOT = Path(__file__).parents[1]
 DEVELOPMENT = ("docker-compose.yml", "docker-compose.rabbitmq.yml")

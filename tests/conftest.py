@@ -4,7 +4,6 @@ import asyncio
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import uuid
@@ -22,6 +21,7 @@ from spheroseg.database.engine import open_engine, set_message_queue_tables
 from spheroseg.database.revisions import HEAD, REVISIONS, create_tables, downgrade
 from spheroseg.database.schema import metadata
 from tests.backend import Backend, backend_on
+from tests.ports import free_port
 from tests.rabbitmq import RABBITMQ_3, RABBITMQ_4, RabbitNode
 from tests.uploading import Plate
 
@@ -31,13 +31,6 @@ def missing_server(what: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(message, pytrace=False)
     pytest.skip(message)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Postgres:

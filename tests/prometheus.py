@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import yaml
 
-from .conftest import eventually, free_port, missing_server
+from .conftest import eventually, missing_server
+from .ports import free_port
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 # So much shorter is every duration of the alerts in the copy that is tested: 10m becomes 3 s.

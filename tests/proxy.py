@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Self
 
-from tests.rabbitmq import quiet_port
+from tests.ports import free_port
 
 Direction = Literal["up", "down"]  # from the client to the server, from the server to the client
 _BOTH: tuple[Direction, Direction] = ("up", "down")
@@ -75,7 +75,7 @@ class Proxy:
 
     def __init__(self, target_port: int) -> None:
         self.target_port = target_port
-        self.port = quiet_port()
+        self.port = free_port()
         self.accepted = 0
         self._faults: dict[Direction, _Faults] = {"up": _Faults(), "down": _Faults()}
         self._changed = asyncio.Event()

@@ -5,7 +5,6 @@ import contextlib
 import http.client
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -19,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
+
+from tests.ports import free_port
 
 USER = "spheroseg"
 PASSWORD = "spheroseg-test"  # noqa: S105  # of nodes that only these tests can reach
@@ -48,19 +49,6 @@ RABBITMQ_3 = Release("3.10", Path("/"))
 RABBITMQ_4 = Release("4.0", CACHE)
 
 
-def quiet_port() -> int:
-    """A free port below those that the kernel hands to clients.
-
-    A client that keeps trying a port from that range while the node is down may be given the very port that it is
-    calling, and so connect to itself.
-    """
-    while True:
-        port = random.SystemRandom().randint(15000, 31999)  # not what a test's seed makes it
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
 class RabbitNode:
     """One node with its own name, ports, epmd, cookie, data and configuration. Used as a context manager, it starts.
 
@@ -87,8 +75,8 @@ class RabbitNode:
         home = None if release.root == Path("/") else release.root / "tmp"
         self.folder = Path(tempfile.mkdtemp(prefix="spheroseg-rabbitmq-", dir=home))
         self.name = f"spheroseg-{uuid.uuid4().hex[:8]}@localhost"
-        self.port, self.management_port, self.metrics_port = (quiet_port() for _ in range(3))
-        self._dist_port, self._epmd_port = quiet_port(), quiet_port()
+        self.port, self.management_port, self.metrics_port = (free_port() for _ in range(3))
+        self._dist_port, self._epmd_port = free_port(), free_port()
         self._cookie = uuid.uuid4().hex
         self._process: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None

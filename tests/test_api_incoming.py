@@ -9,7 +9,8 @@ import uvicorn
 
 from spheroseg.api import incoming
 
-from .conftest import eventually, free_port
+from .conftest import eventually
+from .ports import free_port
 from .uploading import Plate, form, only, picture, zipped
 
 

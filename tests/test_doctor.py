@@ -29,10 +29,11 @@ from spheroseg.outcomes import apply_dead_letter, apply_reports
 from spheroseg.settings import Settings
 from spheroseg.tasks import RetryPolicy
 
-from .conftest import Postgres, empty_database, eventually, execute, free_port
+from .conftest import Postgres, empty_database, eventually, execute
 from .diagnosis import expect, expect_nothing_wrong, is_told, look
 from .lab import submit_images
 from .networks import model_folder
+from .ports import free_port
 
 
 def doctor(*arguments: str, code: int, cwd: Path, **env: str) -> str:

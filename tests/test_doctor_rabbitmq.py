@@ -20,10 +20,11 @@ from spheroseg.doctor import CHAINS, Finding, examine
 from spheroseg.messages import Message, Queue, QueueType
 from spheroseg.settings import Settings
 
-from .conftest import Postgres, eventually, free_port, missing_server
+from .conftest import Postgres, eventually, missing_server
 from .diagnosis import expect, expect_nothing_wrong, expect_soon, is_told, lines, look, wrong_of
+from .ports import free_port
 from .processes import open_site
-from .rabbitmq import PASSWORD, RABBITMQ_3, USER, RabbitNode, quiet_port
+from .rabbitmq import PASSWORD, RABBITMQ_3, USER, RabbitNode
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tls_port() -> int:
-    return quiet_port()
+    return free_port()
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,9 @@ import pytest_asyncio
 
 from spheroseg.messages import Queue
 
-from .conftest import Postgres, eventually, free_port, missing_server
+from .conftest import Postgres, eventually, missing_server
 from .lab import submit_images
+from .ports import free_port
 from .processes import Site, open_site
 from .prometheus import DEPLOY, Prometheus, prometheus
 from .rabbitmq import RABBITMQ_3, RabbitNode

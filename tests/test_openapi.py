@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from .conftest import empty_database, eventually, free_port
+from .conftest import empty_database, eventually
+from .ports import free_port
 from .processes import Service
 
 ROOT = Path(__file__).parents[1]

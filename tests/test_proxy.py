@@ -8,8 +8,8 @@ from time import monotonic
 import pytest
 
 from tests.conftest import eventually
+from tests.ports import free_port
 from tests.proxy import Proxy
-from tests.rabbitmq import quiet_port
 
 
 class Echo:
@@ -204,6 +204,6 @@ async def test_refused_until_restored(proxy: Proxy) -> None:
 
 
 async def test_a_server_that_is_down_is_a_reset() -> None:
-    async with Proxy(quiet_port()) as proxy, connected(proxy) as client:
+    async with Proxy(free_port()) as proxy, connected(proxy) as client:
         with pytest.raises(ConnectionResetError):
             await client.hears(1)

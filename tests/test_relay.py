@@ -37,7 +37,8 @@ from spheroseg.worker.loop import WorkerOptions, work
 
 from .conftest import empty_database, eventually
 from .lab import order, read_failures, read_results, read_task, submit_images
-from .rabbitmq import RabbitNode, quiet_port
+from .ports import free_port
+from .rabbitmq import RabbitNode
 from .test_worker import is_alive
 
 COMMAND = [sys.executable, "-m", "tests.children"]
@@ -511,7 +512,7 @@ async def test_amqps_is_spoken_with_the_given_authority_and_refused_without(tmp_
     make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
     command = [*make, "-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "ca.pem")]
     await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
-    port = quiet_port()
+    port = free_port()
     conf = [
         f"listeners.ssl.1 = 127.0.0.1:{port}",
         f"ssl_options.cacertfile = {tmp_path}/ca.pem",

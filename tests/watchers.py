@@ -13,7 +13,8 @@ from spheroseg.api.app import create_app
 from spheroseg.api.auth import finish_notes
 from spheroseg.services import Place
 
-from .conftest import eventually, free_port
+from .conftest import eventually
+from .ports import free_port
 
 
 @asynccontextmanager
