@@ -34,7 +34,7 @@ MOST_WELL_CHARTS = 384  # one for each well; above, those of the plate have to d
 
 
 @dataclass(frozen=True)
-class Growth:
+class WrittenGrowth:
     """What was written, for the summary. `curve` is the picture to look at first; None where there are no curves."""
 
     tables: GrowthTables
@@ -53,7 +53,7 @@ def write_growth(
     overlays: Mapping[tuple[str, int], Path],
     *,
     is_plate: bool,
-) -> Growth:
+) -> WrittenGrowth:
     """Place tables, and of a plate the curves too. Without a change they are the same bytes as before.
 
     manifest: of the run, as far as it is known. date: when the newest of the results came about. overlays: the
@@ -78,7 +78,7 @@ def write_growth(
         placed |= pictures
         placed |= _contact(tables.growth, frames, overlays)
     edited = [name for name, content in placed.items() if folder.put(name, content)["edited"]]
-    return Growth(tables, fits, ic50, curve, tuple(edited))
+    return WrittenGrowth(tables, fits, ic50, curve, tuple(edited))
 
 
 def _encoded_tables(

@@ -36,7 +36,7 @@ from spheroseg.storage import ImageStore, write_whole
 from spheroseg.tasks import TaskState
 
 if TYPE_CHECKING:
-    from spheroseg.growth_outputs import Growth
+    from spheroseg.growth_outputs import WrittenGrowth
 
 LEADING = ("image", "page", "object", "n_objects")
 LONGEST_NAME = 200
@@ -62,7 +62,7 @@ class Written:
     """What a run has left, for the summary. `lines` are in the order of the inputs."""
 
     lines: list[Line]
-    growth: "Growth"
+    growth: "WrittenGrowth"
     layout: Layout
 
 
