@@ -155,6 +155,7 @@ def test_the_hash_changes_with_what_changes_a_result_and_with_nothing_else(tmp_p
         sha256(licence="CC0-1.0"),
         sha256(training={"epochs": 3}, quality={}),
         sha256(threshold=0.5),
+        sha256(least_sure=0.0),
         sha256(input={"multiple": 8, "margin": 16}),
     ]
     assert set(same) == {usual}
@@ -167,6 +168,7 @@ def test_the_hash_changes_with_what_changes_a_result_and_with_nothing_else(tmp_p
         sha256(scale={"side": 64}),
         sha256(scale=None),
         sha256(debris=0.1),
+        sha256(least_sure=0.3),
     ]
     assert len({usual, *changed}) == 1 + len(changed)
 

@@ -15,8 +15,10 @@ import pytest
 from spheroseg.errors import ModelUnusable
 from spheroseg.messages import TaskNew
 from spheroseg.run import child_command
+from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.model import Network
 from spheroseg.segmentation.model.passes import LARGEST_SIDE, aligned, clean, spans, typical_diameter
+from spheroseg.segmentation.separate import areas_apart
 from spheroseg.storage import ImageStore
 from spheroseg.worker.process import Child
 
@@ -101,7 +103,7 @@ def test_small_objects_are_looked_at_more_finely(tmp_path: Path) -> None:
     loaded = Network(model_folder(tmp_path))
     coarse, fine = loaded.maps([discs(600, 600, 400), discs(600, 600, 40)])
     assert coarse.probability.shape == (64, 64)
-    typical = typical_diameter(fine.probability > 0.5)
+    typical = typical_diameter(areas_apart(fine, 0.5))
     assert typical is not None
     assert 12 <= typical <= 1.6 * 12
     finest = loaded.maps([discs(1200, 900, 8)])[0].probability.shape
@@ -164,9 +166,11 @@ def test_the_typical_diameter_is_that_of_half_of_the_area() -> None:
     cv2.circle(mask, (100, 100), 40, 1, -1)
     for at in range(10, 290, 20):
         cv2.circle(mask, (at, 280), 3, 1, -1)
-    assert typical_diameter(mask > 0) == pytest.approx(80, rel=0.03)
-    assert typical_diameter(mask > 1) is None
-    assert typical_diameter(np.ones((10, 10), np.bool_)) == pytest.approx(2 * math.sqrt(100 / math.pi))
+    areas = areas_apart(Maps(mask.astype(np.float32)), 0.5)
+    assert len(areas) == 15
+    assert typical_diameter(areas) == pytest.approx(80, rel=0.03)
+    assert typical_diameter(areas[:0]) is None
+    assert typical_diameter(np.array([100.0])) == pytest.approx(2 * math.sqrt(100 / math.pi))
 
 
 async def test_a_large_image_takes_little_memory_in_the_child(tmp_path: Path) -> None:
@@ -206,17 +210,29 @@ def _most_bytes(child: Child) -> int:
     return int(line.split()[1]) * 1024
 
 
-def test_what_is_much_smaller_than_the_largest_sure_object_is_taken_out() -> None:
+def test_what_is_too_small_to_be_an_object_is_taken_out() -> None:
     probability = np.zeros((100, 200), np.float32)
     probability[10:50, 10:50] = 0.95  # 1600 px²
     probability[60:70, 10:20] = 0.95  # 100 px², 6 %
     probability[80:85, 10:15] = 0.95  # 25 px², 2 %
     probability[79, 9:16] = 0.3  # its faint rim goes with it
-    probability[10:90, 100:190] = 0.6  # large, but unsure: no measure for the others
+    probability[10:90, 100:190] = 0.6  # large, and unsure
     kept = probability.copy()
-    clean(kept, 0.5, 0.0)
+    clean(kept, 0.5, 0.0, 0.0)
     np.testing.assert_array_equal(kept, probability)
-    clean(kept, 0.5, 0.03)
+    clean(kept, 0.5, 50, 0.0)
     assert not kept[75:90, 5:20].any()
     probability[75:90, 5:20] = 0
     np.testing.assert_array_equal(kept, probability)
+
+
+def test_what_is_hardly_sure_anywhere_is_taken_out() -> None:
+    probability = np.zeros((100, 200), np.float32)
+    probability[10:50, 10:50] = 0.6
+    probability[10:50, 10:20] = 0.8  # a quarter
+    probability[9, 10:50] = 0.3
+    probability[10:50, 100:140] = 0.6
+    probability[10:50, 100:120] = 0.8  # a half
+    clean(probability, 0.5, 0.0, 0.33)
+    assert not probability[:, :90].any()
+    assert (probability[10:50, 100:140] > 0.5).all()

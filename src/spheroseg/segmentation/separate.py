@@ -53,10 +53,30 @@ def find_owners(maps: Maps, threshold: float, shape: tuple[int, int]) -> Owners 
     """The owners of a picture of `shape`; None where the model tells no distances."""
     if maps.distance is None:
         return None
-    probability, distance = _reduced(maps.probability, maps.distance)
-    depth = cv2.GaussianBlur(np.clip(distance, 0, 1), (0, 0), NOISE)
-    labels, peaks = basins(np.asarray(depth, np.float32), probability > np.float32(threshold))
+    labels, peaks = _told_apart(maps.probability, maps.distance, threshold)
     return Owners(shape, labels, peaks)
+
+
+def areas_apart(maps: Maps, threshold: float) -> Values:
+    """The areas, px² of the map, of all objects where the probability exceeds `threshold`.
+
+    Objects that touch count each for itself, where the model tells distances.
+    """
+    if maps.distance is None:
+        inside = (maps.probability > np.float32(threshold)).astype(np.uint8)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
+        return np.asarray(stats[1:, cv2.CC_STAT_AREA], np.float64)
+    labels, _ = _told_apart(maps.probability, maps.distance, threshold)
+    return np.asarray(np.bincount(labels.ravel())[1:] * (maps.probability.size / labels.size), np.float64)
+
+
+def _told_apart(
+    probability: npt.NDArray[np.float32], distance: npt.NDArray[np.float32], threshold: float
+) -> tuple[Labels, list[tuple[int, int]]]:
+    """The owner of each place, and the deepest place of each: in maps that may be smaller than those given."""
+    probability, distance = _reduced(probability, distance)
+    depth = cv2.GaussianBlur(np.clip(distance, 0, 1), (0, 0), NOISE)
+    return basins(np.asarray(depth, np.float32), probability > np.float32(threshold))
 
 
 def _reduced(

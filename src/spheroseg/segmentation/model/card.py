@@ -77,12 +77,16 @@ class Card(_Part):
     scale: Scale | None = None
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     debris: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    least_sure: Annotated[float, Field(ge=0, lt=1)] = 0.0
     training: dict[str, Any] = {}
     quality: dict[str, Any] = {}
 
     def identity(self, network_sha256: str) -> str:
         """The sha256 of the model: what changes a result changes it, and nothing else does."""
         meant = self.model_dump(include={"name", "version", "input", "output", "scale", "threshold", "debris"})
+        # Only where it does something, so that models from before it was there are still themselves.
+        if self.least_sure:
+            meant["least_sure"] = self.least_sure
         canonical = json.dumps(meant, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(f"{network_sha256}\n{canonical}".encode()).hexdigest()
 

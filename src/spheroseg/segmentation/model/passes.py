@@ -14,18 +14,26 @@ import numpy as np
 import numpy.typing as npt
 
 from spheroseg.segmentation.maps import Maps
+from spheroseg.segmentation.separate import areas_apart
 
 if TYPE_CHECKING:
     from spheroseg.segmentation.model.card import Card
 
 Grey = npt.NDArray[np.float32]
+Areas = npt.NDArray[np.float64]
 
 TILE = 1024  # px, the most that a network sees at once on either side
 LARGEST_SIDE = 4096  # px, the longer side of any pass: bounds the memory
 BLIND_BELOW = 1024  # px: where nothing was found on fewer, a finer pass looks again
-SURE = 0.75  # probability from which a pixel counts for the size of the objects
+SURE = 0.75  # probability from which a pixel counts for the size of the objects, and for an object's being there
 TARGET = 1.5  # diameter after a finer pass, in parts of `object_px`
 STEP = 4.0  # the most by which one pass is finer than the last
+# Objects that touch have to be seen larger to be told apart: they count as if they had this part of their diameter.
+# They touch where, told apart, the typical diameter is below this part of what it is together.
+TOUCHING = 0.8
+# Diameter after a pass that aimed at TARGET, in parts of `object_px`, below which a still finer one follows: it would
+# cost more than all before it, so only where the aim was missed by far.
+FAR_BELOW = 0.5
 STEPS_PER_OCTAVE = 4  # factors are rounded to these, so that pictures of one plate share their passes
 SAMPLE = 2**22  # px that percentiles are taken from, at most
 
@@ -69,6 +77,7 @@ class Look:
         self._picture = picture
         self._card = card
         self._tile = tile
+        self._aimed = False
         self._own = max(picture.shape)
         first = card.scale.side if card.scale else min(self._own, LARGEST_SIDE)
         self._enter(first)
@@ -76,6 +85,7 @@ class Look:
 
     def _enter(self, side: int) -> None:
         self._side = side
+        self._sure_areas: Areas | None = None
         self._pass = _resized(self._picture, side)
         self._probability = np.zeros(self._pass.shape, np.float32)
         has_distance = self._card.output.distance is not None
@@ -119,49 +129,72 @@ class Look:
         if scale is None or scale.object_px is None or scale.finest is None or self._low == self._high:
             return False
         most = min(self._own, scale.finest)
-        # What a coarse look is unsure of, ground between tiny objects for one, does not say how large objects are.
-        typical = typical_diameter(self._probability > max(SURE, self._card.threshold))
         if self._side >= most:
             return False
+        typical = self._seen_as()
+        worth = scale.object_px * (FAR_BELOW if self._aimed else 1)
         if typical is None:
             if self._side >= BLIND_BELOW:
                 return False
             factor = STEP
-        elif typical >= scale.object_px:
+        elif typical >= worth:
             return False
         else:
             wanted = math.log2(TARGET * scale.object_px / typical)
             factor = min(2.0 ** (math.floor(wanted * STEPS_PER_OCTAVE) / STEPS_PER_OCTAVE), STEP)
+        self._aimed = factor < STEP
         self._enter(min(round(self._side * factor), most))
         return True
 
+    def _seen_as(self) -> float | None:
+        """The typical diameter of the objects, px of the pass, less where they touch; None where there are none."""
+        # What a coarse look is unsure of, ground between tiny objects for one, does not say how large objects are.
+        together = typical_diameter(areas_apart(Maps(self._probability), self._sure()))
+        apart = typical_diameter(self._areas())
+        if together is None or apart is None:
+            return together
+        return TOUCHING * apart if apart < TOUCHING * together else together
+
+    def _sure(self) -> float:
+        return max(SURE, self._card.threshold)
+
+    def _areas(self) -> Areas:
+        """Of the objects that are sure, touching ones told apart, px² of the pass."""
+        if self._sure_areas is None:
+            self._sure_areas = areas_apart(Maps(self._probability, self._distance), self._sure())
+        return self._sure_areas
+
     def maps(self) -> Maps:
-        clean(self._probability, self._card.threshold, self._card.debris)
+        card = self._card
+        typical = (typical_diameter(self._areas()) if card.debris else None) or 0.0
+        clean(self._probability, card.threshold, card.debris * math.pi / 4 * typical**2, card.least_sure)
         return Maps(self._probability, self._distance)
 
 
-def typical_diameter(mask: npt.NDArray[np.bool_]) -> float | None:
-    """Of the objects in `mask`, px: half of their area belongs to smaller ones. None where there are none."""
-    _, _, found, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    areas = np.sort(found[1:, cv2.CC_STAT_AREA]).astype(np.float64)
+def typical_diameter(areas: Areas) -> float | None:
+    """Of objects with these areas (px²), px: half of all area belongs to smaller ones. None where there are none."""
+    areas = np.sort(areas)
     if not areas.size:
         return None
     middle = areas[np.searchsorted(np.cumsum(areas), areas.sum() / 2)]
     return 2 * math.sqrt(float(middle) / math.pi)
 
 
-def clean(probability: Grey, threshold: float, debris: float) -> None:
-    """Take out, in place, what is smaller than `debris`, in parts of the area of the largest object that is sure."""
-    if not debris:
+def clean(probability: Grey, threshold: float, least_area: float, least_sure: float) -> None:
+    """Take out, in place, what is too small or too doubtful to be an object.
+
+    That is: less than `least_area` (px² of the map) above the threshold, or less than `least_sure` (0..1) of that
+    sure. Objects that touch are judged as one.
+    """
+    if not (least_area or least_sure):
         return
     # Down to half of the threshold, so that no rim is left for a user who sets a lower one.
     count, labels = cv2.connectedComponents((probability > threshold / 2).astype(np.uint8), connectivity=8)
     areas = np.bincount(labels[probability > threshold], minlength=count)
     sure = np.bincount(labels[probability > max(SURE, threshold)], minlength=count)
-    areas[0] = sure[0] = 0
-    small = areas < debris * sure.max()
-    small[0] = False
-    probability[small[labels]] = 0
+    out = (areas < least_area) | (sure < least_sure * areas)
+    out[0] = False
+    probability[out[labels]] = 0
 
 
 def _resized(picture: Grey, side: int) -> Grey:

@@ -1,0 +1,64 @@
+"""How finely a picture is looked at, and what of the last look is debris, by what a perfect network would answer."""
+
+import numpy as np
+
+from spheroseg.segmentation.maps import Maps
+from spheroseg.segmentation.model.card import Card
+from spheroseg.segmentation.model.passes import Look, Window
+
+from .networks import card
+from .synthetic import disks
+
+SIDE = 256  # px of the first pass
+FINER = 1024  # px of a pass that is as much finer as one can be
+
+
+def first_pass(maps: Maps, debris: float = 0.0) -> Look:
+    """A picture of 1600 px whose objects should have 32 px, after a first pass that answered with `maps`."""
+    scale = {"side": SIDE, "object_px": 32, "finest": 4096}
+    picture = np.random.default_rng(1).normal(100, 10, (1600, 1600)).astype(np.float32)
+    look = Look(picture, Card.model_validate(card("perfect", scale=scale, debris=debris)))
+    answer(look, maps)
+    return look
+
+
+def answer(look: Look, maps: Maps) -> None:
+    height, width = maps.probability.shape
+    look.put(Window(0, 0, height, width, np.s_[0:height, 0:width]), maps.probability, maps.distance)
+
+
+def lattice(radius: float, apart: float, count: int, side: int = SIDE) -> Maps:
+    """So many disks in a row and in a column; px."""
+    places = [(40 + apart * (n % count), 40 + apart * (n // count), radius) for n in range(count**2)]
+    return disks((side, side), places)
+
+
+def test_a_clump_is_judged_by_the_objects_in_it() -> None:
+    assert first_pass(lattice(11, apart=21, count=5)).goes_on()
+    assert not first_pass(disks((SIDE, SIDE), [(128, 128, 60)])).goes_on()
+
+
+def test_objects_that_touch_have_to_be_larger_than_those_that_do_not() -> None:
+    assert not first_pass(lattice(17.5, apart=50, count=4)).goes_on()
+    assert first_pass(lattice(17.5, apart=34, count=4)).goes_on()
+    assert not first_pass(lattice(22, apart=43, count=4)).goes_on()
+
+
+def test_a_third_pass_is_for_what_is_still_far_too_small() -> None:
+    for first, radius, is_wanted in ((8, 12, False), (8, 6, True), (5, 12, True)):
+        look = first_pass(lattice(first, apart=40, count=5))
+        assert look.goes_on()
+        side = max(look.maps().probability.shape)
+        # Not aimed at what was wanted, where a pass as much finer as one can be was not enough for that.
+        assert (side == FINER) is (first == 5)
+        answer(look, lattice(radius, apart=60, count=5, side=side))
+        assert look.goes_on() is is_wanted
+
+
+def test_debris_is_measured_by_the_typical_object_and_not_by_a_clump() -> None:
+    clump = [(60 + 30 * (n % 5), 60 + 30 * (n // 5), 16.5) for n in range(25)]
+    # 9 and 3 % of the area of one of them, less than 1 % of that of the clump.
+    small, tiny = (230.0, 230.0, 5.0), (20.0, 230.0, 2.8)
+    kept = first_pass(disks((SIDE, SIDE), [*clump, small, tiny]), debris=0.06).maps().probability
+    assert kept[230, 230] > 0.5
+    assert (kept[225:236, 15:26] <= 0.25).all()
