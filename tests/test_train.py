@@ -14,13 +14,13 @@ from spheroseg.errors import ModelUnusable
 from spheroseg.segmentation.model import Network
 from spheroseg.segmentation.model.check import check
 from spheroseg.training.course import MARGIN, TRAINED_ON, Course, make
-from spheroseg.training.crops import SIDE, Crops, Source, from_samples, from_scenes
-from spheroseg.training.data import MANIFEST, Sample, read_samples, scene_samples
+from spheroseg.training.crops import BORDER, FIRST_SEED, KNOWN, SIDE, Crops, Source, from_samples, from_scenes
+from spheroseg.training.data import MANIFEST, TEST_SEED, Sample, read_samples, scene_samples
 from spheroseg.training.train import Recipe, train, tune
 from spheroseg.training.unet import MULTIPLE, UNet
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
-RECIPE = Recipe(steps=50, tuning=15, batch=1, scenes=14, seed=4)
+RECIPE = Recipe(steps=50, tuning=15, batch=1, processes=1, scenes=14, seed=4)
 
 SETS = {"spheroids": 6, "nuclei": 6}
 
@@ -58,10 +58,23 @@ def test_crops_follow_from_the_seed_and_hold_what_the_network_learns() -> None:
 @needs_data
 def test_the_distance_is_not_told_where_a_mask_may_hold_two_objects() -> None:
     sources = from_samples(read_samples(DATA, ["nuclei"])[:12])
-    told = [source.told for source in sources if source.told is not None]
+    told = [source.told for source in sources]
     assert len(told) == 12
     assert any((one == 0).any() for one in told)
-    assert all((one == 255).any() for one in told)
+    assert all((one == KNOWN).any() for one in told)
+
+
+def test_the_distance_counts_more_where_two_objects_meet() -> None:
+    for source in from_scenes(28, 2):
+        between = source.told == BORDER
+        assert (source.told[~between] == KNOWN).all()
+        # At the border of an object it is 0, wherever another one begins.
+        assert not between.any() or source.distance[between].min() < 64
+    assert any((source.told == BORDER).any() for source in from_scenes(28, 2))
+
+
+def test_no_scene_of_the_training_is_one_that_models_are_judged_by() -> None:
+    assert TEST_SEED < FIRST_SEED
 
 
 def test_the_loss_falls_and_the_same_seed_gives_the_same_network() -> None:
@@ -71,6 +84,15 @@ def test_the_loss_falls_and_the_same_seed_gives_the_same_network() -> None:
     assert losses[1] < losses[0]
     again = train([], RECIPE, lambda *_: None)
     _assert_same(network, again)
+
+
+def test_processes_that_share_the_work_give_one_network_and_the_same_again() -> None:
+    recipe = replace(RECIPE, steps=5, batch=2, processes=2)
+    shared, again = (train([], recipe, lambda *_: None) for _ in range(2))
+    _assert_same(shared, again)
+    # One process alone sees other crops.
+    alone = train([], replace(recipe, processes=1), lambda *_: None)
+    assert not torch.equal(next(shared.parameters()), next(alone.parameters()))
 
 
 def test_tuning_goes_on_from_the_base_and_leaves_it_as_it_is() -> None:
@@ -120,7 +142,15 @@ def test_a_course_makes_a_model_that_can_be_used_and_tells_how_good_it_is(tmp_pa
     folder = tmp_path / "mine"
     told: list[str] = []
     card = make(
-        Course("mine", "7", few, Recipe(steps=25, tuning=25, batch=1, scenes=9, seed=4), folds=1, test_scenes=2),
+        Course(
+            "mine",
+            "7",
+            few,
+            Recipe(steps=25, tuning=25, batch=1, scenes=9, seed=4),
+            folds=1,
+            test_scenes=2,
+            parts=tmp_path / "parts",
+        ),
         folder,
         jobs=2,
         progress=lambda name, step, loss: told.append(f"{name} {step}"),
@@ -129,6 +159,8 @@ def test_a_course_makes_a_model_that_can_be_used_and_tells_how_good_it_is(tmp_pa
     assert json.loads((folder / "model.json").read_text()) == card
     assert {entry["licence"] for entry in card["training"]["data"]} == {"MIT", "CC0-1.0"}
     assert len(card["quality"]) == 3
+    for part in ("base", "fold-1"):
+        assert Network(tmp_path / "parts" / part / "mine").name == "mine"
     network = Network(folder)
     assert (network.name, network.version) == ("mine", "7")
     (scene,) = scene_samples(1)
@@ -150,6 +182,16 @@ def test_what_is_wrong_with_the_folder_is_told_before_the_training(tmp_path: Pat
     with pytest.raises(ModelUnusable, match=words):
         make(Course(place.name, "1", DATA, RECIPE), place, jobs=1, progress=lambda *_: None)
     assert (tmp_path / "taken" / "model.onnx").read_bytes() == b"years of work"
+
+
+@needs_data
+def test_parts_of_another_training_are_not_overwritten(tmp_path: Path) -> None:
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    (parts / "base").touch()
+    with pytest.raises(ModelUnusable, match="not empty"):
+        make(Course("mine", "1", DATA, RECIPE, parts=parts), tmp_path / "mine", jobs=1, progress=lambda *_: None)
+    assert not (tmp_path / "mine").exists()
 
 
 def _assert_same(one: UNet, two: UNet) -> None:

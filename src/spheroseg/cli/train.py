@@ -28,15 +28,19 @@ def train(
     version: Annotated[str, typer.Option(metavar="TEXT", help="Version of the model.")] = "1",
     steps: Annotated[
         int, typer.Option(metavar="N", min=25, help="Steps of the base, which sees no spheroid.")
-    ] = 1600,
+    ] = 3000,
     tuning: Annotated[
         int, typer.Option(metavar="N", min=25, help="Steps from there of the shipped network, and of each fold's.")
-    ] = 300,
+    ] = 250,
+    processes: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, max=16, help="That share the base's steps. The network depends on it."),
+    ] = 2,
     folds: Annotated[
         int,
         typer.Option(metavar="N", min=0, max=36, help="Networks of the cross-validation on spheroids; 0 for none."),
     ] = 3,
-    scenes: Annotated[int, typer.Option(metavar="N", min=9, help="Scenes that are drawn to cut from.")] = 2800,
+    scenes: Annotated[int, typer.Option(metavar="N", min=9, help="Scenes that are drawn to cut from.")] = 3400,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same seed gives the same crops.")] = 1,
     jobs: Annotated[
         int | None,
@@ -44,6 +48,10 @@ def train(
     ] = None,
     device: Annotated[
         str | None, typer.Option(metavar="NAME", help="cpu or cuda; by default a GPU where there is one.")
+    ] = None,
+    parts: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep the base and the networks of the folds there, each as a model."),
     ] = None,
 ) -> None:
     """Train a network and write it into FOLDER, with its recipe and its measured quality.
@@ -55,8 +63,8 @@ def train(
     from spheroseg.training.course import Course, make
     from spheroseg.training.train import Recipe
 
-    recipe = Recipe(steps=steps, tuning=tuning, scenes=scenes, seed=seed, device=device)
-    course = Course(folder.absolute().name, version, data, recipe, folds)
+    recipe = Recipe(steps=steps, tuning=tuning, processes=processes, scenes=scenes, seed=seed, device=device)
+    course = Course(folder.absolute().name, version, data, recipe, folds, parts=parts)
     with _Bars(course) as bars:
         make(course, folder, jobs or os.cpu_count() or 1, bars.tell)
     print(f"{folder}: look at it with `spheroseg model show`, try it with `spheroseg model check {folder}`")

@@ -23,6 +23,7 @@ from spheroseg.training.scores import Summary
 from spheroseg.training.train import Recipe, export, recipe_record, train, tune
 from spheroseg.training.unet import UNet
 
+WEIGHTS = "weights.pt"
 LOW, HIGH = 0.5, 99.5
 TRAINED_ON = ("spheroids", "nuclei")
 VALIDATED_ON = "spheroids"
@@ -39,7 +40,10 @@ Progress = Callable[[str, int, float], None]
 
 @dataclass(frozen=True)
 class Course:
-    """A model to be made. `test_scenes`: how many drawn scenes each network is judged by."""
+    """A model to be made. `test_scenes`: how many drawn scenes each network is judged by.
+
+    `parts`: where the base and the networks of the folds are kept, as models `base/NAME`, `fold-1/NAME`, …
+    """
 
     name: str
     version: str
@@ -47,6 +51,7 @@ class Course:
     recipe: Recipe
     folds: int = 3
     test_scenes: int = TEST_SCENES
+    parts: Path | None = None
 
 
 def make(course: Course, folder: Path, jobs: int, progress: Progress) -> dict[str, Any]:
@@ -60,6 +65,8 @@ def make(course: Course, folder: Path, jobs: int, progress: Progress) -> dict[st
     samples = read_samples(course.data, TRAINED_ON)
     if (folder / NETWORK).exists():
         raise ModelUnusable(f"there is a model in {folder} already: name a folder that is new")
+    if course.parts is not None and course.parts.exists() and any(course.parts.iterdir()):
+        raise ModelUnusable(f"{course.parts} is not empty: name a folder for the parts that is new")
     # What is wrong with the name or the folder is told now, not after the training.
     _write(folder, _card(course, samples))
     read_card(folder)
@@ -70,9 +77,12 @@ def make(course: Course, folder: Path, jobs: int, progress: Progress) -> dict[st
         ProcessPoolExecutor(jobs, context) as pool,
     ):
         told = manager.Queue()
-        base = Path(place) / "base.pt"
+        parts = course.parts or Path(place)
+        base, *others = (
+            parts / part / folder.name for part in ("base", *(f"fold-{fold + 1}" for fold in range(course.folds)))
+        )
         _watched([pool.submit(_base, course, base, told)], told, progress)
-        folders = [folder, *(Path(place) / str(fold) / folder.name for fold in range(course.folds))]
+        folders = [folder, *others]
         running = [pool.submit(_network, course, base, number, one, told) for number, one in enumerate(folders)]
         scenes, *held_out = _watched(running, told, progress)
     card = _card(course, samples) | {"quality": _quality(scenes, held_out)}
@@ -80,10 +90,12 @@ def make(course: Course, folder: Path, jobs: int, progress: Progress) -> dict[st
     return card
 
 
-def _base(course: Course, file: Path, told: Any) -> None:
+def _base(course: Course, folder: Path, told: Any) -> None:
     samples = [sample for sample in read_samples(course.data, TRAINED_ON) if sample.set != VALIDATED_ON]
     network = train(samples, course.recipe, progress=lambda step, loss: told.put(("base", step, loss)))
-    torch.save(network.state_dict(), file)
+    export(network, folder)
+    _write(folder, _card(course, samples))
+    torch.save(network.state_dict(), folder / WEIGHTS)
 
 
 def _network(course: Course, base: Path, number: int, folder: Path, told: Any) -> list[Summary]:
@@ -93,7 +105,7 @@ def _network(course: Course, base: Path, number: int, folder: Path, told: Any) -
     name = f"fold {number}" if number else "shipped"
     kept = [sample for sample in samples if sample not in held_out]
     start = UNet()
-    start.load_state_dict(torch.load(base))
+    start.load_state_dict(torch.load(base / WEIGHTS))
     network = tune(start, kept, course.recipe, lambda step, loss: told.put((name, step, loss)), number)
     export(network, folder)
     _write(folder, _card(course, samples))
@@ -130,7 +142,8 @@ def _card(course: Course, samples: Sequence[Sample]) -> dict[str, Any]:
             + [{"set": SCENES, "source": "drawn by spheroseg.training.scenes", "licence": "MIT"}],
             "recipe": recipe_record(course.recipe),
             "command": f"spheroseg model train {course.name} --steps {course.recipe.steps} "
-            f"--tuning {course.recipe.tuning} --seed {course.recipe.seed} --folds {course.folds}",
+            f"--tuning {course.recipe.tuning} --processes {course.recipe.processes} --scenes {course.recipe.scenes} "
+            f"--seed {course.recipe.seed} --folds {course.folds}",
         },
         "quality": {},
     }

@@ -13,7 +13,11 @@ from spheroseg.training.scenes import distances, scenes
 from spheroseg.training.shapes import Map
 
 SIDE = 256  # px of a crop
-SCENE_SIDE = 320  # px of the scenes that crops are cut from
+# px of the scenes that crops are cut from, in turn. Of the larger ones a crop shows a part, as a window of a finer
+# pass does.
+SCENE_SIDES = 320, 320, 448, 640
+# Training is so far from the seeds that people choose that it never sees a scene that models are judged by.
+FIRST_SEED = 2**32
 PERCENTILES = 0.5, 99.5
 # Of the first stage, which sees no spheroid, and of the second.
 BASE_SHARES = {"scenes": 0.85, "nuclei": 0.15}
@@ -23,6 +27,10 @@ EMPTY = 0.6  # share of the crops without an object that are kept
 # Share of a crop that objects may cover: with no ground beside it, nothing tells the inside of an object from ground.
 # Scenes may be crowded.
 FULL = {"scenes": 0.85, "spheroids": 0.7, "nuclei": 0.7}
+# Of the distance, in what is stored of it: where it is known, and as many times as much where two objects meet. Their
+# border is a few pixels of a crop, and it is all that tells one object from two.
+KNOWN, BORDER = 51, 255
+BORDER_WIDTH = 5  # px of the scene
 CONVEX = 0.92  # solidity from which a component of a union of masks is taken for one object
 
 
@@ -30,18 +38,21 @@ CONVEX = 0.92  # solidity from which a component of a union of masks is taken fo
 class Source:
     """A picture to cut from: bytes (height, width) of grey values, mask, and distance (each 0..255).
 
-    `told`: 255 where the distance is known, None where it is known everywhere.
+    `told`: how much the distance counts, 0 where it is not known, else from KNOWN to BORDER.
     """
 
     pixels: npt.NDArray[np.uint8]
     mask: npt.NDArray[np.uint8]
     distance: npt.NDArray[np.uint8]
-    told: npt.NDArray[np.uint8] | None = None
+    told: npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """float32 (SIDE, SIDE) each: normalised grey values, probability, distance, and the weight of the distance."""
+    """float32 (SIDE, SIDE) each: normalised grey values, probability, distance, and the weight of the distance.
+
+    That is 0 where it is not known, 1 where it is, more where objects meet.
+    """
 
     grey: Map
     probability: Map
@@ -77,13 +88,20 @@ class Crops:
 
 
 def from_scenes(count: int, seed: int) -> list[Source]:
+    shares = [
+        count * (place + 1) // len(SCENE_SIDES) - count * place // len(SCENE_SIDES)
+        for place in range(len(SCENE_SIDES))
+    ]
+    first = FIRST_SEED + len(SCENE_SIDES) * seed
     return [
         Source(
             scene.pixels.astype(np.uint8),
             ((scene.labels > 0) * 255).astype(np.uint8),
             np.round(255 * distances(scene.labels)).astype(np.uint8),
+            np.where(_borders(scene.labels), BORDER, KNOWN).astype(np.uint8),
         )
-        for scene in scenes(count, seed, (SCENE_SIDE, SCENE_SIDE))
+        for place, (share, side) in enumerate(zip(shares, SCENE_SIDES, strict=True))
+        for scene in scenes(share, first + place, (side, side))
     ]
 
 
@@ -96,7 +114,7 @@ def from_samples(samples: Iterable[Sample]) -> list[Source]:
             continue
         low, high = float(pixels.min()), float(pixels.max())
         grey = np.clip(255 * (pixels - low) / max(high - low, 1e-6), 0, 255).astype(np.uint8)
-        told = np.full(labels.shape, 255, np.uint8)
+        told = np.full(labels.shape, KNOWN, np.uint8)
         for number, window in enumerate(find_objects(labels), start=1):
             if window is not None and _solidity((labels[window] == number).astype(np.uint8)) < CONVEX:
                 told[window][labels[window] == number] = 0
@@ -140,9 +158,11 @@ def _cut(rng: np.random.Generator, source: Source, zooms: tuple[float, float]) -
     )
     if high - low < 1e-3:
         low, high = float(grey.min()), float(grey.max()) + 1e-3
-    if rng.random() < 0.15:  # a window of a larger picture, whose range is wider
+    # A window of a larger picture, whose range is wider.
+    if rng.random() < (0.15 if reach > 0.3 * max(height, width) else 0.5):
         low, high = low - rng.uniform(0, 0.5) * (high - low), high + rng.uniform(0, 0.8) * (high - low)
-    told = np.ones_like(grey) if source.told is None else (warped(source.told) > 254).astype(np.float32)
+    told = warped(source.told) / np.float32(KNOWN)
+    told[told < 1] = 0  # beside what is not known
     share = np.float32(1 / 255)
     return Crop(normalised(grey, low, high), warped(source.mask) * share, warped(source.distance) * share, told)
 
@@ -175,6 +195,14 @@ def _compressed(rng: np.random.Generator, grey: Map) -> Map:
     _, code = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))])
     seen = np.asarray(cv2.imdecode(code, cv2.IMREAD_GRAYSCALE), np.float32)
     return low + seen * np.float32((high - low) / 255)
+
+
+def _borders(labels: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
+    """Where two objects meet, or nearly."""
+    around = np.ones((BORDER_WIDTH, BORDER_WIDTH), np.uint8)
+    highest = cv2.dilate(labels, around)
+    lowest = cv2.erode(np.where(labels > 0, labels, np.iinfo(np.uint16).max), around)
+    return np.asarray((highest > 0) & (lowest < highest))
 
 
 def _solidity(mask: npt.NDArray[np.uint8]) -> float:

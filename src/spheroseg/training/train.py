@@ -6,14 +6,17 @@ cross-validation on the spheroids repeats the short one alone.
 
 import copy
 import logging
+import multiprocessing
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
@@ -28,6 +31,8 @@ TUNING_RATE = 1e-3
 DECAY = 0.995  # of the running mean of the weights, which is what is shipped
 WEIGHT_DECAY = 1e-3
 DISTANCE_WEIGHT = 4.0
+PARTS = 64  # seeds of one recipe: its processes and the networks of its folds draw their own scenes
+PATIENCE = timedelta(minutes=20)  # of a process for the others, which may have more scenes to draw
 
 # Told the step and the loss.
 Progress = Callable[[int, float], None]
@@ -37,23 +42,25 @@ Progress = Callable[[int, float], None]
 class Recipe:
     """steps, tuning: batches of `batch` crops in the first and the second stage.
 
-    scenes: how many are drawn to cut from in the first; a third of it in the second. device: None for the best there
-    is.
+    processes: that share each batch of the first; with another number it is another network. scenes: how many are
+    drawn to cut from in the first; a third of it in the second. device: None for the best there is.
     """
 
-    steps: int = 1600
-    tuning: int = 300
-    batch: int = 12
-    scenes: int = 2800
+    steps: int = 3000
+    tuning: int = 250
+    batch: int = 16
+    processes: int = 2
+    scenes: int = 3400
     seed: int = 1
     device: str | None = None
 
 
 @dataclass(frozen=True)
 class _Stage:
-    """`shares`: of the crops, by set; the other sets are left alone."""
+    """`shares`: of the crops, by set; the other sets are left alone. `batch`: crops of this process."""
 
     steps: int
+    batch: int
     scenes: int
     seed: int
     rate: float
@@ -63,12 +70,27 @@ class _Stage:
 def train(samples: Sequence[Sample], recipe: Recipe, progress: Progress) -> UNet:
     """The first stage: a network that has seen no spheroid, from nothing.
 
-    On one core of the processor or on a GPU. `progress` is told the step and the mean loss every 25 steps. The same
-    samples and recipe give the same crops in the same order, and on the same machine the same network.
+    On a core for each of its processes, or on a GPU. `progress` is told the step and the mean loss every 25 steps.
+    The same samples and recipe give the same crops in the same order, and on the same machine the same network.
     """
-    torch.manual_seed(recipe.seed)
-    stage = _Stage(recipe.steps, recipe.scenes, recipe.seed, RATE, crops.BASE_SHARES)
-    return _trained(UNet(), samples, recipe, stage, progress)
+    if recipe.processes == 1:
+        return _first(samples, recipe, 0, progress)
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as place:
+        meeting = Path(place) / "meeting"
+        others = [
+            context.Process(target=_helped, args=(samples, recipe, rank, meeting), daemon=True)
+            for rank in range(1, recipe.processes)
+        ]
+        for other in others:
+            other.start()
+        try:
+            # Where one of them ends early, the next exchange fails here too.
+            return _met(samples, recipe, 0, meeting, progress)
+        finally:
+            for other in others:
+                other.kill()
+                other.join()
 
 
 def tune(base: UNet, samples: Sequence[Sample], recipe: Recipe, progress: Progress, part: int = 0) -> UNet:
@@ -78,8 +100,40 @@ def tune(base: UNet, samples: Sequence[Sample], recipe: Recipe, progress: Progre
     """
     seed = recipe.seed + 1 + part
     torch.manual_seed(seed)
-    stage = _Stage(recipe.tuning, max(1, recipe.scenes // 3), seed, TUNING_RATE, crops.TUNING_SHARES)
+    stage = _Stage(
+        recipe.tuning, recipe.batch, max(1, recipe.scenes // 3), seed * PARTS, TUNING_RATE, crops.TUNING_SHARES
+    )
     return _trained(copy.deepcopy(base), samples, recipe, stage, progress)
+
+
+def _helped(samples: Sequence[Sample], recipe: Recipe, rank: int, meeting: Path) -> None:
+    _met(samples, recipe, rank, meeting, lambda *_: None)
+
+
+def _met(samples: Sequence[Sample], recipe: Recipe, rank: int, meeting: Path, progress: Progress) -> UNet:
+    """The first stage as one of several processes that find each other by the file `meeting`."""
+    distributed.init_process_group(
+        "gloo", init_method=meeting.as_uri(), rank=rank, world_size=recipe.processes, timeout=PATIENCE
+    )
+    try:
+        return _first(samples, recipe, rank, progress)
+    finally:
+        distributed.destroy_process_group()
+
+
+def _first(samples: Sequence[Sample], recipe: Recipe, rank: int, progress: Progress) -> UNet:
+    # All begin with the same weights.
+    torch.manual_seed(recipe.seed)
+    shared = recipe.processes
+    stage = _Stage(
+        recipe.steps,
+        max(1, recipe.batch // shared),
+        max(1, recipe.scenes // shared),
+        recipe.seed * PARTS + rank,
+        RATE,
+        crops.BASE_SHARES,
+    )
+    return _trained(UNet(), samples, recipe, stage, progress)
 
 
 def _trained(start: UNet, samples: Sequence[Sample], recipe: Recipe, stage: _Stage, progress: Progress) -> UNet:
@@ -93,13 +147,15 @@ def _trained(start: UNet, samples: Sequence[Sample], recipe: Recipe, stage: _Sta
     stream = Crops(_sources(samples, stage), stage.seed, stage.shares)
     losses: list[float] = []
     for step in range(1, stage.steps + 1):
-        grey, targets, told = (part.to(where) for part in _stacked(stream.batch(recipe.batch)))
+        grey, targets, told = (part.to(where) for part in _stacked(stream.batch(stage.batch)))
         # bfloat16 keeps the range of float32, so that no loss has to be scaled.
         with torch.autocast(where.type, dtype=torch.bfloat16):
             logits = network(grey.contiguous(memory_format=torch.channels_last))
         loss = _loss(logits.float(), targets, told)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if distributed.is_initialized():
+            _exchange([weights.grad for weights in network.parameters() if weights.grad is not None])
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -149,6 +205,8 @@ def recipe_record(recipe: Recipe) -> dict[str, Any]:
         **asdict(recipe),
         "network": f"U-Net, channels {', '.join(map(str, CHANNELS))}",
         "side_px": crops.SIDE,
+        "scene_sides_px": list(crops.SCENE_SIDES),
+        "border_weight": crops.BORDER / crops.KNOWN,
         "shares": crops.BASE_SHARES,
         "tuning_shares": crops.TUNING_SHARES,
         "zooms": {name: list(zooms) for name, zooms in crops.ZOOMS.items()},
@@ -165,6 +223,16 @@ def _sources(samples: Sequence[Sample], stage: _Stage) -> dict[str, list[Source]
         if name != SCENES
     }
     return {SCENES: crops.from_scenes(stage.scenes, stage.seed), **sources}
+
+
+def _exchange(gradients: Sequence[Tensor]) -> None:
+    """Each becomes its mean over all processes."""
+    together = torch.cat([gradient.reshape(-1) for gradient in gradients]).cpu()
+    distributed.all_reduce(together)
+    together /= distributed.get_world_size()
+    means = torch.split(together, [gradient.numel() for gradient in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
+        gradient.copy_(mean.view(gradient.shape))
 
 
 def _averaged(
