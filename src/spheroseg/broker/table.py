@@ -12,7 +12,7 @@ import structlog
 import uuid_utils.compat as uuid
 from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker import Delivery
 from spheroseg.database import queue as table
@@ -78,7 +78,10 @@ class TableBroker:
         """Look for due messages, as every claim does, but not more often than `poll`."""
         if self._looks_for_due():
             async with self.engine.begin() as conn:
-                await self._wake_due(conn)
+                woken = await table.wake_due(conn)
+            # Not before the end of the transaction: until then the others do not see them.
+            if woken:
+                self.wake(*Queue)
 
     def _looks_for_due(self) -> bool:
         now = time.monotonic()
@@ -86,10 +89,6 @@ class TableBroker:
         if is_time:
             self._looked_for_due = now
         return is_time
-
-    async def _wake_due(self, conn: AsyncConnection) -> None:
-        if await table.wake_due(conn):
-            self.wake(*Queue)
 
 
 class TableConsumer:
@@ -142,12 +141,15 @@ class TableConsumer:
     async def _claim(self, room: int) -> list[Delivery]:
         lowest_first = random.random() < self.broker.low_share  # noqa: S311 (a share, not a secret)
         until = time.monotonic() + self.broker.lease
+        woken = 0
         async with self.broker.engine.begin() as conn:
             if self.broker._looks_for_due():
-                await self.broker._wake_due(conn)
+                woken = await table.wake_due(conn)
             rows = await table.claim(
                 conn, self.queue, room, self.holder, self.broker.lease, lowest_first=lowest_first
             )
+        if woken:
+            self.broker.wake(*Queue)
         deliveries = [Delivery(to_message(row), redelivered=row.deliveries > 1, tag=row.id) for row in rows]
         for delivery in deliveries:
             self.held[delivery.tag] = delivery
