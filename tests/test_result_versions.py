@@ -12,7 +12,7 @@ import pytest
 
 from .backend import Backend
 from .plates import add_images, add_project
-from .test_run import EXAMPLES, inputs, manifest, query, rows, run
+from .runs import EXAMPLES, inputs, manifest, query, rows, run
 
 ONE, TWO = "image_08.png", "image_12.png"
 
