@@ -1,141 +1,26 @@
 """The path through RabbitMQ, with a real node: relay, worker and collect, and what can go wrong between them."""
 
 import asyncio
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import aio_pika
 import pytest
 import zstandard
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spheroseg.broker import Broker
-from spheroseg.broker.fallback import FallbackBroker
-from spheroseg.broker.rabbit import RabbitBroker
-from spheroseg.broker.table import TableBroker
-from spheroseg.collect import collect
-from spheroseg.database.engine import reading
-from spheroseg.database.queue import AT_RABBITMQ
-from spheroseg.database.schema import segmentation_queue, segmentation_tasks
 from spheroseg.database.switches import RELAY, set_switch
-from spheroseg.errors import BrokerAway
 from spheroseg.messages import Message, Queue, TaskFailed
-from spheroseg.relay import Relay, RelayOptions
-from spheroseg.services import rabbit_broker
-from spheroseg.settings import Settings
+from spheroseg.relay import RelayOptions
 from spheroseg.submit import cancel
-from spheroseg.tasks import RetryPolicy
-from spheroseg.worker.loop import WorkerOptions, work
 
 from .conftest import empty_database, eventually
 from .lab import order, read_failures, read_results, read_task, submit_images
-from .ports import free_port
 from .rabbitmq import RabbitNode
+from .relays import Lab
 from .test_worker import is_alive
-
-COMMAND = [sys.executable, "-m", "tests.children"]
-POLICY = RetryPolicy(max_retries=1, max_losses=3, backoff=0.05, silence=20.0)
-QUICK = RelayOptions(poll=0.05, away=2.0, missing=1.0, backoff_max=0.5)
-
-
-@dataclass
-class Lab:
-    """A database, a virtual host, and what a test starts on them."""
-
-    engine: AsyncEngine
-    node: RabbitNode
-    vhost: str
-
-    def rabbit(self) -> RabbitBroker:
-        return RabbitBroker(self.node.vhost_url(self.vhost), patience=1.0, heartbeat=5)
-
-    @asynccontextmanager
-    async def relay(self, options: RelayOptions = QUICK) -> AsyncIterator[Relay]:
-        rabbit = self.rabbit()
-        relay = Relay(self.engine, rabbit, options)
-        async with running(relay.run()):
-            yield relay
-        await rabbit.close()
-
-    @asynccontextmanager
-    async def collecting(self) -> AsyncIterator[None]:
-        rabbit = self.rabbit()
-        brokers: list[Broker] = [TableBroker(self.engine, poll=0.05), rabbit]
-        async with running(collect(self.engine, brokers, POLICY, sweep_seconds=0.5)):
-            yield
-        await rabbit.close()
-
-    @asynccontextmanager
-    async def working(
-        self, *, with_database: bool = True, slots: int = 1, deadline: float = 30.0, **options: Any
-    ) -> AsyncIterator[asyncio.Event]:
-        rabbit = self.rabbit()
-        table = TableBroker(self.engine, poll=0.05, lease=5.0)
-        broker: Broker = FallbackBroker(rabbit, table, patience=1.0) if with_database else rabbit
-        stopping = asyncio.Event()
-        worker = WorkerOptions("test", COMMAND, slots=slots, deadline=deadline, **options)
-        async with running(work(broker, worker, stopping)):
-            yield stopping
-        await rabbit.close()
-
-    @asynccontextmanager
-    async def everything(self, **worker: Any) -> AsyncIterator[Relay]:
-        async with self.collecting(), self.working(**worker), self.relay() as relay:
-            yield relay
-
-    async def states(self) -> dict[UUID, str]:
-        async with reading(self.engine) as conn:
-            rows = await conn.execute(select(segmentation_tasks.c.id, segmentation_tasks.c.state))
-            return {row.id: row.state for row in rows}
-
-    async def all_completed(self, task_ids: Sequence[UUID], within: float = 30.0) -> None:
-        async def done() -> bool:
-            states = await self.states()
-            return all(states[task_id] == "completed" for task_id in task_ids)
-
-        await eventually(done, within, "the tasks did not complete")
-        for task_id in task_ids:
-            applied = [result for result in await read_results(self.engine, task_id) if not result.superseded]
-            assert len(applied) == 1
-
-    async def at_rabbitmq(self) -> int:
-        async with reading(self.engine) as conn:
-            rows = await conn.execute(select(segmentation_queue).where(segmentation_queue.c.holder == AT_RABBITMQ))
-            return len(rows.all())
-
-    async def row_count(self) -> int:
-        async with reading(self.engine) as conn:
-            return len((await conn.execute(select(segmentation_queue.c.id))).all())
-
-    def policy(self, queue: Queue, **definition: Any) -> None:
-        body = {"pattern": f"^{queue}$", "definition": definition, "apply-to": "queues"}
-        self.node.api("PUT", f"/api/policies/{self.vhost}/{queue}", body)
-
-    async def declared(self) -> None:
-        """The topology is there."""
-        rabbit = self.rabbit()
-        await rabbit.depth(Queue.TASKS)
-        await rabbit.close()
-
-
-@asynccontextmanager
-async def running(service: Any) -> AsyncIterator[None]:
-    task = asyncio.create_task(service)
-    try:
-        yield
-        if task.done():
-            task.result()
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 @pytest.fixture
@@ -143,13 +28,6 @@ async def lab(rabbit_3: RabbitNode, postgres: Any) -> AsyncIterator[Lab]:
     async with empty_database(postgres.url) as engine:
         with rabbit_3.fresh_vhost() as vhost:
             yield Lab(engine, rabbit_3, vhost)
-
-
-@pytest.fixture
-async def own(own_rabbit: RabbitNode, postgres: Any) -> AsyncIterator[Lab]:
-    """With a node that the test may break."""
-    async with empty_database(postgres.url) as engine:
-        yield Lab(engine, own_rabbit, "spheroseg")
 
 
 async def test_tasks_go_through_rabbitmq_and_come_back_as_results(lab: Lab) -> None:
@@ -387,78 +265,6 @@ async def test_a_report_and_its_dead_letter_may_come_in_either_order(lab: Lab) -
     await rabbit.close()
 
 
-async def test_without_rabbitmq_tasks_are_worked_from_the_database(own: Lab) -> None:
-    async with own.everything():
-        first = await submit_images(own.engine, 5)
-        await own.all_completed(first.task_ids)
-        await asyncio.to_thread(own.node.kill)
-        second = await submit_images(own.engine, 20)
-        await own.all_completed(second.task_ids, within=10)
-        await asyncio.to_thread(own.node.start)
-        third = await submit_images(own.engine, 5)
-        await own.all_completed(third.task_ids)
-
-        async def is_back() -> bool:
-            return bool(own.node.api("GET", "/api/queues/spheroseg")[0].get("consumers", 0))
-
-        await eventually(is_back, within=30)
-
-
-async def test_what_a_broker_had_that_stays_away_is_queued_again(own: Lab) -> None:
-    submitted = await submit_images(own.engine, 10)
-    async with own.relay(), own.collecting():
-
-        async def are_there() -> bool:
-            return await own.at_rabbitmq() == 10
-
-        await eventually(are_there)
-        await asyncio.to_thread(own.node.wipe)
-        async with own.working():
-            await own.all_completed(submitted.task_ids, within=20)
-    assert {(await read_task(own.engine, task_id)).attempt for task_id in submitted.task_ids} == {1}
-
-
-@pytest.mark.parametrize("alarm", ["memory", "disk"])
-async def test_an_alarm_sends_the_work_to_the_database_and_ends_by_itself(own: Lab, alarm: str) -> None:
-    switch = own.node.memory_alarm if alarm == "memory" else own.node.disk_alarm
-    async with own.everything():
-        first = await submit_images(own.engine, 3)
-        await own.all_completed(first.task_ids)
-        await asyncio.to_thread(switch, True)
-        second = await submit_images(own.engine, 10)
-        await own.all_completed(second.task_ids, within=20)
-        await asyncio.to_thread(switch, False)
-        third = await submit_images(own.engine, 10)
-        await own.all_completed(third.task_ids)
-    for task_id in [*second.task_ids, *third.task_ids]:
-        assert (await read_task(own.engine, task_id)).retry_count == 0
-
-
-async def test_a_paused_broker_holds_nobody_up(own: Lab) -> None:
-    async with own.everything():
-        first = await submit_images(own.engine, 3)
-        await own.all_completed(first.task_ids)
-        own.node.pause()
-        try:
-            second = await submit_images(own.engine, 10)
-            await own.all_completed(second.task_ids, within=20)
-        finally:
-            own.node.resume()
-        third = await submit_images(own.engine, 10)
-        await own.all_completed(third.task_ids)
-
-
-async def test_a_worker_that_knows_only_rabbitmq_waits_for_it(own: Lab) -> None:
-    async with own.everything(with_database=False):
-        first = await submit_images(own.engine, 3)
-        await own.all_completed(first.task_ids)
-        await asyncio.to_thread(own.node.kill)
-        second = await submit_images(own.engine, 5)
-        await asyncio.sleep(1.0)
-        await asyncio.to_thread(own.node.start)
-        await own.all_completed(second.task_ids, within=60)
-
-
 async def test_a_paused_relay_moves_no_task_and_the_work_goes_over_the_database(lab: Lab) -> None:
     await switch_relay(lab.engine, is_on=False)
     async with lab.collecting(), lab.relay() as relay:
@@ -505,28 +311,3 @@ async def test_a_drifted_queue_is_told_in_words(lab: Lab, capsys: pytest.Capture
     async with lab.everything(with_database=False):
         await lab.all_completed(submitted.task_ids)
     assert "spheroseg broker check" in capsys.readouterr().out
-
-
-async def test_amqps_is_spoken_with_the_given_authority_and_refused_without(tmp_path: Path) -> None:
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
-    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
-    command = [*make, "-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "ca.pem")]
-    await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True)
-    port = free_port()
-    conf = [
-        f"listeners.ssl.1 = 127.0.0.1:{port}",
-        f"ssl_options.cacertfile = {tmp_path}/ca.pem",
-        f"ssl_options.certfile = {tmp_path}/ca.pem",
-        f"ssl_options.keyfile = {tmp_path}/key.pem",
-    ]
-    with RabbitNode(conf=conf) as node:
-        url = node.vhost_url("spheroseg", port=port).replace("amqp:", "amqps:")
-        settings = Settings(rabbitmq_url=url, rabbitmq_ca_file=tmp_path / "ca.pem")
-        trusting = rabbit_broker(settings)
-        await trusting.publish([Message("m", "task.failed", b"{}")])
-        assert await trusting.depth(Queue.RESULTS) == 1
-        await trusting.close()
-        suspicious = rabbit_broker(Settings(rabbitmq_url=url))
-        with pytest.raises(BrokerAway, match="certificate"):
-            await suspicious.publish([Message("m", "task.failed", b"{}")])
-        await suspicious.close()

@@ -25,7 +25,7 @@ from spheroseg.worker.loop import WorkerOptions, work
 from .conftest import Postgres, empty_database, eventually
 from .lab import read_failures, read_results, read_task, submit_images
 from .rabbitmq import RabbitNode
-from .test_relay import Lab, running
+from .relays import Lab, running
 from .test_worker import COMMAND, POLICY, finished, is_alive
 
 # On a busy machine a start may be told late: its message is not lost.
