@@ -26,6 +26,7 @@ from aio_pika.exceptions import (
 )
 
 from spheroseg.broker import Delivery
+from spheroseg.broker.amqp import from_amqp, to_amqp
 from spheroseg.broker.link import Link
 from spheroseg.broker.topology import EXCHANGE, EXCHANGES, QUEUES, arguments
 from spheroseg.errors import BrokerAway
@@ -126,7 +127,7 @@ class RabbitBroker:
                 exchange = await self._open_exchange()
                 await self._publishing.ask(
                     exchange.publish(
-                        _outgoing(message),
+                        to_amqp(message),
                         message.routing_key,
                         # Nobody need listen to a cancel.
                         mandatory=message.routing_key != CANCELLED_KEY,
@@ -269,7 +270,7 @@ class RabbitConsumer:
 
     def _delivery(self, channel: AbstractChannel, incoming: AbstractIncomingMessage) -> Delivery:
         self.broker.counts.consumed += 1
-        message = _incoming(incoming)
+        message = from_amqp(incoming)
         delivery = Delivery(message, redelivered=bool(incoming.redelivered), tag=(channel, incoming))
         if message.task_id is not None and self.queue == Queue.TASKS:
             if message.task_id in self.broker._cancelled:
@@ -360,55 +361,3 @@ class RabbitConsumer:
 
     async def close(self) -> None:
         await self._drop()
-
-
-def _outgoing(message: Message) -> aio_pika.Message:
-    headers: dict[str, Any] = dict(message.headers)
-    for name, value in (("task-id", message.task_id), ("user-id", message.user_id)):
-        if value is not None:
-            headers[name] = str(value)
-    return aio_pika.Message(
-        message.body,
-        headers=headers,
-        content_type="application/json",
-        content_encoding=message.content_encoding,
-        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        priority=message.priority,
-        message_id=message.id,
-        app_id="spheroseg",
-    )
-
-
-def _incoming(incoming: AbstractIncomingMessage) -> Message:
-    headers = {name: _plain(value) for name, value in incoming.headers.items()}
-    return Message(
-        id=incoming.message_id or "",
-        routing_key=incoming.routing_key or "",
-        body=incoming.body,
-        priority=incoming.priority or 0,
-        task_id=_uuid(headers.pop("task-id", None)),
-        user_id=_uuid(headers.pop("user-id", None)),
-        headers=headers,
-        content_encoding=incoming.content_encoding,
-    )
-
-
-def _uuid(value: Any) -> UUID | None:
-    # Headers come from whoever can publish: what is no id is no id.
-    try:
-        return UUID(str(value)) if value is not None else None
-    except ValueError:
-        return None
-
-
-def _plain(value: Any) -> Any:
-    """AMQP header values as JSON knows them."""
-    if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (bytes, bytearray)):
-        return bytes(value).decode(errors="replace")
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return str(value)
