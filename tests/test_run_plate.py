@@ -185,6 +185,17 @@ def test_what_does_not_fit_the_plate_is_told_before_anything_is_queued(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_table_of_other_things_beside_the_images_is_told_with_the_way_around_it(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    shutil.copy(EXAMPLES / "image_08.png", folder)
+    (folder / "conditions.csv").write_text("lamp,exposure\nhalogen,20 ms\n")
+    said = run(folder, "--out", tmp_path / "out", code=2, env={"COLUMNS": "200"})
+    assert "it needs a column well" in said
+    assert "by --plate off" in said
+    run(folder, "--out", tmp_path / "out", "--plate", "off")
+
+
 def test_stacks_of_channels_are_a_plate_once_a_channel_is_chosen(tmp_path: Path) -> None:
     folder, out = tmp_path / "images", tmp_path / "out"
     folder.mkdir()

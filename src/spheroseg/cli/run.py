@@ -13,26 +13,24 @@ from rich.console import Console
 from rich.markup import escape
 from sqlalchemy.exc import SQLAlchemyError
 
-from spheroseg.cli.options import CONDITIONS, PATTERNS, Conditions, Interval, Wells, conditions_beside, conditions_of
+from spheroseg.cli.options import PATTERNS, Conditions, Interval, Wells, conditions_of
+from spheroseg.cli.placing import chosen_by_name, laid_out, told, with_conditions_beside
 from spheroseg.cli.progress import Bar
 from spheroseg.cli.stopping import stop_on_signal
 from spheroseg.cli.summary import print_summary
-from spheroseg.errors import BadPlate, OutputUnusable
+from spheroseg.errors import OutputUnusable
 from spheroseg.export.kinds import Export
 from spheroseg.inputs import Listing, find_inputs
 from spheroseg.logs import Tolerant, log_to
 from spheroseg.outputs import Written, write_outputs
-from spheroseg.plate.layout import OFF, Layout, Page, chosen, lay_out
+from spheroseg.plate.layout import OFF, Layout
 from spheroseg.plate.names import AUTO
 from spheroseg.plate.options import GrowthOptions, Measure, PlateOptions, VolumeMethod, WellValue
-from spheroseg.plate.rounds import LONGEST_H
 from spheroseg.run import Only, RunOptions, open_run, prepare, process, run_folder
 from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
 from spheroseg.segmentation.parameters import EDGES, OBJECTS, Parameters
 from spheroseg.segmentation.planes import ALL, Choice
 from spheroseg.settings import Settings, read_settings
-
-MOST_HOURS = 12  # in an error
 
 
 def run(
@@ -197,11 +195,11 @@ def _run(paths: Sequence[Path], options: RunOptions, settings: Settings) -> int:
         if not listing.inputs:
             console.print("No images here: PNG, JPEG, BMP and TIFF are read, in folders and zip archives.")
             return 2
-        listing, options = _with_conditions_beside(paths, listing, options)
-        layout = _laid_out(listing, options)
+        listing, options = with_conditions_beside(paths, listing, options)
+        layout = laid_out(listing, options)
         if layout.is_plate:
-            listing, layout = _chosen_by_name(listing, layout, options, console)
-            console.print(_told(layout, options), highlight=False)
+            listing, layout = chosen_by_name(listing, layout, options, console)
+            console.print(told(layout, options), highlight=False)
         with run_folder(options), (options.state_dir / "run.log").open("a") as log:
             log_to(log)
             written, stopped = asyncio.run(_work(listing, layout, options, settings, console, log))
@@ -223,59 +221,6 @@ def _listed(paths: Sequence[Path], options: RunOptions, console: Console) -> Lis
             choice=options.choice,
             progress=lambda done, found: status.update(f"Reading {done} of {found} files …"),
         )
-
-
-def _with_conditions_beside(
-    paths: Sequence[Path], listing: Listing, options: RunOptions
-) -> tuple[Listing, RunOptions]:
-    beside = conditions_beside(paths)
-    if beside is None or options.plate.conditions or options.plate.pattern == OFF:
-        return listing, options
-    rows = tuple(conditions_of(beside))
-    listing = replace(listing, skipped=[name for name in listing.skipped if name != CONDITIONS])
-    return listing, replace(options, plate=replace(options.plate, conditions=rows, conditions_file=CONDITIONS))
-
-
-def _laid_out(listing: Listing, options: RunOptions) -> Layout:
-    plate = options.plate
-    pages = [
-        Page(item.name, item.t, item.time_h, item.channel_name or str(item.channel or ""), item.z)
-        for item in listing.inputs
-    ]
-    layout = lay_out(pages, plate.pattern, plate.conditions, wells=plate.wells, interval_h=plate.interval_h)
-    hours = sorted({place.time_h for place in layout.places if place.time_h is not None})
-    for option, asked in (("--at", plate.at_h), ("--t0", plate.growth.t0_h)):
-        if layout.is_plate and asked is not None and not any(abs(hour - asked) <= LONGEST_H for hour in hours):
-            known = ", ".join(f"{hour:g}" for hour in hours[:MOST_HOURS]) or "none in hours"
-            more = ", …" if len(hours) > MOST_HOURS else ""
-            raise BadPlate(f"{option} is {asked:g} h, but no image is of that time; there are: {known}{more}")
-    return layout
-
-
-def _chosen_by_name(
-    listing: Listing, layout: Layout, options: RunOptions, console: Console
-) -> tuple[Listing, Layout]:
-    """Without images whose names tell another channel or z than was chosen. Raises BadPlate where none is left."""
-    told = chosen(layout.places, channel=options.choice.channel, z=options.choice.z)
-    # Of a stack the page was chosen when it was read.
-    stacks = {number for number, item in enumerate(listing.inputs) if item.channel is not None or item.z is not None}
-    kept = sorted(stacks.union(told))
-    left = len(layout.places) - len(kept)
-    if not kept:
-        raise BadPlate("no image is of that channel and z: `spheroseg plate preview` shows what the names say")
-    if left:
-        console.print(f"{left} images of another channel or z are left alone.", highlight=False)
-    return replace(listing, inputs=[listing.inputs[number] for number in kept]), layout.only(kept)
-
-
-def _told(layout: Layout, options: RunOptions) -> str:
-    how = f"read as {layout.preset}" + (", the best guess" if layout.is_guessed else "")
-    curves = len({(place.plate, place.label) for place in layout.places if place.label})
-    times = {place.time_point if place.time_h is None else place.time_h for place in layout.places} - {None}
-    parts = [f"{curves} {'wells' if layout.plates else 'samples'}", f"{len(times)} times" if times else "no times"]
-    if options.plate.conditions_file:
-        parts.append(f"conditions from {options.plate.conditions_file}")
-    return f"A plate, {escape(how)}: {', '.join(map(escape, parts))}. --plate {OFF} leaves that out."
 
 
 async def _work(
