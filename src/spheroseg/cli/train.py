@@ -56,7 +56,8 @@ def train(
 ) -> None:
     """Train a network and write it into FOLDER, with its recipe and its measured quality.
 
-    Needs PyTorch: pip install 'spheroseg[train]'. On two cores of a processor the defaults take an hour.
+    Needs PyTorch: pip install 'spheroseg[train]'. On two cores of a processor the defaults take an hour
+    and a half.
     """
     if find_spec("torch") is None or find_spec("onnxscript") is None:
         raise ModelUnusable("training needs PyTorch, which is not installed here: pip install 'spheroseg[train]'")
