@@ -90,6 +90,8 @@ async def test_a_killed_node_keeps_what_it_confirmed_and_a_wiped_one_nothing(own
             await channel.default_exchange.publish(persistent(b"late"), routing_key="q", timeout=0.3)
         own_rabbit.resume()
         await eventually(lambda: _depth_is(own_rabbit.url, "q", 2))
+        # Nobody waited for the confirm of the late one. With that of the next, all before it are on the disk.
+        await publish(connection, "q", b"sure")
         first = own_rabbit.pid
         own_rabbit.kill()
         own_rabbit.kill()
@@ -98,7 +100,8 @@ async def test_a_killed_node_keeps_what_it_confirmed_and_a_wiped_one_nothing(own
         await aio_pika.connect(own_rabbit.url)
     own_rabbit.start()
     assert own_rabbit.pid not in (None, first)
-    assert await depth(own_rabbit.url, "q") == 2
+    # It may let us in before it has read all that it had.
+    await eventually(lambda: _depth_is(own_rabbit.url, "q", 3))
     own_rabbit.stop()
     assert own_rabbit.pid is None
     own_rabbit.wipe()
