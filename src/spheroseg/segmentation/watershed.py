@@ -11,8 +11,8 @@ LEAST_PEAK_IN_CROWD = 0.3
 PERSISTENCE_IN_CROWD = 0.15
 LEAST_PEAK = 0.5  # a part that is never half as deep as an object is at its deepest belongs to a neighbour
 # By how much the lower of two peaks must rise above the pass between them. Two disks that touch have a pass near 0, a
-# blurred map one of up to .5; the lobes of one object differ by less than .2, and the noise of a map is about .05. A
-# spheroid that a fibre runs through has a lobe of .31.
+# blurred map one of up to .5; the lobes of one object differ by less than .2 as a rule, by more than .3 where a fibre
+# runs through it, and the noise of a map is about .05.
 PERSISTENCE = 0.35
 
 Labels = npt.NDArray[np.int32]
