@@ -59,6 +59,5 @@ def query(out: Path, sql: str) -> list[tuple[Any, ...]]:
 
 def many_images(folder: Path, count: int) -> None:
     folder.mkdir()
-    examples = PICTURES
     for number in range(count):
-        shutil.copy(examples[number % len(examples)], folder / f"image_{number:03}.png")
+        shutil.copy(PICTURES[number % len(PICTURES)], folder / f"image_{number:03}.png")

@@ -54,10 +54,10 @@ def laid_out(listing: Listing, options: RunOptions) -> Layout:
 
 def chosen_by_name(listing: Listing, layout: Layout, options: RunOptions, console: Console) -> tuple[Listing, Layout]:
     """Without images whose names tell another channel or z than was chosen. Raises BadPlate where none is left."""
-    told = chosen(layout.places, channel=options.choice.channel, z=options.choice.z)
+    by_name = chosen(layout.places, channel=options.choice.channel, z=options.choice.z)
     # Of a stack the page was chosen when it was read.
     stacks = {number for number, item in enumerate(listing.inputs) if item.channel is not None or item.z is not None}
-    kept = sorted(stacks.union(told))
+    kept = sorted(stacks.union(by_name))
     left = len(layout.places) - len(kept)
     if not kept:
         raise BadPlate("no image is of that channel and z: `spheroseg plate preview` shows what the names say")
@@ -66,8 +66,8 @@ def chosen_by_name(listing: Listing, layout: Layout, options: RunOptions, consol
     return replace(listing, inputs=[listing.inputs[number] for number in kept]), layout.only(kept)
 
 
-def told(layout: Layout, options: RunOptions) -> str:
-    """What a person reads of the plate."""
+def described(layout: Layout, options: RunOptions) -> str:
+    """The plate in a sentence, for people."""
     how = f"read as {layout.preset}" + (", the best guess" if layout.is_guessed else "")
     curves = len({(place.plate, place.label) for place in layout.places if place.label})
     times = {place.time_point if place.time_h is None else place.time_h for place in layout.places} - {None}

@@ -14,7 +14,7 @@ from rich.markup import escape
 from sqlalchemy.exc import SQLAlchemyError
 
 from spheroseg.cli.options import PATTERNS, Conditions, Interval, Wells, conditions_of
-from spheroseg.cli.placing import chosen_by_name, laid_out, told, with_conditions_beside
+from spheroseg.cli.placing import chosen_by_name, described, laid_out, with_conditions_beside
 from spheroseg.cli.progress import Bar
 from spheroseg.cli.stopping import stop_on_signal
 from spheroseg.cli.summary import print_summary
@@ -199,7 +199,7 @@ def _run(paths: Sequence[Path], options: RunOptions, settings: Settings) -> int:
         layout = laid_out(listing, options)
         if layout.is_plate:
             listing, layout = chosen_by_name(listing, layout, options, console)
-            console.print(told(layout, options), highlight=False)
+            console.print(described(layout, options), highlight=False)
         with run_folder(options), (options.state_dir / "run.log").open("a") as log:
             log_to(log)
             written, stopped = asyncio.run(_work(listing, layout, options, settings, console, log))
