@@ -185,11 +185,14 @@ def test_what_is_wrong_with_the_folder_is_told_before_the_training(tmp_path: Pat
 
 
 @needs_data
-def test_parts_of_another_training_are_not_overwritten(tmp_path: Path) -> None:
-    parts = tmp_path / "parts"
-    parts.mkdir()
-    (parts / "base").touch()
-    with pytest.raises(ModelUnusable, match="not empty"):
+@pytest.mark.parametrize(("place", "words"), [("parts", "not empty"), ("parts/base", "another folder with --parts")])
+def test_parts_go_into_a_new_folder_and_that_is_told_before_the_training(
+    tmp_path: Path, place: str, words: str
+) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "base").touch()
+    parts = tmp_path / place
+    with pytest.raises(ModelUnusable, match=words):
         make(Course("mine", "1", DATA, RECIPE, parts=parts), tmp_path / "mine", jobs=1, progress=lambda *_: None)
     assert not (tmp_path / "mine").exists()
 

@@ -60,14 +60,14 @@ def make(course: Course, folder: Path, jobs: int, progress: Progress) -> dict[st
     A base that has seen no spheroid is trained first. The networks of the folds and the shipped one, all in the same
     way, go on from it side by side, `jobs` at a time. The quality in the card is of pictures that the network in
     question was not trained on: each spheroid by the network of its fold, and test scenes. Raises DataAway, and
-    ModelUnusable where there is a model already or its name cannot be one.
+    ModelUnusable where there is a model already, its name cannot be one, or a folder cannot be used.
     """
     samples = read_samples(course.data, TRAINED_ON)
     if (folder / NETWORK).exists():
         raise ModelUnusable(f"there is a model in {folder} already: name a folder that is new")
-    if course.parts is not None and course.parts.exists() and any(course.parts.iterdir()):
-        raise ModelUnusable(f"{course.parts} is not empty: name a folder for the parts that is new")
-    # What is wrong with the name or the folder is told now, not after the training.
+    # What is wrong with a name or a folder is told now, not after the training.
+    if course.parts is not None:
+        _make_empty(course.parts)
     _write(folder, _card(course, samples))
     read_card(folder)
     context = multiprocessing.get_context("spawn")
@@ -165,6 +165,18 @@ def _quality(shipped: Sequence[Summary], held_out: Sequence[Sequence[Summary]]) 
 
 def _spread(name: str, values: Sequence[float]) -> dict[str, float]:
     return {name: fmean(values), f"{name}_sd": stdev(values) if len(values) > 1 else 0.0}
+
+
+def _make_empty(parts: Path) -> None:
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+        is_empty = not any(parts.iterdir())
+    except OSError as error:
+        raise ModelUnusable(
+            f"cannot write into {parts}: {error.strerror}; name another folder with --parts"
+        ) from None
+    if not is_empty:
+        raise ModelUnusable(f"{parts} is not empty: name a new folder with --parts")
 
 
 def _write(folder: Path, card: dict[str, Any]) -> None:
