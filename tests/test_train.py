@@ -65,12 +65,13 @@ def test_the_distance_is_not_told_where_a_mask_may_hold_two_objects() -> None:
 
 
 def test_the_distance_counts_more_where_two_objects_meet() -> None:
-    for source in from_scenes(28, 2):
+    sources = from_scenes(28, 2)
+    for source in sources:
         between = source.told == BORDER
         assert (source.told[~between] == KNOWN).all()
         # At the border of an object it is 0, wherever another one begins.
         assert not between.any() or source.distance[between].min() < 64
-    assert any((source.told == BORDER).any() for source in from_scenes(28, 2))
+    assert any((source.told == BORDER).any() for source in sources)
 
 
 def test_no_scene_of_the_training_is_one_that_models_are_judged_by() -> None:

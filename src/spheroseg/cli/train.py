@@ -34,7 +34,12 @@ def train(
     ] = 250,
     processes: Annotated[
         int,
-        typer.Option(metavar="N", min=1, max=16, help="That share the base's steps. The network depends on it."),
+        typer.Option(
+            metavar="N",
+            min=1,
+            max=16,
+            help="Processes that share each step of the base; another number is another network.",
+        ),
     ] = 2,
     folds: Annotated[
         int,

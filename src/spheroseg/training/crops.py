@@ -88,10 +88,7 @@ class Crops:
 
 
 def from_scenes(count: int, seed: int) -> list[Source]:
-    shares = [
-        count * (place + 1) // len(SCENE_SIDES) - count * place // len(SCENE_SIDES)
-        for place in range(len(SCENE_SIDES))
-    ]
+    shares = np.diff(count * np.arange(len(SCENE_SIDES) + 1) // len(SCENE_SIDES)).tolist()
     first = FIRST_SEED + len(SCENE_SIDES) * seed
     return [
         Source(

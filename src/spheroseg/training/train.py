@@ -31,7 +31,7 @@ TUNING_RATE = 1e-3
 DECAY = 0.995  # of the running mean of the weights, which is what is shipped
 WEIGHT_DECAY = 1e-3
 DISTANCE_WEIGHT = 4.0
-PARTS = 64  # seeds of one recipe: its processes and the networks of its folds draw their own scenes
+SEEDS = 64  # that a recipe has for its scenes: each of its processes draws its own
 PATIENCE = timedelta(minutes=20)  # of a process for the others, which may have more scenes to draw
 
 # Told the step and the loss.
@@ -101,7 +101,7 @@ def tune(base: UNet, samples: Sequence[Sample], recipe: Recipe, progress: Progre
     seed = recipe.seed + 1 + part
     torch.manual_seed(seed)
     stage = _Stage(
-        recipe.tuning, recipe.batch, max(1, recipe.scenes // 3), seed * PARTS, TUNING_RATE, crops.TUNING_SHARES
+        recipe.tuning, recipe.batch, max(1, recipe.scenes // 3), seed * SEEDS, TUNING_RATE, crops.TUNING_SHARES
     )
     return _trained(copy.deepcopy(base), samples, recipe, stage, progress)
 
@@ -129,7 +129,7 @@ def _first(samples: Sequence[Sample], recipe: Recipe, rank: int, progress: Progr
         recipe.steps,
         max(1, recipe.batch // shared),
         max(1, recipe.scenes // shared),
-        recipe.seed * PARTS + rank,
+        recipe.seed * SEEDS + rank,
         RATE,
         crops.BASE_SHARES,
     )
