@@ -158,6 +158,20 @@ def test_overlays_show_truth_and_what_was_found(data: Path, tmp_path: Path) -> N
     assert np.any((blue - red > 60) & ~near)
 
 
+def test_fields_are_composed_of_the_spheroids_in_the_data(data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "scores.json"
+    result = command("otsu", "--data", data, "--set", "fields", "--limit", 3, "--jobs", 1, "--json", file)
+    assert result.exit_code == 0, result.output
+    assert rows_of(result.output)["fields", "otsu"]["n"] == "3"
+    (made_of,) = json.loads(file.read_text())["data"]
+    assert (made_of["source"], made_of["truth"]) == ("of drawn; composed by spheroseg", "instances")
+    manifest = data / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace("brightfield", "fluorescence"))
+    failed = command("otsu", "--data", data, "--set", "fields").exception
+    assert isinstance(failed, DataAway)
+    assert "no brightfield spheroids" in str(failed)
+
+
 def test_the_number_of_processes_changes_nothing(data: Path) -> None:
     samples = read_samples(data)
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from spheroseg.errors import DataAway
 from spheroseg.segmentation.classical import NAME as CLASSICAL
 from spheroseg.segmentation.model import DEFAULT_MODEL, Model, load_model
 from spheroseg.settings import read_settings
@@ -44,8 +45,9 @@ def evaluate(
         typer.Option(
             "--set",
             metavar="NAME",
-            help="Only this set, can be given again: a folder of the data, scenes, or unlabelled (nothing to score, "
-            "good with --overlays). By default all that have masks, and scenes.",
+            help="Only this set, can be given again: a folder of the data, scenes (drawn), fields (composed of the "
+            "spheroids in the data), or unlabelled (nothing to score, good with --overlays). By default all but the "
+            "last.",
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="At most N pictures of each set.")] = None,
@@ -97,14 +99,25 @@ def evaluate(
 
 def _samples(data: Path, sets: Sequence[str], limit: int | None) -> "tuple[int, Iterator[Sample]]":
     """How many there are, and they themselves."""
-    from spheroseg.training.data import SCENES, TEST_SCENES, read_samples, scene_samples
+    from spheroseg.training.data import FIELDS, SCENES, TEST_SCENES, read_samples, scene_samples
+    from spheroseg.training.fields import TEST_FIELDS, can_be_cut, field_samples
 
-    filed = [name for name in sets if name != SCENES]
+    def wanted(made: str, most: int) -> int:
+        return min(limit or most, most) if made in sets or not sets else 0
+
+    filed = [name for name in sets if name not in (SCENES, FIELDS)]
     found = read_samples(data, filed) if filed or not sets else []
     groups = [list(group) for _, group in itertools.groupby(found, lambda sample: sample.set)]
     real = [sample for group in groups for sample in group[:limit]]
-    drawn = min(limit or TEST_SCENES, TEST_SCENES) if SCENES in sets or not sets else 0
-    return len(real) + drawn, itertools.chain(real, scene_samples(drawn) if drawn else ())
+    drawn, composed = wanted(SCENES, TEST_SCENES), wanted(FIELDS, TEST_FIELDS)
+    spheroids = [sample for sample in read_samples(data) if can_be_cut(sample)] if composed else []
+    if FIELDS in sets and not spheroids:
+        raise DataAway(
+            f"there are no brightfield spheroids in {data} to compose {FIELDS} of: leave --set {FIELDS} out"
+        )
+    composed = composed if spheroids else 0
+    made = itertools.chain(scene_samples(drawn), field_samples(spheroids, composed))
+    return len(real) + drawn + composed, itertools.chain(real, made)
 
 
 def _noted(samples: "Iterable[Sample]", sources: dict[Source, None]) -> "Iterator[Sample]":

@@ -21,7 +21,8 @@ from spheroseg.segmentation.image import decode
 MANIFEST = "manifest.csv"
 UNLABELLED = "unlabelled"
 SCENES = "scenes"
-# Of scenes that models are judged by. Training must stay away from it.
+FIELDS = "fields"
+# Of scenes and fields that models are judged by. Training must stay away from it.
 TEST_SEED = 990_001
 TEST_SCENES = 60
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
@@ -96,8 +97,13 @@ def scene_samples(count: int = TEST_SCENES, seed: int = TEST_SEED) -> Iterator[S
             "drawn by spheroseg",
             "MIT",
             Truth.INSTANCES,
-            partial(_drawn, scene.pixels, scene.labels),
+            partial(as_made, scene.pixels, scene.labels),
         )
+
+
+def as_made(pixels: Grey, labels: Labels) -> tuple[Grey, Labels | None]:
+    """How a sample is read that is in no file."""
+    return pixels, labels
 
 
 def components(mask: npt.NDArray[np.bool_]) -> Labels:
@@ -168,7 +174,3 @@ def _decoded(path: Path) -> Grey:
             return decode(file).pixels
     except OSError as error:
         raise DataAway(f"{path} cannot be read ({error.strerror}): the manifest names it") from error
-
-
-def _drawn(pixels: Grey, labels: Labels) -> tuple[Grey, Labels | None]:
-    return pixels, labels

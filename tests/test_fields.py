@@ -1,0 +1,97 @@
+"""Fields composed of spheroids: their truth is exact, touching objects touch, and the light beside them is even."""
+
+from functools import partial
+
+import cv2
+import numpy as np
+import pytest
+from scipy.ndimage import find_objects
+
+from spheroseg.training.data import FIELDS, Sample, Truth, as_made
+from spheroseg.training.fields import LAYOUTS, can_be_cut, cuttings, field_samples, fields
+from tests.synthetic import Picture, coverage
+
+SIDE = 120
+GROUND, SPHEROID = 180.0, 60.0
+
+
+def spheroid(name: str, a: float, b: float, kind: str = "brightfield", truth: Truth = Truth.SINGLE) -> Sample:
+    """A dark ellipse (semi-axes in px) in light that falls off to one side."""
+    cover = coverage(SIDE, SIDE, a, b, 30, (SIDE / 2, SIDE / 2))
+    light = np.linspace(1.1, 0.7, SIDE, dtype=np.float32)
+    pixels = np.asarray(light * (GROUND + (SPHEROID - GROUND) * cover), np.float32)
+    labels = (cover >= 0.5).astype(np.uint16)
+    return Sample("spheroids", name, kind, "drawn", "MIT", truth, partial(as_made, pixels, labels))
+
+
+@pytest.fixture(scope="module")
+def spheroids() -> list[Sample]:
+    return [spheroid("round", 20, 20), spheroid("oval", 28, 22)]
+
+
+def test_what_a_spheroid_lets_through_does_not_tell_how_the_light_fell(spheroids: list[Sample]) -> None:
+    for cutting in cuttings(spheroids):
+        inside = cv2.erode(cutting.mask.astype(np.uint8), np.ones((5, 5))) > 0
+        beside = cv2.dilate(cutting.mask.astype(np.uint8), np.ones((5, 5))) == 0
+        np.testing.assert_allclose(cutting.transmission[inside], SPHEROID / GROUND, rtol=0.03)
+        np.testing.assert_allclose(cutting.transmission[beside], 1, atol=0.03)
+
+
+def test_what_a_fibre_runs_through_and_what_fills_its_picture_are_not_cut_out() -> None:
+    assert cuttings([spheroid("with a fibre", 50, 14), spheroid("filling", 90, 90)]) == []
+    assert len(cuttings([spheroid("round", 20, 20)])) == 1
+
+
+def test_only_single_spheroids_in_brightfield_are_cut_out(spheroids: list[Sample]) -> None:
+    others = [spheroid("x", 20, 20, kind="fluorescence"), spheroid("y", 20, 20, truth=Truth.UNION)]
+    assert [can_be_cut(sample) for sample in [*spheroids, *others]] == [True, True, False, False]
+    assert list(field_samples(others, 3)) == []
+
+
+def test_the_same_seed_gives_the_same_fields_whatever_comes_before(spheroids: list[Sample]) -> None:
+    cut = cuttings(spheroids)
+    first, again = list(fields(cut, 3, 5)), list(fields(cut, 2, 5))
+    for one, two in zip(first, again, strict=False):
+        np.testing.assert_array_equal(one.pixels, two.pixels)
+        np.testing.assert_array_equal(one.labels, two.labels)
+    assert [field.kind for field in first] == list(LAYOUTS)
+    assert not np.array_equal(first[0].pixels, next(fields(cut, 1, 6)).pixels)
+
+
+def test_each_object_is_in_one_piece_and_as_its_layout_says(spheroids: list[Sample]) -> None:
+    together = dict.fromkeys(LAYOUTS, 0)
+    alone = dict.fromkeys(LAYOUTS, 0)
+    for field in fields(cuttings(spheroids), 12, 7):
+        labels = field.labels
+        assert field.pixels.shape == labels.shape
+        assert field.pixels.dtype == np.float32
+        assert 0 <= field.pixels.min() < field.pixels.max() <= 255
+        count = int(labels.max())
+        assert 1 <= count <= LAYOUTS[field.kind].count[1]
+        for number, box in enumerate(find_objects(labels), start=1):
+            assert box is not None
+            mine = labels[box] == number
+            assert cv2.connectedComponents(mine.astype(np.uint8))[0] == 2
+            around = cv2.dilate((labels == number).astype(np.uint8), np.ones((5, 5))) > 0
+            touches = bool(set(np.unique(labels[around])) - {0, number})
+            together[field.kind] += touches
+            alone[field.kind] += not touches
+    assert together["touching"] > 4 * alone["touching"]
+    assert together["few"] < alone["few"]
+
+
+def test_objects_are_where_the_truth_says(spheroids: list[Sample]) -> None:
+    for field in fields(cuttings(spheroids), 6, 9):
+        inside = cv2.erode((field.labels > 0).astype(np.uint8), np.ones((3, 3))) > 0
+        beside = cv2.dilate((field.labels > 0).astype(np.uint8), np.ones((15, 15))) == 0
+        assert abs(_level(field.pixels, inside) - _level(field.pixels, beside)) > 10
+
+
+def test_a_field_tells_what_it_was_made_of(spheroids: list[Sample]) -> None:
+    (sample,) = field_samples(spheroids, 1)
+    assert (sample.set, sample.name, sample.truth) == (FIELDS, "fields/000 few", Truth.INSTANCES)
+    assert (sample.source, sample.licence) == ("of drawn; composed by spheroseg", "MIT")
+
+
+def _level(pixels: Picture, where: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> float:
+    return float(np.median(pixels[where]))
