@@ -83,6 +83,10 @@ INPUT = card("x")["input"]
         ({"scale": {"side": 256, "object_px": 32}}, "object_px and finest go together"),
         ({"scale": {"side": 256, "object_px": 32, "finest": 128}}, r"finest \(128\) must be at least side"),
         ({"scale": {"side": 256, "object_px": 32, "finest": 9000}}, "scale.finest: .*4096"),
+        (
+            {"scale": {"side": 256, "object_px": 32, "finest": 4096, "large_px": 30.0}},
+            r"large_px \(30\) must be above object_px \(32\)",
+        ),
     ],
     ids=str,
 )
@@ -166,11 +170,30 @@ def test_the_hash_changes_with_what_changes_a_result_and_with_nothing_else(tmp_p
         sha256(input={**INPUT, "high": 99.0}),
         sha256(output={"probability": "probability"}),
         sha256(scale={"side": 64}),
+        sha256(scale={"side": 64, "large_px": 20.0}),
         sha256(scale=None),
         sha256(debris=0.1),
         sha256(least_sure=0.3),
     ]
     assert len({usual, *changed}) == 1 + len(changed)
+
+
+def test_a_model_without_a_coarser_pass_is_the_one_that_it_was_before_there_were_any(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path, scale={"side": 64})
+    known = {
+        "name": "blur",
+        "version": "1",
+        "input": {"name": "image", "low": 0.5, "high": 99.5, "multiple": 8, "margin": 16},
+        "output": {"probability": "probability", "distance": "distance"},
+        "scale": {"side": 64, "object_px": None, "finest": None},
+        "threshold": 0.5,
+        "debris": 0.0,
+    }
+    written = json.dumps(known, sort_keys=True, separators=(",", ":"))
+    network_sha256 = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    assert (
+        find_model("blur", [tmp_path]).sha256 == hashlib.sha256(f"{network_sha256}\n{written}".encode()).hexdigest()
+    )
 
 
 def test_a_network_that_was_replaced_in_place_is_hashed_anew(tmp_path: Path) -> None:

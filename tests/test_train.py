@@ -159,7 +159,7 @@ def test_a_course_makes_a_model_that_can_be_used_and_tells_how_good_it_is(tmp_pa
     assert sorted(told) == ["base 25", "fold 1 25", "shipped 25"]
     assert json.loads((folder / "model.json").read_text()) == card
     assert {entry["licence"] for entry in card["training"]["data"]} == {"MIT", "CC0-1.0"}
-    assert len(card["quality"]) == 3
+    assert len(card["quality"]) == 4
     for part in ("base", "fold-1"):
         assert Network(tmp_path / "parts" / part / "mine").name == "mine"
     network = Network(folder)

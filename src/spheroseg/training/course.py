@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from queue import Empty
 from statistics import fmean, stdev
@@ -17,8 +18,9 @@ import torch
 from spheroseg.errors import ModelUnusable
 from spheroseg.segmentation.model import Network, read_card
 from spheroseg.segmentation.model.card import CARD, NETWORK
-from spheroseg.training.data import SCENES, TEST_SCENES, Sample, read_samples, scene_samples
+from spheroseg.training.data import FIELDS, SCENES, TEST_SCENES, Sample, read_samples, scene_samples
 from spheroseg.training.evaluate import evaluate, summaries
+from spheroseg.training.fields import TEST_FIELDS, field_samples
 from spheroseg.training.scores import Summary
 from spheroseg.training.train import Recipe, export, recipe_record, train, tune
 from spheroseg.training.unet import UNet
@@ -32,7 +34,7 @@ MARGIN = 128  # px: the network reaches 92 px by its convolutions, and 30 px by 
 DEBRIS = 0.06
 # Of drawn objects that were found, not one had less of its area sure; of false ones, half had.
 LEAST_SURE = 0.33
-SCALE = {"side": 256, "object_px": 32, "finest": 4096}
+SCALE = {"side": 256, "large_px": 64, "object_px": 32, "finest": 4096}
 
 # Which network, its step, the loss.
 Progress = Callable[[str, int, float], None]
@@ -40,8 +42,9 @@ Progress = Callable[[str, int, float], None]
 
 @dataclass(frozen=True)
 class Course:
-    """A model to be made. `test_scenes`: how many drawn scenes each network is judged by.
+    """A model to be made.
 
+    `test_scenes`: how many drawn scenes each network is judged by, and at most how many fields.
     `parts`: where the base and the networks of the folds are kept, as models `base/NAME`, `fold-1/NAME`, …
     """
 
@@ -59,8 +62,9 @@ def make(course: Course, folder: Path, jobs: int, progress: Progress) -> dict[st
 
     A base that has seen no spheroid is trained first. The networks of the folds and the shipped one, all in the same
     way, go on from it side by side, `jobs` at a time. The quality in the card is of pictures that the network in
-    question was not trained on: each spheroid by the network of its fold, and test scenes. Raises DataAway, and
-    ModelUnusable where there is a model already, its name cannot be one, or a folder cannot be used.
+    question was not trained on: each spheroid by the network of its fold, fields composed of those that it had not
+    seen, and test scenes. Raises DataAway, and ModelUnusable where there is a model already, its name cannot be one,
+    or a folder cannot be used.
     """
     samples = read_samples(course.data, TRAINED_ON)
     if (folder / NETWORK).exists():
@@ -113,7 +117,8 @@ def _network(course: Course, base: Path, number: int, folder: Path, told: Any) -
 
 
 def _scored(course: Course, folder: Path, held_out: Sequence[Sample]) -> list[Summary]:
-    unseen: Iterable[Sample] = [*held_out, *scene_samples(course.test_scenes)]
+    fields = field_samples(held_out, min(TEST_FIELDS, course.test_scenes))
+    unseen: Iterable[Sample] = chain(held_out, fields, scene_samples(course.test_scenes))
     scores = evaluate(unseen, {course.name: partial(Network, folder)})
     return summaries(score for of_one in scores for score in of_one)
 
@@ -151,7 +156,7 @@ def _card(course: Course, samples: Sequence[Sample]) -> dict[str, Any]:
 
 def _quality(shipped: Sequence[Summary], held_out: Sequence[Sequence[Summary]]) -> dict[str, Any]:
     rows = {"shipped network on test scenes": [asdict(row) for row in shipped]}
-    for set_ in (VALIDATED_ON, SCENES):
+    for set_ in (VALIDATED_ON, FIELDS, SCENES):
         found = [row for rows_ in held_out for row in rows_ if row.set == set_ and row.kept == "all"]
         ious = [row.mean for row in found if row.mean is not None]
         f1s = [row.f1 for row in found if row.f1 is not None]

@@ -49,9 +49,13 @@ class Output(_Part):
 
 
 class Scale(_Part):
-    """`side`, `finest`: longer side of the first and the last pass, px. `object_px`: diameter worth a finer one."""
+    """`side`, `finest`: longer side of the first and the finest pass, px.
+
+    `object_px`, `large_px`: diameters below which a finer pass is worth while, and above which a coarser one is.
+    """
 
     side: Side
+    large_px: Annotated[float, Field(gt=0)] | None = None
     object_px: Annotated[float, Field(gt=0)] | None = None
     finest: Side | None = None
 
@@ -61,6 +65,8 @@ class Scale(_Part):
             raise ValueError("object_px and finest go together: give both, or side alone")
         if self.finest is not None and self.finest < self.side:
             raise ValueError(f"finest ({self.finest}) must be at least side ({self.side})")
+        if self.large_px is not None and self.object_px is not None and self.large_px <= self.object_px:
+            raise ValueError(f"large_px ({self.large_px:g}) must be above object_px ({self.object_px:g})")
         return self
 
 
@@ -84,9 +90,11 @@ class Card(_Part):
     def identity(self, network_sha256: str) -> str:
         """The sha256 of the model: what changes a result changes it, and nothing else does."""
         meant = self.model_dump(include={"name", "version", "input", "output", "scale", "threshold", "debris"})
-        # Only where it does something, so that models from before it was there are still themselves.
+        # Only where they do something, so that models from before they were there are still themselves.
         if self.least_sure:
             meant["least_sure"] = self.least_sure
+        if self.scale and self.scale.large_px is None:
+            del meant["scale"]["large_px"]
         canonical = json.dumps(meant, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(f"{network_sha256}\n{canonical}".encode()).hexdigest()
 

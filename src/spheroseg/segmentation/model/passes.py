@@ -1,4 +1,6 @@
-"""The passes over one picture: a coarse look at all of it, then finer ones while the objects are small.
+"""The passes over one picture: a look at all of it, then finer ones while the objects are small.
+
+Where they are large, one from further away joins the first instead: too close, a network sees only their inside.
 
 Each pass is cut into windows of at most 1024 px, whose margins are thrown away, so that no seam is seen and the
 memory is bounded however large the picture is.
@@ -17,7 +19,7 @@ from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.separate import areas_apart
 
 if TYPE_CHECKING:
-    from spheroseg.segmentation.model.card import Card
+    from spheroseg.segmentation.model.card import Card, Scale
 
 Grey = npt.NDArray[np.float32]
 Areas = npt.NDArray[np.float64]
@@ -34,6 +36,12 @@ TOUCHING = 0.8
 # Diameter after a pass that aimed at TARGET, in parts of `object_px`, below which a still finer one follows: it would
 # cost more than all before it, so only where the aim was missed by far.
 FAR_BELOW = 0.5
+FURTHER = 0.75  # diameter in a coarser pass, in parts of `large_px`
+FURTHEST = 2.5  # the most by which it is coarser than the first
+# What seems to be several objects that touch may be one that is too large to be seen as one. So it is where together
+# they would be as wide as this part of the picture, and a coarser pass has this part of all area in one object.
+WIDE = 0.7
+ALONE = 0.9
 STEPS_PER_OCTAVE = 4  # factors are rounded to these, so that pictures of one plate share their passes
 SAMPLE = 2**22  # px that percentiles are taken from, at most
 
@@ -78,6 +86,9 @@ class Look:
         self._card = card
         self._tile = tile
         self._aimed = False
+        # What the first pass said, while a coarser one is under way; and whether that is to tell what is one object.
+        self._first: Maps | None = None
+        self._is_unclear = False
         self._own = max(picture.shape)
         first = card.scale.side if card.scale else min(self._own, LARGEST_SIDE)
         self._enter(first)
@@ -124,9 +135,51 @@ class Look:
             self._distance[window.kept] = distance[within]
 
     def goes_on(self) -> bool:
-        """After a pass: whether a finer one is wanted, which then has been entered."""
+        """After a pass: whether another one is wanted, which then has been entered."""
         scale = self._card.scale
-        if scale is None or scale.object_px is None or scale.finest is None or self._low == self._high:
+        if scale is None or self._low == self._high:
+            return False
+        if self._first is None:
+            if self._side == scale.side and self._goes_back(scale):
+                return True
+        elif self._joined(self._first, scale.side):
+            return False
+        return self._goes_closer(scale)
+
+    def _goes_back(self, scale: "Scale") -> bool:
+        """After the first pass: whether a coarser one is wanted, which then has been entered."""
+        typical = typical_diameter(self._together())
+        if scale.large_px is None or typical is None or typical <= scale.large_px:
+            return False
+        apart = typical_diameter(self._areas())
+        self._is_unclear = apart is None or apart < TOUCHING * typical
+        if self._is_unclear and typical < WIDE * self._side:
+            return False
+        first = Maps(self._probability, self._distance)
+        factor = max(_rounded(FURTHER * scale.large_px / typical), 1 / FURTHEST)
+        self._enter(round(self._side * factor))
+        self._first = first
+        return True
+
+    def _joined(self, first: Maps, side: int) -> bool:
+        """Back in the first pass: whether it and the coarser one could be joined, as both see the same."""
+        together, apart = typical_diameter(self._together()), typical_diameter(self._areas())
+        areas = self._areas()
+        coarser = Maps(self._probability, self._distance)
+        self._enter(side)
+        self._first, self._probability, self._distance = None, first.probability, first.distance
+        if together is None or apart is None or apart < TOUCHING * together:
+            return False
+        if self._is_unclear and areas.max() < ALONE * areas.sum():
+            return False
+        self._probability = _mean(first.probability, coarser.probability)
+        if first.distance is not None and coarser.distance is not None:
+            self._distance = _mean(first.distance, coarser.distance)
+        return True
+
+    def _goes_closer(self, scale: "Scale") -> bool:
+        """Whether a finer pass is wanted, which then has been entered."""
+        if scale.object_px is None or scale.finest is None:
             return False
         most = min(self._own, scale.finest)
         if self._side >= most:
@@ -140,8 +193,7 @@ class Look:
         elif typical >= worth:
             return False
         else:
-            wanted = math.log2(TARGET * scale.object_px / typical)
-            factor = min(2.0 ** (math.floor(wanted * STEPS_PER_OCTAVE) / STEPS_PER_OCTAVE), STEP)
+            factor = min(_rounded(TARGET * scale.object_px / typical), STEP)
         self._aimed = factor < STEP
         self._enter(min(round(self._side * factor), most))
         return True
@@ -149,7 +201,7 @@ class Look:
     def _seen_as(self) -> float | None:
         """The typical diameter of the objects, px of the pass, less where they touch; None where there are none."""
         # What a coarse look is unsure of, ground between tiny objects for one, does not say how large objects are.
-        together = typical_diameter(areas_apart(Maps(self._probability), self._sure()))
+        together = typical_diameter(self._together())
         apart = typical_diameter(self._areas())
         if together is None or apart is None:
             return together
@@ -157,6 +209,10 @@ class Look:
 
     def _sure(self) -> float:
         return max(SURE, self._card.threshold)
+
+    def _together(self) -> Areas:
+        """Of what is sure, px² of the pass, where objects that touch are one."""
+        return areas_apart(Maps(self._probability), self._sure())
 
     def _areas(self) -> Areas:
         """Of the objects that are sure, touching ones told apart, px² of the pass."""
@@ -195,6 +251,15 @@ def clean(probability: Grey, threshold: float, least_area: float, least_sure: fl
     out = (areas < least_area) | (sure < least_sure * areas)
     out[0] = False
     probability[out[labels]] = 0
+
+
+def _rounded(factor: float) -> float:
+    return float(2.0 ** (math.floor(math.log2(factor) * STEPS_PER_OCTAVE) / STEPS_PER_OCTAVE))
+
+
+def _mean(first: Grey, coarser: Grey) -> Grey:
+    grown = cv2.resize(coarser, first.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return np.asarray((first + grown) / 2, np.float32)
 
 
 def _resized(picture: Grey, side: int) -> Grey:
