@@ -77,6 +77,15 @@ def test_a_large_object_is_looked_at_from_further_away_and_both_looks_count() ->
     assert joined.distance is not None
 
 
+def test_a_look_that_misses_a_part_of_the_object_does_not_count() -> None:
+    maps = disks((SIDE, SIDE), [(128, 128, 45)])
+    look = first_pass(maps, large_px=64)
+    assert look.goes_on()
+    answer(look, disks((128, 128), [(64, 64, 14)]))
+    assert not look.goes_on()
+    np.testing.assert_array_equal(look.maps().probability, maps.probability)
+
+
 def test_without_being_asked_to_or_below_that_size_there_is_no_look_from_further_away() -> None:
     assert not first_pass(disks((SIDE, SIDE), [(128, 128, 45)])).goes_on()
     assert not first_pass(disks((SIDE, SIDE), [(128, 128, 30)]), large_px=64).goes_on()

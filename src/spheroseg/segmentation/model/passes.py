@@ -38,6 +38,9 @@ TOUCHING = 0.8
 FAR_BELOW = 0.5
 FURTHER = 0.75  # diameter in a coarser pass, in parts of `large_px`
 FURTHEST = 2.5  # the most by which it is coarser than the first
+# It counts only where it sees the object at least this large, in parts of its diameter: from too far away a cloud of
+# cells around a spheroid is ground.
+SAME = 0.8
 # What seems to be several objects that touch may be one that is too large to be seen as one. So it is where together
 # they would be as wide as this part of the picture, and a coarser pass has this part of all area in one object.
 WIDE = 0.7
@@ -86,8 +89,10 @@ class Look:
         self._card = card
         self._tile = tile
         self._aimed = False
-        # What the first pass said, while a coarser one is under way; and whether that is to tell what is one object.
+        # What the first pass said, while a coarser one is under way: its maps, the typical diameter in it, px, and
+        # whether it is unclear if that is one object.
         self._first: Maps | None = None
+        self._typical = 0.0
         self._is_unclear = False
         self._own = max(picture.shape)
         first = card.scale.side if card.scale else min(self._own, LARGEST_SIDE)
@@ -158,17 +163,19 @@ class Look:
         first = Maps(self._probability, self._distance)
         factor = max(_rounded(FURTHER * scale.large_px / typical), 1 / FURTHEST)
         self._enter(round(self._side * factor))
-        self._first = first
+        self._first, self._typical = first, typical
         return True
 
     def _joined(self, first: Maps, side: int) -> bool:
         """Back in the first pass: whether it and the coarser one could be joined, as both see the same."""
         together, apart = typical_diameter(self._together()), typical_diameter(self._areas())
         areas = self._areas()
-        coarser = Maps(self._probability, self._distance)
+        coarser, factor = Maps(self._probability, self._distance), side / self._side
         self._enter(side)
         self._first, self._probability, self._distance = None, first.probability, first.distance
         if together is None or apart is None or apart < TOUCHING * together:
+            return False
+        if factor * together < SAME * self._typical:
             return False
         if self._is_unclear and areas.max() < ALONE * areas.sum():
             return False
