@@ -8,7 +8,7 @@ import pytest
 from scipy.ndimage import find_objects
 
 from spheroseg.training.data import FIELDS, Sample, Truth, as_made
-from spheroseg.training.fields import LAYOUTS, can_be_cut, cuttings, field_samples, fields
+from spheroseg.training.fields import LAYOUTS, can_be_cut, cut_out, field_samples, fields
 from tests.synthetic import Picture, coverage
 
 SIDE = 120
@@ -30,7 +30,7 @@ def spheroids() -> list[Sample]:
 
 
 def test_what_a_spheroid_lets_through_does_not_tell_how_the_light_fell(spheroids: list[Sample]) -> None:
-    for cutting in cuttings(spheroids):
+    for cutting in cut_out(spheroids):
         inside = cv2.erode(cutting.mask.astype(np.uint8), np.ones((5, 5))) > 0
         beside = cv2.dilate(cutting.mask.astype(np.uint8), np.ones((5, 5))) == 0
         np.testing.assert_allclose(cutting.transmission[inside], SPHEROID / GROUND, rtol=0.03)
@@ -38,8 +38,8 @@ def test_what_a_spheroid_lets_through_does_not_tell_how_the_light_fell(spheroids
 
 
 def test_what_a_fibre_runs_through_and_what_fills_its_picture_are_not_cut_out() -> None:
-    assert cuttings([spheroid("with a fibre", 50, 14), spheroid("filling", 90, 90)]) == []
-    assert len(cuttings([spheroid("round", 20, 20)])) == 1
+    assert cut_out([spheroid("with a fibre", 50, 14), spheroid("filling", 90, 90)]) == []
+    assert len(cut_out([spheroid("round", 20, 20)])) == 1
 
 
 def test_only_single_spheroids_in_brightfield_are_cut_out(spheroids: list[Sample]) -> None:
@@ -49,7 +49,7 @@ def test_only_single_spheroids_in_brightfield_are_cut_out(spheroids: list[Sample
 
 
 def test_the_same_seed_gives_the_same_fields_whatever_comes_before(spheroids: list[Sample]) -> None:
-    cut = cuttings(spheroids)
+    cut = cut_out(spheroids)
     first, again = list(fields(cut, 3, 5)), list(fields(cut, 2, 5))
     for one, two in zip(first, again, strict=False):
         np.testing.assert_array_equal(one.pixels, two.pixels)
@@ -61,7 +61,7 @@ def test_the_same_seed_gives_the_same_fields_whatever_comes_before(spheroids: li
 def test_each_object_is_in_one_piece_and_as_its_layout_says(spheroids: list[Sample]) -> None:
     together = dict.fromkeys(LAYOUTS, 0)
     alone = dict.fromkeys(LAYOUTS, 0)
-    for field in fields(cuttings(spheroids), 12, 7):
+    for field in fields(cut_out(spheroids), 12, 7):
         labels = field.labels
         assert field.pixels.shape == labels.shape
         assert field.pixels.dtype == np.float32
@@ -81,7 +81,7 @@ def test_each_object_is_in_one_piece_and_as_its_layout_says(spheroids: list[Samp
 
 
 def test_objects_are_where_the_truth_says(spheroids: list[Sample]) -> None:
-    for field in fields(cuttings(spheroids), 6, 9):
+    for field in fields(cut_out(spheroids), 6, 9):
         inside = cv2.erode((field.labels > 0).astype(np.uint8), np.ones((3, 3))) > 0
         beside = cv2.dilate((field.labels > 0).astype(np.uint8), np.ones((15, 15))) == 0
         assert abs(_level(field.pixels, inside) - _level(field.pixels, beside)) > 10

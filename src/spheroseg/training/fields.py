@@ -72,13 +72,13 @@ def field_samples(samples: Iterable[Sample], count: int = TEST_FIELDS, seed: int
     spheroids = [sample for sample in samples if can_be_cut(sample)]
     made_of = f"of {', '.join(sorted({sample.source for sample in spheroids}))}; composed by spheroseg"
     licence = ", ".join(sorted({sample.licence for sample in spheroids}))
-    for number, field in enumerate(fields(cuttings(spheroids), count, seed)):
+    for number, field in enumerate(fields(cut_out(spheroids), count, seed)):
         name = f"{FIELDS}/{number:03d} {field.kind}"
         read = partial(as_made, field.pixels, field.labels)
         yield Sample(FIELDS, name, field.kind, made_of, licence, Truth.INSTANCES, read)
 
 
-def cuttings(samples: Iterable[Sample]) -> list[Cutting]:
+def cut_out(samples: Iterable[Sample]) -> list[Cutting]:
     """Of each sample that shows enough ground and a spheroid that is round."""
     found = []
     for sample in samples:

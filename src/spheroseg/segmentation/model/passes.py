@@ -65,6 +65,16 @@ class Window:
     kept: tuple[slice, slice]
 
 
+@dataclass(frozen=True, eq=False)
+class _First:
+    """What the first pass said: its maps, the typical diameter (px), and whether it is unclear if that is one."""
+
+    probability: Grey
+    distance: Grey | None
+    typical: float
+    is_unclear: bool
+
+
 def spans(length: int, multiple: int, margin: int, tile: int = TILE) -> list[tuple[int, int, slice]]:
     """Begin, length and kept part of the windows along one side; all are of one length, a multiple of `multiple`."""
     padded = aligned(length, multiple)
@@ -89,11 +99,7 @@ class Look:
         self._card = card
         self._tile = tile
         self._aimed = False
-        # What the first pass said, while a coarser one is under way: its maps, the typical diameter in it, px, and
-        # whether it is unclear if that is one object.
-        self._first: Maps | None = None
-        self._typical = 0.0
-        self._is_unclear = False
+        self._first: _First | None = None  # while a coarser pass is under way
         self._own = max(picture.shape)
         first = card.scale.side if card.scale else min(self._own, LARGEST_SIDE)
         self._enter(first)
@@ -157,31 +163,31 @@ class Look:
         if scale.large_px is None or typical is None or typical <= scale.large_px:
             return False
         apart = typical_diameter(self._areas())
-        self._is_unclear = apart is None or apart < TOUCHING * typical
-        if self._is_unclear and typical < WIDE * self._side:
+        is_unclear = apart is None or apart < TOUCHING * typical
+        if is_unclear and typical < WIDE * self._side:
             return False
-        first = Maps(self._probability, self._distance)
+        first = _First(self._probability, self._distance, typical, is_unclear)
         factor = max(_rounded(FURTHER * scale.large_px / typical), 1 / FURTHEST)
         self._enter(round(self._side * factor))
-        self._first, self._typical = first, typical
+        self._first = first
         return True
 
-    def _joined(self, first: Maps, side: int) -> bool:
+    def _joined(self, first: "_First", side: int) -> bool:
         """Back in the first pass: whether it and the coarser one could be joined, as both see the same."""
         together, apart = typical_diameter(self._together()), typical_diameter(self._areas())
         areas = self._areas()
-        coarser, factor = Maps(self._probability, self._distance), side / self._side
+        probability, distance, factor = self._probability, self._distance, side / self._side
         self._enter(side)
         self._first, self._probability, self._distance = None, first.probability, first.distance
         if together is None or apart is None or apart < TOUCHING * together:
             return False
-        if factor * together < SAME * self._typical:
+        if factor * together < SAME * first.typical:
             return False
-        if self._is_unclear and areas.max() < ALONE * areas.sum():
+        if first.is_unclear and areas.max() < ALONE * areas.sum():
             return False
-        self._probability = _mean(first.probability, coarser.probability)
-        if first.distance is not None and coarser.distance is not None:
-            self._distance = _mean(first.distance, coarser.distance)
+        self._probability = _mean(first.probability, probability)
+        if first.distance is not None and distance is not None:
+            self._distance = _mean(first.distance, distance)
         return True
 
     def _goes_closer(self, scale: "Scale") -> bool:
