@@ -116,8 +116,8 @@ def _samples(data: Path, sets: Sequence[str], limit: int | None) -> "tuple[int, 
             f"there are no brightfield spheroids in {data} to compose {FIELDS} of: leave --set {FIELDS} out"
         )
     composed = composed if spheroids else 0
-    made = itertools.chain(scene_samples(drawn), field_samples(spheroids, composed))
-    return len(real) + drawn + composed, itertools.chain(real, made)
+    total = len(real) + drawn + composed
+    return total, itertools.chain(real, scene_samples(drawn), field_samples(spheroids, composed))
 
 
 def _noted(samples: "Iterable[Sample]", sources: dict[Source, None]) -> "Iterator[Sample]":

@@ -67,7 +67,10 @@ class Window:
 
 @dataclass(frozen=True, eq=False)
 class _First:
-    """What the first pass said: its maps, the typical diameter (px), and whether it is unclear if that is one."""
+    """What the first pass said: its maps, and the typical diameter, px.
+
+    `is_unclear`: whether what has that diameter is one object or several that touch.
+    """
 
     probability: Grey
     distance: Grey | None
@@ -173,9 +176,9 @@ class Look:
         return True
 
     def _joined(self, first: "_First", side: int) -> bool:
-        """Back in the first pass: whether it and the coarser one could be joined, as both see the same."""
-        together, apart = typical_diameter(self._together()), typical_diameter(self._areas())
+        """Enter the first pass again, joined with the coarser one where both see the same; whether they were joined."""
         areas = self._areas()
+        together, apart = typical_diameter(self._together()), typical_diameter(areas)
         probability, distance, factor = self._probability, self._distance, side / self._side
         self._enter(side)
         self._first, self._probability, self._distance = None, first.probability, first.distance
