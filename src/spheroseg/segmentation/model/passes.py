@@ -176,7 +176,7 @@ class Look:
         return True
 
     def _joined(self, first: "_First", side: int) -> bool:
-        """Enter the first pass again, joined with the coarser one where both see the same; whether they were joined."""
+        """Enter the first pass again; where the coarser one sees the same, joined with it: whether that was so."""
         areas = self._areas()
         together, apart = typical_diameter(self._together()), typical_diameter(areas)
         probability, distance, factor = self._probability, self._distance, side / self._side
