@@ -165,11 +165,24 @@ def test_fields_are_composed_of_the_spheroids_in_the_data(data: Path, tmp_path: 
     assert rows_of(result.output)["fields", "otsu"]["n"] == "3"
     (made_of,) = json.loads(file.read_text())["data"]
     assert (made_of["source"], made_of["truth"]) == ("of drawn; composed by spheroseg", "instances")
+
+
+def test_without_a_spheroid_to_cut_out_fields_are_refused_in_words(data: Path) -> None:
     manifest = data / "manifest.csv"
-    manifest.write_text(manifest.read_text().replace("brightfield", "fluorescence"))
+    rows = manifest.read_text()
+    # None in brightfield, and none that leaves ground beside it.
+    manifest.write_text(rows.replace("brightfield", "fluorescence"))
+    assert "leave --set fields out" in str(refused(data))
+    manifest.write_text(rows)
+    for mask in (data / "spheroids" / "masks").iterdir():
+        cv2.imwrite(str(mask), np.full((SIDE, SIDE), 255, np.uint8))
+    assert "no brightfield spheroid" in str(refused(data))
+
+
+def refused(data: Path) -> DataAway:
     failed = command("otsu", "--data", data, "--set", "fields").exception
     assert isinstance(failed, DataAway)
-    assert "no brightfield spheroids" in str(failed)
+    return failed
 
 
 def test_the_number_of_processes_changes_nothing(data: Path) -> None:

@@ -100,7 +100,7 @@ def evaluate(
 def _samples(data: Path, sets: Sequence[str], limit: int | None) -> "tuple[int, Iterator[Sample]]":
     """How many there are, and they themselves."""
     from spheroseg.training.data import FIELDS, SCENES, TEST_SCENES, read_samples, scene_samples
-    from spheroseg.training.fields import TEST_FIELDS, can_be_cut, field_samples
+    from spheroseg.training.fields import TEST_FIELDS, can_be_cut, cut_out, field_samples
 
     def wanted(made: str, most: int) -> int:
         return min(limit or most, most) if made in sets or not sets else 0
@@ -111,11 +111,13 @@ def _samples(data: Path, sets: Sequence[str], limit: int | None) -> "tuple[int, 
     real = [sample for group in groups for sample in group[:limit]]
     drawn, composed = wanted(SCENES, TEST_SCENES), wanted(FIELDS, TEST_FIELDS)
     spheroids = [sample for sample in read_samples(data) if can_be_cut(sample)] if composed else []
-    if FIELDS in sets and not spheroids:
-        raise DataAway(
-            f"there are no brightfield spheroids in {data} to compose {FIELDS} of: leave --set {FIELDS} out"
-        )
-    composed = composed if spheroids else 0
+    if not cut_out(spheroids):
+        if FIELDS in sets:
+            raise DataAway(
+                f"no brightfield spheroid in {data} is round and has ground beside it, to compose {FIELDS} of: "
+                f"leave --set {FIELDS} out"
+            )
+        composed = 0
     total = len(real) + drawn + composed
     return total, itertools.chain(real, scene_samples(drawn), field_samples(spheroids, composed))
 
