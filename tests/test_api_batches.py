@@ -19,10 +19,10 @@ from spheroseg.database.engine import reading
 from spheroseg.database.projects import NewImage
 from spheroseg.database.schema import segmentation_batches, segmentation_tasks, webhooks
 from spheroseg.messages import Queue
-from spheroseg.run import child_command
 from spheroseg.segmentation.model import DEFAULT_MODEL, load_model
 from spheroseg.storage import ImageStore
 from spheroseg.tasks import BatchState, TaskState, batch_state
+from spheroseg.worker.process import child_command
 
 from .backend import Backend
 from .conftest import eventually

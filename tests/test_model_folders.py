@@ -11,10 +11,9 @@ import pytest
 
 from spheroseg.errors import ModelUnusable
 from spheroseg.messages import TaskNew
-from spheroseg.run import child_command
 from spheroseg.segmentation.model import DEFAULT_MODEL, catalogue, find_model, known_models, load_model
 from spheroseg.storage import ImageStore
-from spheroseg.worker.process import Child
+from spheroseg.worker.process import Child, child_command
 from spheroseg.worker.shelf import Shelf
 
 from .networks import card, model_folder, network, onnx

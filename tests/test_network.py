@@ -14,13 +14,12 @@ import pytest
 
 from spheroseg.errors import ModelUnusable
 from spheroseg.messages import TaskNew
-from spheroseg.run import child_command
 from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.model import Network
 from spheroseg.segmentation.model.passes import LARGEST_SIDE, aligned, clean, spans, typical_diameter
 from spheroseg.segmentation.separate import areas_apart
 from spheroseg.storage import ImageStore
-from spheroseg.worker.process import Child
+from spheroseg.worker.process import Child, child_command
 
 from .networks import card, model_folder, network
 from .synthetic import Picture

@@ -3,8 +3,8 @@
 import sys
 from functools import partial
 
-from spheroseg.cli import _serve
+from spheroseg.cli.processes import run_until_stopped
 from spheroseg.services import serve_worker
 
 if __name__ == "__main__":
-    _serve(partial(serve_worker, command=[sys.executable, "-m", "tests.children"]))
+    run_until_stopped(partial(serve_worker, command=[sys.executable, "-m", "tests.children"]))

@@ -7,7 +7,6 @@ import asyncio
 import errno
 import fcntl
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,6 +43,7 @@ from spheroseg.submit import cancel, retry, submit
 from spheroseg.tasks import UNFINISHED, TaskState
 from spheroseg.versions import ResultVersion, result_versions, version_key
 from spheroseg.worker.loop import WorkerOptions, work
+from spheroseg.worker.process import child_command
 
 log = structlog.get_logger()
 
@@ -328,9 +328,3 @@ async def _progress(engine: AsyncEngine, elsewhere: Counter[str], total: int) ->
         counts = await count_states(conn)
     completed, failed = (counts[state] - elsewhere[state] for state in (TaskState.COMPLETED, TaskState.FAILED))
     return Progress(completed, failed, total)
-
-
-def child_command(storage_url: str, model: str, model_dirs: Sequence[Path] = ()) -> list[str]:
-    """How a worker slot starts its child process, which loads `model` first and others when tasks name them."""
-    command = [sys.executable, "-m", "spheroseg.worker.child", "--storage", storage_url, "--model", model]
-    return [*command, "--model-dirs", os.pathsep.join(map(str, model_dirs))] if model_dirs else command

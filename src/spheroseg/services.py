@@ -21,11 +21,10 @@ from spheroseg.database.engine import has_message_queue_tables, open_engine, tel
 from spheroseg.errors import BadSettings, DatabaseAway
 from spheroseg.heartbeat import Standing, heartbeat
 from spheroseg.relay import Relay, RelayOptions
-from spheroseg.run import child_command
-from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
 from spheroseg.settings import Settings
 from spheroseg.webhooks import Notifier
 from spheroseg.worker.loop import WorkerOptions, work
+from spheroseg.worker.process import child_command
 from spheroseg.worker.status import Status
 
 log = structlog.get_logger()
@@ -81,6 +80,9 @@ async def open_place(settings: Settings) -> AsyncIterator[Place]:
 
 async def serve_worker(settings: Settings, stopping: asyncio.Event, command: list[str] | None = None) -> None:
     """Work on tasks. With the message queue enabled and no DATABASE_URL, RabbitMQ is all that the worker knows."""
+    # Here, as nothing else that imports this module needs NumPy and OpenCV.
+    from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
+
     model = settings.model or DEFAULT_MODEL
     if command is None:
         # The network itself is loaded by the child, which says so where it cannot be.

@@ -8,7 +8,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from spheroseg.cli.evaluate import evaluate
 from spheroseg.cli.output import Json, print_json, print_rows
+from spheroseg.cli.train import train
 from spheroseg.segmentation.model import DEFAULT_MODEL, KnownModel, find_model, known_models
 from spheroseg.settings import read_settings
 
@@ -115,3 +117,7 @@ def check(
         raise typer.Exit(1)
     if not as_json:
         console.print("It can be used: put the folder into one of MODEL_DIRS, then name it with --model.")
+
+
+model_app.command()(evaluate)
+model_app.command()(train)

@@ -16,10 +16,9 @@ from PIL import Image as Pillow
 from spheroseg.doctor.findings import Finding, Site, in_thread, ok, problem, warning
 from spheroseg.errors import BadSettings, ModelUnusable
 from spheroseg.messages import TaskNew
-from spheroseg.run import child_command
 from spheroseg.segmentation.model import DEFAULT_MODEL, KnownModel, find_model, known_models, load_model
 from spheroseg.storage import RESERVE_BYTES, ImageStore, write_whole
-from spheroseg.worker.process import Child, ChildDied
+from spheroseg.worker.process import Child, ChildDied, child_command
 
 LITTLE_BYTES = 1024**3
 PROBE = b"spheroseg doctor"

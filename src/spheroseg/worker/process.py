@@ -4,8 +4,10 @@ import asyncio
 import os
 import signal
 import struct
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
 from pydantic_core import from_json
@@ -14,6 +16,12 @@ from spheroseg.errors import ModelUnusable
 from spheroseg.messages import TaskNew
 
 _LENGTH = struct.Struct(">I")
+
+
+def child_command(storage_url: str, model: str, model_dirs: Sequence[Path] = ()) -> list[str]:
+    """How a worker slot starts its child process, which loads `model` first and others when tasks name them."""
+    command = [sys.executable, "-m", "spheroseg.worker.child", "--storage", storage_url, "--model", model]
+    return [*command, "--model-dirs", os.pathsep.join(map(str, model_dirs))] if model_dirs else command
 
 
 class ChildDied(Exception):
