@@ -16,8 +16,8 @@ from .conftest import eventually, missing_server
 from .ports import free_port
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
-# So much shorter is every duration of the alerts in the copy that is tested: 10m becomes 3 s.
-FASTER = 200
+# So much shorter is every duration of the alerts in the copy that is tested: 10m becomes 6 s.
+FASTER = 100
 SCRAPE = "500ms"
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
