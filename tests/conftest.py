@@ -162,12 +162,16 @@ async def plate(engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[Plate]:
         assert plate.temporary() == []
 
 
-@pytest.fixture(scope="session")
-def rabbit_3() -> Iterator[RabbitNode]:
+def started_rabbit_3() -> Iterator[RabbitNode]:
     if not RABBITMQ_3.installed:
         missing_server("RabbitMQ 3.10")
     with RabbitNode(RABBITMQ_3) as node:
         yield node
+
+
+@pytest.fixture(scope="session")
+def rabbit_3() -> Iterator[RabbitNode]:
+    yield from started_rabbit_3()
 
 
 @pytest.fixture(scope="session")
@@ -201,10 +205,22 @@ def rabbit_url(rabbit: RabbitNode, rabbit_vhost: str) -> str:
 @pytest.fixture
 def own_rabbit() -> Iterator[RabbitNode]:
     """A running 3.10 of the test's own, to kill, pause and wipe."""
-    if not RABBITMQ_3.installed:
-        missing_server("RabbitMQ 3.10")
-    with RabbitNode(RABBITMQ_3) as node:
-        yield node
+    yield from started_rabbit_3()
+
+
+@pytest.fixture(scope="module")
+def battered_rabbit() -> Iterator[RabbitNode]:
+    yield from started_rabbit_3()
+
+
+@pytest.fixture
+def mended_rabbit(battered_rabbit: RabbitNode) -> RabbitNode:
+    """A 3.10 that the tests of a file share and may kill, pause and fill: up and well before each of them."""
+    battered_rabbit.resume()
+    battered_rabbit.start()
+    battered_rabbit.memory_alarm(False)
+    battered_rabbit.disk_alarm(False)
+    return battered_rabbit
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.database.projects import NewImage, ensure_images, ensure_project, ensure_user
@@ -15,6 +16,7 @@ from spheroseg.outcomes import apply_reports
 from spheroseg.segmentation.measure import DIMENSIONS
 from spheroseg.tasks import RetryPolicy
 
+BATCHES = "/api/segmentation/batches"
 EXAMPLES = Path(__file__).parents[1] / "examples" / "spheroids"
 
 _numbers = itertools.count()
@@ -34,6 +36,17 @@ async def add_images(engine: AsyncEngine, project_id: UUID, images: int | Sequen
     ]
     async with engine.begin() as conn:
         return await ensure_images(conn, project_id, new)
+
+
+async def submitted(client: httpx.AsyncClient, project_id: UUID, **more: Any) -> Any:
+    answer = await client.post(BATCHES, json={"project_id": str(project_id), **more})
+    assert answer.status_code == 202, answer.text
+    return answer.json()
+
+
+async def task_ids(client: httpx.AsyncClient, batch: Any) -> list[UUID]:
+    answer = await client.get(f"{BATCHES}/{batch['id']}/tasks")
+    return [UUID(task["id"]) for task in answer.json()["items"]]
 
 
 def a_result(um: float | None = None, objects: int = 1, **more: Any) -> dict[str, Any]:

@@ -172,6 +172,24 @@ class Site:
         async with reading(self.engine) as conn:
             return int((await conn.execute(select(func.count()).where(q.holder == AT_RABBITMQ))).scalar_one())
 
+    async def is_at_rabbitmq(self) -> bool:
+        return await self.at_rabbitmq() > 0
+
+    async def has_completed(self, count: int) -> bool:
+        return await self.count("completed") >= count
+
+    async def completed(self, task_ids: Sequence[UUID], within: float) -> None:
+        """Those, whatever becomes of others."""
+
+        async def are_completed() -> bool:
+            tasks = await self.tasks()
+            return all(tasks[task_id].state == "completed" for task_id in task_ids)
+
+        try:
+            await eventually(are_completed, within)
+        except AssertionError:
+            raise AssertionError(f"not completed within {within} s\n{self.tails()}") from None
+
     async def all_ended(self, within: float) -> None:
         async def have_ended() -> bool:
             return await self.count("queued") + await self.count("processing") == 0

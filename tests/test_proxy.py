@@ -160,7 +160,7 @@ async def test_delay_adds_up_over_both_directions_and_not_over_chunks(proxy: Pro
             await client.says(b"a")
             await asyncio.sleep(0.01)
         await client.hears(5)
-        assert 0.2 <= monotonic() - started < 0.6
+        assert 0.2 <= monotonic() - started < 0.9
 
 
 async def test_bandwidth_is_a_limit(proxy: Proxy) -> None:

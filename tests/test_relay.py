@@ -76,7 +76,7 @@ async def test_no_more_than_the_window_waits_at_rabbitmq_and_premium_is_let_in(l
         async def is_let_in() -> bool:
             return await lab.at_rabbitmq() == 11
 
-        await eventually(is_let_in, within=3)
+        await eventually(is_let_in)
         rabbit = lab.rabbit()
         async with rabbit.consume(Queue.TASKS, prefetch=1) as consumer:
             (first,) = await consumer.take(1, 5)

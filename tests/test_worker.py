@@ -145,7 +145,7 @@ async def test_a_child_killed_from_outside_is_tried_again(engine: AsyncEngine, t
         async def is_recorded() -> bool:
             return bool(await read_failures(engine, task_id))
 
-        await eventually(is_recorded, within=3)
+        await eventually(is_recorded)
         (failure,) = await read_failures(engine, task_id)
         assert (failure.reason, failure.next_attempt) == ("killed", 2)
         async with engine.begin() as conn:
@@ -169,7 +169,7 @@ async def test_a_cancel_kills_the_running_child(engine: AsyncEngine, tmp_path: P
         pids = [int(pid) for pid in pid_file.read_text().split()]
         async with engine.begin() as conn:
             assert await cancel(conn, [task_id]) == [task_id]
-        await eventually(lambda: not any(map(is_alive, pids)), within=3)
+        await eventually(lambda: not any(map(is_alive, pids)))
         assert (await finished(engine, innocent)).state == "completed"
     assert (await read_task(engine, task_id)).state == "cancelled"
     assert await read_failures(engine, task_id) == []

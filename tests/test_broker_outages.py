@@ -1,0 +1,164 @@
+"""What may become of RabbitMQ and of the queues in it, while real processes work: nothing of it loses a task.
+
+In each test every task ends, a completed one has exactly one result, none fails for the broker's sake, and the logs
+say in words what happened. CHAOS_LONG=1 chooses longer outages.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from spheroseg.messages import Queue
+
+from .conftest import Postgres, eventually
+from .lab import submit_images
+from .processes import Site, open_site
+from .rabbitmq import RabbitNode
+
+OUTAGE_SECONDS = 60.0 if os.environ.get("CHAOS_LONG") else 15.0
+
+
+@pytest.fixture
+async def site(mended_rabbit: RabbitNode, postgres: Postgres, tmp_path: Path) -> AsyncIterator[Site]:
+    async with open_site(mended_rabbit, postgres.url, tmp_path) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("outage", ["paused", "down"])
+async def test_a_broker_that_is_away_holds_nobody_up(site: Site, outage: str) -> None:
+    site.start("relay", "collect", "worker-1")
+    await submit_images(site.engine, 20)
+    await site.all_completed()
+    await submit_images(site.engine, 150, seconds=0.1)
+    await eventually(lambda: site.has_completed(20 + 10), within=60)
+    over = time.monotonic() + OUTAGE_SECONDS
+    await asyncio.to_thread(site.node.pause if outage == "paused" else site.node.kill)
+    try:
+        meanwhile = await submit_images(site.engine, 30, user="grace", tier="premium")
+        await site.completed(meanwhile.task_ids, within=30)
+        await asyncio.sleep(over - time.monotonic())
+    finally:
+        await asyncio.to_thread(site.node.resume if outage == "paused" else site.node.start)
+    await submit_images(site.engine, 30)
+    await site.all_completed(within=150)
+    await site.queues_empty()
+    await site.says("relay", "relay waits for RabbitMQ; workers take tasks from the database meanwhile")
+    await site.says("relay", "RabbitMQ stays away: what it had is queued again")
+    await site.says("relay", "relay goes on")
+    await site.says("worker-1", "RabbitMQ is away")
+    await site.says("worker-1", "RabbitMQ is back")
+    await site.says("worker-1", "published to the database queue instead")
+    await site.stop()
+
+
+async def test_an_alarm_sends_the_work_to_the_database_and_its_end_brings_it_back(site: Site) -> None:
+    site.start("relay", "collect", "worker-1")
+    for switch in (site.node.memory_alarm, site.node.disk_alarm):
+        enough = await site.count("completed") + 10
+        await submit_images(site.engine, 100, seconds=0.05)
+        await eventually(lambda enough=enough: site.has_completed(enough), within=60)
+        over = time.monotonic() + 10.0
+        await asyncio.to_thread(switch, True)
+        meanwhile = await submit_images(site.engine, 30, user="grace", tier="premium")
+        await site.completed(meanwhile.task_ids, within=60)
+        await asyncio.sleep(over - time.monotonic())
+        await asyncio.to_thread(switch, False)
+        await submit_images(site.engine, 30)
+        await site.all_completed()
+    await site.queues_empty()
+    await site.says("relay", "not taken by RabbitMQ", error="RabbitMQ did not answer in time")
+    await site.says("relay", "RabbitMQ is away", purpose="publishing")
+    await site.says("relay", "RabbitMQ is back", purpose="publishing")
+    await site.stop()
+
+
+async def test_a_queue_at_its_length_limit_refuses_and_the_rest_waits_in_the_table(site: Site) -> None:
+    site.policy(Queue.TASKS, **{"max-length": 5, "overflow": "reject-publish-dlx"})
+    site.start("relay", "collect", "worker-1")
+    await submit_images(site.engine, 120, seconds=0.01)
+    await site.all_completed(within=120)
+    await site.queues_empty()
+    await site.says("relay", "not taken by RabbitMQ")
+    assert {task.lost_count for task in (await site.tasks()).values()} == {0}
+    await site.stop()
+
+
+async def test_messages_that_expire_while_no_worker_runs_are_worked_when_one_does(site: Site) -> None:
+    site.policy(Queue.TASKS, **{"message-ttl": 500})
+    site.start("relay", "collect", "worker-1")
+    await submit_images(site.engine, 10)
+    await site.all_completed()
+    await site.stop("worker-1")
+    later = await submit_images(site.engine, 30)
+
+    async def have_expired() -> bool:
+        expired = {failure.task_id for failure in await site.failures() if failure.reason == "expired"}
+        return expired >= set(later.task_ids)
+
+    await eventually(have_expired, within=60)
+    site.start("worker-1")
+    await site.all_completed()
+    await site.queues_empty()
+    await site.says("collect", "attempt did not finish", cause="undelivered", reason="expired")
+    await site.stop()
+
+
+async def test_tasks_purged_by_hand_are_missed_and_queued_again(site: Site) -> None:
+    site.start("relay", "collect")
+    await submit_images(site.engine, 200)
+
+    async def are_there() -> bool:
+        return await site.at_rabbitmq() == 64 and (await site.depths()).get(Queue.TASKS) == 64
+
+    await eventually(are_there, within=60)
+    await asyncio.to_thread(site.node.purge, Queue.TASKS, site.vhost)
+    site.start("worker-1")
+    await site.all_completed(within=90)
+    await site.queues_empty()
+    await site.says("relay", "RabbitMQ had lost messages: queued again", messages=64)
+    assert {task.attempt for task in (await site.tasks()).values()} == {1}
+    await site.stop()
+
+
+async def test_deleted_queues_are_declared_again_and_what_was_in_them_is_not_lost(site: Site) -> None:
+    site.start("relay", "collect")
+    await submit_images(site.engine, 60, seconds=0.02)
+    await eventually(site.is_at_rabbitmq, within=60)
+    # With nobody but the relay to notice.
+    await delete(site, Queue.TASKS)
+    site.start("worker-1")
+    await eventually(lambda: site.has_completed(5), within=60)
+    for queue in Queue:
+        await submit_images(site.engine, 60, seconds=0.02)
+        await delete(site, queue)
+    # Where a report was in the queue, its worker is believed lost after the time limit and a margin.
+    await site.all_completed(within=150)
+    await site.queues_empty()
+    await site.stop()
+
+
+async def delete(site: Site, queue: Queue) -> None:
+    """Returns once it has been declared again."""
+    await asyncio.to_thread(site.node.delete_queue, queue, site.vhost)
+
+    async def is_declared() -> bool:
+        return queue in await site.depths()
+
+    await eventually(is_declared, within=60, what=f"{queue} is not there again")
+
+
+async def test_what_was_worked_from_the_database_is_reported_there_and_not_done_again(site: Site) -> None:
+    site.start("worker-1")
+    submitted = await submit_images(site.engine, 5)
+    await eventually(lambda: site.services["worker-1"].log.read_text().count('"finished"') == 5, within=60)
+    await asyncio.to_thread(site.node.kill)
+    site.start("collect")
+    await site.all_completed()
+    tasks = (await site.tasks()).values()
+    assert {(task.attempt, task.lost_count) for task in tasks} == {(1, 0)}
+    assert len(await site.results()) == len(submitted.task_ids)
+    assert not await site.failures()
