@@ -125,17 +125,17 @@ async def test_tasks_purged_by_hand_are_missed_and_queued_again(site: Site) -> N
 
 
 async def test_deleted_queues_are_declared_again_and_what_was_in_them_is_not_lost(site: Site) -> None:
-    site.start("relay", "collect")
+    # Where a report was in the queue, its worker is believed lost after this limit and a margin.
+    site.start("relay", "collect", TASK_TIMEOUT_SECONDS="10")
     await submit_images(site.engine, 60, seconds=0.02)
     await eventually(site.is_at_rabbitmq, within=60)
     # With nobody but the relay to notice.
     await delete(site, Queue.TASKS)
-    site.start("worker-1")
+    site.start("worker-1", TASK_TIMEOUT_SECONDS="10")
     await eventually(lambda: site.has_completed(5), within=60)
     for queue in Queue:
         await submit_images(site.engine, 60, seconds=0.02)
         await delete(site, queue)
-    # Where a report was in the queue, its worker is believed lost after the time limit and a margin.
     await site.all_completed(within=150)
     await site.queues_empty()
     await site.stop()
