@@ -158,29 +158,31 @@ def test_overlays_show_truth_and_what_was_found(data: Path, tmp_path: Path) -> N
     assert np.any((blue - red > 60) & ~near)
 
 
-def test_fields_are_composed_of_the_spheroids_in_the_data(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["fields", "sizes"])
+def test_pictures_are_composed_of_the_spheroids_in_the_data(data: Path, tmp_path: Path, name: str) -> None:
     file = tmp_path / "scores.json"
-    result = command("otsu", "--data", data, "--set", "fields", "--limit", 3, "--jobs", 1, "--json", file)
+    result = command("otsu", "--data", data, "--set", name, "--limit", 3, "--jobs", 1, "--json", file)
     assert result.exit_code == 0, result.output
-    assert rows_of(result.output)["fields", "otsu"]["n"] == "3"
+    assert rows_of(result.output)[name, "otsu"]["n"] == "3"
     (made_of,) = json.loads(file.read_text())["data"]
     assert (made_of["source"], made_of["truth"]) == ("of drawn; composed by spheroseg", "instances")
 
 
-def test_without_a_spheroid_to_cut_out_fields_are_refused_in_words(data: Path) -> None:
+@pytest.mark.parametrize("name", ["fields", "sizes"])
+def test_without_a_spheroid_to_cut_out_they_are_refused_in_words(data: Path, name: str) -> None:
     manifest = data / "manifest.csv"
     rows = manifest.read_text()
     # None in brightfield, and none that leaves ground beside it.
     manifest.write_text(rows.replace("brightfield", "fluorescence"))
-    assert "leave --set fields out" in str(refused(data))
+    assert f"leave --set {name} out" in str(refused(data, name))
     manifest.write_text(rows)
     for mask in (data / "spheroids" / "masks").iterdir():
         cv2.imwrite(str(mask), np.full((SIDE, SIDE), 255, np.uint8))
-    assert "no brightfield spheroid" in str(refused(data))
+    assert "no brightfield spheroid" in str(refused(data, name))
 
 
-def refused(data: Path) -> DataAway:
-    failed = command("otsu", "--data", data, "--set", "fields").exception
+def refused(data: Path, name: str) -> DataAway:
+    failed = command("otsu", "--data", data, "--set", name).exception
     assert isinstance(failed, DataAway)
     return failed
 

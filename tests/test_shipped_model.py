@@ -7,9 +7,9 @@ import pytest
 
 from spheroseg.segmentation.model import DEFAULT_MODEL, Network, find_model, load_model
 from spheroseg.segmentation.model.check import check
+from spheroseg.training.composed import field_samples
 from spheroseg.training.data import Sample, read_samples, scene_samples
 from spheroseg.training.evaluate import ALL, evaluate, summaries
-from spheroseg.training.fields import field_samples
 from spheroseg.training.scores import Summary
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -45,9 +45,9 @@ def evaluate(
         typer.Option(
             "--set",
             metavar="NAME",
-            help="Only this set, can be given again: a folder of the data, scenes (drawn), fields (composed of the "
-            "spheroids in the data), or unlabelled (nothing to score, good with --overlays). By default all but the "
-            "last.",
+            help="Only this set, can be given again: a folder of the data, scenes (drawn), fields (many, composed of "
+            "the spheroids in the data), sizes (one of these, small to wider than its picture), or unlabelled "
+            "(nothing to score, good with --overlays). By default all but the last.",
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="At most N pictures of each set.")] = None,
@@ -99,27 +99,30 @@ def evaluate(
 
 def _samples(data: Path, sets: Sequence[str], limit: int | None) -> "tuple[int, Iterator[Sample]]":
     """How many there are, and they themselves."""
-    from spheroseg.training.data import FIELDS, SCENES, TEST_SCENES, read_samples, scene_samples
-    from spheroseg.training.fields import TEST_FIELDS, can_be_cut, cut_out, field_samples
+    from spheroseg.training.composed import TEST_FIELDS, TEST_SIZES, can_be_cut, cut_out, field_samples, size_samples
+    from spheroseg.training.data import FIELDS, SCENES, SIZES, TEST_SCENES, read_samples, scene_samples
 
     def wanted(made: str, most: int) -> int:
         return min(limit or most, most) if made in sets or not sets else 0
 
-    filed = [name for name in sets if name not in (SCENES, FIELDS)]
+    composed = {FIELDS: wanted(FIELDS, TEST_FIELDS), SIZES: wanted(SIZES, TEST_SIZES)}
+    filed = [name for name in sets if name != SCENES and name not in composed]
     found = read_samples(data, filed) if filed or not sets else []
     groups = [list(group) for _, group in itertools.groupby(found, lambda sample: sample.set)]
     real = [sample for group in groups for sample in group[:limit]]
-    drawn, composed = wanted(SCENES, TEST_SCENES), wanted(FIELDS, TEST_FIELDS)
-    spheroids = [sample for sample in read_samples(data) if can_be_cut(sample)] if composed else []
+    drawn = wanted(SCENES, TEST_SCENES)
+    spheroids = [sample for sample in read_samples(data) if can_be_cut(sample)] if any(composed.values()) else []
     if not cut_out(spheroids):
-        if FIELDS in sets:
-            raise DataAway(
-                f"no brightfield spheroid in {data} is round and has ground beside it, to compose {FIELDS} of: "
-                f"leave --set {FIELDS} out"
-            )
-        composed = 0
-    total = len(real) + drawn + composed
-    return total, itertools.chain(real, scene_samples(drawn), field_samples(spheroids, composed))
+        for name in composed:
+            if name in sets:
+                raise DataAway(
+                    f"no brightfield spheroid in {data} is round and has ground beside it, to compose {name} of: "
+                    f"leave --set {name} out"
+                )
+        composed = dict.fromkeys(composed, 0)
+    total = len(real) + drawn + sum(composed.values())
+    made = field_samples(spheroids, composed[FIELDS]), size_samples(spheroids, composed[SIZES])
+    return total, itertools.chain(real, scene_samples(drawn), *made)
 
 
 def _noted(samples: "Iterable[Sample]", sources: dict[Source, None]) -> "Iterator[Sample]":

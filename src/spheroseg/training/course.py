@@ -18,9 +18,9 @@ import torch
 from spheroseg.errors import ModelUnusable
 from spheroseg.segmentation.model import Network, read_card
 from spheroseg.segmentation.model.card import CARD, NETWORK
+from spheroseg.training.composed import TEST_FIELDS, field_samples
 from spheroseg.training.data import FIELDS, SCENES, TEST_SCENES, Sample, read_samples, scene_samples
 from spheroseg.training.evaluate import evaluate, summaries
-from spheroseg.training.fields import TEST_FIELDS, field_samples
 from spheroseg.training.scores import Summary
 from spheroseg.training.train import Recipe, export, recipe_record, train, tune
 from spheroseg.training.unet import UNet

@@ -22,7 +22,8 @@ MANIFEST = "manifest.csv"
 UNLABELLED = "unlabelled"
 SCENES = "scenes"
 FIELDS = "fields"
-# Of scenes and fields that models are judged by. Training must stay away from it.
+SIZES = "sizes"
+# Of scenes, fields and sizes that models are judged by. Training must stay away from it.
 TEST_SEED = 990_001
 TEST_SCENES = 60
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})

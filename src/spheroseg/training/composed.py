@@ -1,12 +1,12 @@
-"""Fields composed of photographed spheroids: pictures of many objects whose texture is real and whose truth is known.
+"""Pictures composed of photographed spheroids, fields of many or one in another size: texture real, truth known.
 
 A brightfield picture is light times transmission. What each photographed spheroid lets through, its picture over the
-ground beside it, is turned, mirrored, scaled and multiplied into a field of drawn light. Everything follows from the
+ground beside it, is turned, mirrored, scaled and multiplied into drawn light. Everything follows from the
 seed and the spheroids.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,11 +14,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from spheroseg.training.data import FIELDS, TEST_SEED, Grey, Labels, Sample, Truth, as_made
+from spheroseg.training.data import FIELDS, SIZES, TEST_SEED, Grey, Labels, Sample, Truth, as_made
 from spheroseg.training.looks import lit, photographed
 from spheroseg.training.shapes import Map
 
 TEST_FIELDS = 45
+TEST_SIZES = 48
 SIDES = 400, 600, 800, 1100  # px, the longer one
 COVERED = 0.05, 0.3  # share of the field, if all objects fell into it
 LEAST_DIAMETER = 10.0  # px: what is smaller cannot be told from debris
@@ -33,6 +34,9 @@ OUTLIERS = 2.5  # standard deviations from which a pixel is no ground
 # Of the shorter to the longer side. What is longer is pierced by a fibre, which would be cut off.
 ROUND = 0.6
 TRIES = 6  # for each object that is wanted
+# Diameters of the one spheroid of a picture, as a share of its side.
+SHARES = 0.05, 0.12, 0.25, 0.5, 0.75, 1.1
+SINGLE_SIDE = 800  # px of its picture
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Cutting:
 
 
 @dataclass(frozen=True, eq=False)
-class Field:
+class Composed:
     """`pixels`: grey values 0..255, float32 (height, width). `labels`: uint16, 0 the ground, one number an object."""
 
     pixels: Map
@@ -69,13 +73,25 @@ def can_be_cut(sample: Sample) -> bool:
 
 def field_samples(samples: Iterable[Sample], count: int = TEST_FIELDS, seed: int = TEST_SEED) -> Iterator[Sample]:
     """`count` fields of the brightfield spheroids among `samples`, each layout in turn; none without a spheroid."""
+    return _samples(samples, FIELDS, lambda cuttings: fields(cuttings, count, seed))
+
+
+def size_samples(samples: Iterable[Sample], count: int = TEST_SIZES, seed: int = TEST_SEED) -> Iterator[Sample]:
+    """`count` pictures of one of the brightfield spheroids among `samples`, each of SHARES in turn."""
+    return _samples(samples, SIZES, lambda cuttings: sizes(cuttings, count, seed))
+
+
+def _samples(
+    samples: Iterable[Sample], set_: str, compose: Callable[[Sequence[Cutting]], Iterable[Composed]]
+) -> Iterator[Sample]:
     spheroids = [sample for sample in samples if can_be_cut(sample)]
     made_of = f"of {', '.join(sorted({sample.source for sample in spheroids}))}; composed by spheroseg"
     licence = ", ".join(sorted({sample.licence for sample in spheroids}))
-    for number, field in enumerate(fields(cut_out(spheroids), count, seed)):
-        name = f"{FIELDS}/{number:03d} {field.kind}"
-        read = partial(as_made, field.pixels, field.labels)
-        yield Sample(FIELDS, name, field.kind, made_of, licence, Truth.INSTANCES, read)
+    for number, made in enumerate(compose(cut_out(spheroids))):
+        name = f"{set_}/{number:03d} {made.kind}"
+        yield Sample(
+            set_, name, made.kind, made_of, licence, Truth.INSTANCES, partial(as_made, made.pixels, made.labels)
+        )
 
 
 def cut_out(samples: Iterable[Sample]) -> list[Cutting]:
@@ -91,11 +107,20 @@ def cut_out(samples: Iterable[Sample]) -> list[Cutting]:
     return found
 
 
-def fields(cuttings: Sequence[Cutting], count: int, seed: int) -> Iterator[Field]:
+def fields(cuttings: Sequence[Cutting], count: int, seed: int) -> Iterator[Composed]:
     """`count` fields, each layout in turn; none without a cutting. One depends on the seed and its place only."""
     kinds = tuple(LAYOUTS)
     for number in range(count if cuttings else 0):
         yield _field(np.random.default_rng([seed, number]), cuttings, kinds[number % len(kinds)])
+
+
+def sizes(cuttings: Sequence[Cutting], count: int, seed: int) -> Iterator[Composed]:
+    """`count` pictures with one spheroid, each of SHARES in turn; none without a cutting. One depends on the seed and
+    its place only."""
+    for number in range(count if cuttings else 0):
+        # Other pictures than the fields of that seed are.
+        rng = np.random.default_rng([seed, number, 1])
+        yield _single(rng, cuttings[int(rng.integers(len(cuttings)))], SHARES[number % len(SHARES)])
 
 
 def _cut(pixels: Grey, mask: npt.NDArray[np.bool_]) -> Cutting | None:
@@ -123,7 +148,7 @@ def _ground(pixels: Grey, beside: npt.NDArray[np.bool_]) -> Map:
     return np.asarray(np.exp(terms @ factors), np.float32)
 
 
-def _field(rng: np.random.Generator, cuttings: Sequence[Cutting], kind: str) -> Field:
+def _field(rng: np.random.Generator, cuttings: Sequence[Cutting], kind: str) -> Composed:
     layout = LAYOUTS[kind]
     width = int(rng.choice(SIDES))
     side = round(width * float(rng.choice([0.75, 1.0]))), width
@@ -132,7 +157,22 @@ def _field(rng: np.random.Generator, cuttings: Sequence[Cutting], kind: str) -> 
     typical = float(np.clip(2 * math.sqrt(each / math.pi), 1.5 * LEAST_DIAMETER, 0.5 * min(side)))
     transmission, labels = _placed(rng, cuttings, layout, wanted, typical, side)
     pixels = np.asarray(lit(rng, side, UNEVEN) * transmission, np.float32)
-    return Field(photographed(rng, pixels, True, typical / 2), labels, kind)
+    return Composed(photographed(rng, pixels, True, typical / 2), labels, kind)
+
+
+def _single(rng: np.random.Generator, cutting: Cutting, share: float) -> Composed:
+    """One spheroid, anywhere that it is whole, or in the middle where it cannot be."""
+    side = SINGLE_SIDE, SINGLE_SIDE
+    diameter = share * SINGLE_SIDE
+    turned = _turned(rng, cutting, diameter)
+    room = max(0.0, SINGLE_SIDE - 1.5 * diameter) / 2
+    place = SINGLE_SIDE / 2 + rng.uniform(-room, room), SINGLE_SIDE / 2 + rng.uniform(-room, room)
+    of_field, of_cutting = _windows(side, turned.mask.shape, place)
+    transmission, labels = np.ones(side, np.float32), np.zeros(side, np.uint16)
+    transmission[of_field] = turned.transmission[of_cutting]
+    labels[of_field] = turned.mask[of_cutting]
+    pixels = np.asarray(lit(rng, side, UNEVEN) * transmission, np.float32)
+    return Composed(photographed(rng, pixels, True, diameter / 2), labels, f"{share:g} of the side")
 
 
 def _placed(

@@ -1,4 +1,4 @@
-"""Fields composed of spheroids: their truth is exact, touching objects touch, and the light beside them is even."""
+"""Pictures composed of spheroids: their truth is exact, touching objects touch, and one alone has the asked size."""
 
 from functools import partial
 
@@ -7,8 +7,17 @@ import numpy as np
 import pytest
 from scipy.ndimage import find_objects
 
-from spheroseg.training.data import FIELDS, Sample, Truth, as_made
-from spheroseg.training.fields import LAYOUTS, can_be_cut, cut_out, field_samples, fields
+from spheroseg.training.composed import (
+    LAYOUTS,
+    SHARES,
+    can_be_cut,
+    cut_out,
+    field_samples,
+    fields,
+    size_samples,
+    sizes,
+)
+from spheroseg.training.data import FIELDS, SIZES, Sample, Truth, as_made
 from tests.synthetic import Picture, coverage
 
 SIDE = 120
@@ -91,6 +100,29 @@ def test_a_field_tells_what_it_was_made_of(spheroids: list[Sample]) -> None:
     (sample,) = field_samples(spheroids, 1)
     assert (sample.set, sample.name, sample.truth) == (FIELDS, "fields/000 few", Truth.INSTANCES)
     assert (sample.source, sample.licence) == ("of drawn; composed by spheroseg", "MIT")
+
+
+def test_one_spheroid_has_each_size_in_turn_and_is_whole_where_it_can_be(spheroids: list[Sample]) -> None:
+    made = list(sizes(cut_out(spheroids), 2 * len(SHARES), 3))
+    for picture, share in zip(made, SHARES * 2, strict=True):
+        side = picture.labels.shape[0]
+        assert picture.pixels.shape == picture.labels.shape == (side, side)
+        there = picture.labels > 0
+        assert cv2.connectedComponents(there.astype(np.uint8))[0] == 2
+        if share <= 0.75:
+            assert 2 * np.sqrt(there.sum() / np.pi) / side == pytest.approx(share, rel=0.04)
+            assert not np.concatenate([there[0], there[-1], there[:, 0], there[:, -1]]).any()
+        else:
+            assert 0.8 < there.mean() < 1
+    assert not np.array_equal(made[0].labels, made[len(SHARES)].labels)
+    np.testing.assert_array_equal(made[1].pixels, list(sizes(cut_out(spheroids), 2, 3))[1].pixels)
+
+
+def test_a_size_is_the_kind_of_its_picture(spheroids: list[Sample]) -> None:
+    first, *_, last = size_samples(spheroids, len(SHARES))
+    assert (first.set, first.name, first.truth) == (SIZES, "sizes/000 0.05 of the side", Truth.INSTANCES)
+    assert last.kind == "1.1 of the side"
+    assert list(size_samples([], 3)) == []
 
 
 def _level(pixels: Picture, where: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> float:
