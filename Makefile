@@ -11,8 +11,8 @@ help: ## this list
 run: .venv/run ## set up, then turn the images of the example plate into growth curves, in results/
 	$(BIN)/spheroseg run examples/plate --out results
 
-test: .venv/dev servers ## set up, servers included, then run every test, three files at a time
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+test: .venv/dev servers ## set up, servers included, then run every test, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/dev ## formatting, lint, types, and the walls between the layers
 	$(BIN)/ruff format --check .

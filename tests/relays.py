@@ -30,7 +30,8 @@ from .rabbitmq import RabbitNode
 
 COMMAND = [sys.executable, "-m", "tests.children"]
 POLICY = RetryPolicy(max_retries=1, max_losses=3, backoff=0.05, silence=20.0)
-QUICK = RelayOptions(poll=0.05, away=2.0, missing=1.0, backoff_max=0.5)
+# `missing`: on a busy machine it takes a worker a second to say that it has begun.
+QUICK = RelayOptions(poll=0.05, away=2.0, missing=3.0, backoff_max=0.5)
 
 
 @dataclass
