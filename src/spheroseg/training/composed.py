@@ -1,8 +1,7 @@
 """Pictures composed of photographed spheroids, fields of many or one in another size: texture real, truth known.
 
 A brightfield picture is light times transmission. What each photographed spheroid lets through, its picture over the
-ground beside it, is turned, mirrored, scaled and multiplied into drawn light. Everything follows from the
-seed and the spheroids.
+ground beside it, is turned, mirrored, scaled and multiplied into drawn light. Everything follows from the seed and the spheroids.
 """
 
 import math
@@ -77,7 +76,10 @@ def field_samples(samples: Iterable[Sample], count: int = TEST_FIELDS, seed: int
 
 
 def size_samples(samples: Iterable[Sample], count: int = TEST_SIZES, seed: int = TEST_SEED) -> Iterator[Sample]:
-    """`count` pictures of one of the brightfield spheroids among `samples`, each of SHARES in turn."""
+    """`count` pictures, each of one of the brightfield spheroids among `samples`; none without a spheroid.
+
+    The kind of a picture is its size, each of SHARES in turn.
+    """
     return _samples(samples, SIZES, lambda cuttings: sizes(cuttings, count, seed))
 
 
@@ -115,8 +117,10 @@ def fields(cuttings: Sequence[Cutting], count: int, seed: int) -> Iterator[Compo
 
 
 def sizes(cuttings: Sequence[Cutting], count: int, seed: int) -> Iterator[Composed]:
-    """`count` pictures with one spheroid, each of SHARES in turn; none without a cutting. One depends on the seed and
-    its place only."""
+    """`count` pictures of one spheroid, each of SHARES in turn; none without a cutting.
+
+    One depends on the seed and its place only.
+    """
     for number in range(count if cuttings else 0):
         # Other pictures than the fields of that seed are.
         rng = np.random.default_rng([seed, number, 1])
