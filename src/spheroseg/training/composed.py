@@ -1,7 +1,8 @@
 """Pictures composed of photographed spheroids, fields of many or one in another size: texture real, truth known.
 
 A brightfield picture is light times transmission. What each photographed spheroid lets through, its picture over the
-ground beside it, is turned, mirrored, scaled and multiplied into drawn light. Everything follows from the seed and the spheroids.
+ground beside it, is turned, mirrored, scaled and multiplied into drawn light. Everything follows from the seed
+and the spheroids.
 """
 
 import math
