@@ -21,7 +21,7 @@ check: .venv/dev ## formatting, lint, types, and the walls between the layers
 	$(BIN)/lint-imports --no-cache
 
 servers: ## PostgreSQL and RabbitMQ from Debian, which the tests start privately
-	@sh tests/servers.sh
+	@sh tests/support/servers.sh
 
 sql: .venv/run ## write scripts/postgres anew from the migrations
 	$(BIN)/spheroseg db sql :009 >scripts/postgres/migrations/009_base.sql

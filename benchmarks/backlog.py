@@ -15,14 +15,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from benchmarks.databases import Databases
 from benchmarks.figures import percentile_99
 from spheroseg.broker.table import TableBroker
-from spheroseg.collect import sweep
 from spheroseg.database import queue
 from spheroseg.database.engine import open_engine, reading
 from spheroseg.database.schema import segmentation_queue
 from spheroseg.database.tasks import count_states, read_orphans
 from spheroseg.messages import Queue
+from spheroseg.queueing.collect import sweep
 from spheroseg.tasks import RetryPolicy
-from tests.lab import submit_images
+from tests.support.lab import submit_images
 
 USERS = [(f"user-{number}", "premium" if number < 2 else "regular") for number in range(8)]
 SUBMIT = 10_000  # images in one submit, at most

@@ -24,8 +24,8 @@ from benchmarks import bare, networks, whole
 from benchmarks.databases import sqlite
 from benchmarks.figures import print_table, spread
 from benchmarks.processor import Rate, only
-from spheroseg.inputs import find_inputs
 from spheroseg.logs import log_to
+from spheroseg.run.inputs import find_inputs
 from spheroseg.segmentation.image import decode
 from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
 from spheroseg.settings import read_settings

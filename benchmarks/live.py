@@ -32,13 +32,13 @@ from spheroseg.database.accounts import add_user, create_token
 from spheroseg.database.engine import open_engine
 from spheroseg.database.projects import add_member
 from spheroseg.database.schema import projects
-from spheroseg.outcomes import apply_reports
+from spheroseg.queueing.outcomes import apply_reports
 from spheroseg.tasks import RetryPolicy
 from tests.conftest import eventually
-from tests.lab import submit_images
-from tests.ports import free_port
+from tests.support.lab import submit_images
+from tests.support.ports import free_port
+from tests.support.watchers import Watcher
 from tests.test_collect import completed
-from tests.watchers import Watcher
 
 
 @contextmanager

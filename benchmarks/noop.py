@@ -3,7 +3,7 @@
 Started by path and with `python -P`, so that `queue.py` beside it does not hide the standard library's `queue`.
 """
 
-from spheroseg.worker.child import Answer, Work, one_by_one, serve
+from spheroseg.worker.segment import Answer, Work, one_by_one, serve
 
 # The size of a real record of one small spheroid: about a kilobyte.
 RECORD: Answer = {

@@ -34,9 +34,9 @@ from spheroseg.database.engine import open_engine, set_message_queue_tables
 from spheroseg.database.revisions import downgrade, upgrade
 from spheroseg.logs import log_to
 from spheroseg.messages import TaskCompleted, TaskStarted
-from spheroseg.outcomes import apply_reports
+from spheroseg.queueing.outcomes import apply_reports
 from spheroseg.tasks import RetryPolicy
-from tests.lab import submit_images
+from tests.support.lab import submit_images
 
 DESCRIPTION = (
     "Measure how long a writer waits while the schema goes up and down on many tasks. Prints Markdown tables."

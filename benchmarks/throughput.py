@@ -16,15 +16,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from benchmarks.worker import NOOP
 from spheroseg.broker.table import TableBroker
-from spheroseg.collect import BATCH, collect
 from spheroseg.database.engine import open_engine, reading
 from spheroseg.database.schema import segmentation_results, segmentation_tasks
 from spheroseg.messages import Queue, TaskCompleted, TaskStarted, decode_report, decode_task
-from spheroseg.outcomes import apply_reports
+from spheroseg.queueing.collect import BATCH, collect
+from spheroseg.queueing.outcomes import apply_reports
 from spheroseg.tasks import UNFINISHED, RetryPolicy
+from spheroseg.worker.child import Child
 from spheroseg.worker.loop import WorkerOptions, work
-from spheroseg.worker.process import Child
-from tests.lab import submit_images
+from tests.support.lab import submit_images
 
 SUBMIT = 100  # images in one submit
 START_TIMEOUT = 60.0  # s; for all children to be up

@@ -16,17 +16,17 @@ from benchmarks.bare import Selected
 from benchmarks.processor import Rate, seconds_used
 from benchmarks.throughput import START_TIMEOUT, all_finished
 from spheroseg.broker.table import TableBroker
-from spheroseg.collect import collect
 from spheroseg.database.engine import open_engine, reading
 from spheroseg.database.projects import NewImage
 from spheroseg.database.schema import segmentation_results, segmentation_tasks
 from spheroseg.messages import Queue
+from spheroseg.queueing.collect import collect
 from spheroseg.segmentation.parameters import Parameters
 from spheroseg.storage import file_key
 from spheroseg.tasks import RetryPolicy, TaskState
+from spheroseg.worker.child import child_command
 from spheroseg.worker.loop import WorkerOptions, work
-from spheroseg.worker.process import child_command
-from tests.lab import submit_images
+from tests.support.lab import submit_images
 
 LOOK_SECONDS = 0.2  # as a run does; looking costs as much as the work on a small image, if it is often
 

@@ -20,10 +20,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from spheroseg.database.engine import open_engine, set_message_queue_tables
 from spheroseg.database.revisions import HEAD, REVISIONS, create_tables, downgrade
 from spheroseg.database.schema import metadata
-from tests.backend import Backend, backend_on
-from tests.ports import free_port
-from tests.rabbitmq import RABBITMQ_3, RABBITMQ_4, RabbitNode
-from tests.uploading import Plate
+from tests.support.backend import Backend, backend_on
+from tests.support.ports import free_port
+from tests.support.rabbitmq import RABBITMQ_3, RABBITMQ_4, RabbitNode
+from tests.support.uploading import Plate
 
 
 def missing_server(what: str) -> None:

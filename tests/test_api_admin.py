@@ -14,12 +14,12 @@ from spheroseg.broker.table import TableBroker
 from spheroseg.database.engine import DatabaseTime
 from spheroseg.database.schema import components, segmentation_failures
 from spheroseg.messages import Message, Queue
-from spheroseg.outcomes import apply_dead_letter
+from spheroseg.queueing.outcomes import apply_dead_letter
 from spheroseg.tasks import RetryPolicy
 
-from .backend import Backend
-from .lab import read_task, submit_images
-from .plates import completed, failed, report, started
+from .support.backend import Backend
+from .support.lab import read_task, submit_images
+from .support.plates import completed, failed, report, started
 
 URL = "/api/admin"
 # More than a statement takes parameters.

@@ -7,7 +7,7 @@ import pytest
 
 from spheroseg.api import archives
 
-from .uploading import Plate, bomb, only, picture, stack, zipped
+from .support.uploading import Plate, bomb, only, picture, stack, zipped
 
 
 async def test_the_members_of_an_archive_are_answered_one_by_one(plate: Plate) -> None:

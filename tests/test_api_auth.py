@@ -10,8 +10,8 @@ from spheroseg.api.serve import first_token
 from spheroseg.database.accounts import create_token, list_tokens, list_users, revoke_token
 from spheroseg.database.engine import reading
 
-from .backend import Backend
 from .conftest import eventually
+from .support.backend import Backend
 
 
 async def test_a_token_tells_who_asks(backend: Backend) -> None:

@@ -19,12 +19,12 @@ from spheroseg.messages import Queue
 from spheroseg.segmentation.model import DEFAULT_MODEL
 from spheroseg.storage import ImageStore
 from spheroseg.tasks import BatchState, TaskState, batch_state
-from spheroseg.worker.process import child_command
+from spheroseg.worker.child import child_command
 
-from .backend import Backend
 from .conftest import eventually
-from .lab import read_task, submit_images
-from .plates import (
+from .support.backend import Backend
+from .support.lab import read_task, submit_images
+from .support.plates import (
     BATCHES,
     EXAMPLES,
     a_result,

@@ -15,9 +15,9 @@ from spheroseg.database.schema import segmentation_batches, segmentation_tasks
 from spheroseg.messages import Queue
 from spheroseg.segmentation.model import DEFAULT_MODEL, load_model
 
-from .backend import Backend
-from .lab import order
-from .plates import (
+from .support.backend import Backend
+from .support.lab import order
+from .support.plates import (
     BATCHES,
     add_images,
     add_project,

@@ -12,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.database.projects import NewImage
 from spheroseg.database.tasks import transition_all
+from spheroseg.queueing.submit import submit
 from spheroseg.storage import RESERVE_BYTES, ImageStore
-from spheroseg.submit import submit
 from spheroseg.tasks import Cause, TaskState
 
-from .backend import backend_on
-from .uploading import EXAMPLES, Plate, bomb, form, only, picture, stack, zipped
+from .support.backend import backend_on
+from .support.uploading import EXAMPLES, Plate, bomb, form, only, picture, stack, zipped
 
 
 async def test_many_files_become_images_in_their_order(plate: Plate) -> None:

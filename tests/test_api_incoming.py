@@ -10,8 +10,8 @@ import uvicorn
 from spheroseg.api import incoming
 
 from .conftest import eventually
-from .ports import free_port
-from .uploading import Plate, form, only, picture, zipped
+from .support.ports import free_port
+from .support.uploading import Plate, form, only, picture, zipped
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from .backend import Backend
+from .support.backend import Backend
 
 
 @pytest.fixture

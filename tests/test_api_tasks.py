@@ -11,9 +11,9 @@ from spheroseg.database import revisions
 from spheroseg.database.engine import set_message_queue_tables
 from spheroseg.storage import ImageStore
 
-from .backend import Backend
-from .lab import submit_images
-from .plates import a_result, add_images, add_project, completed, failed, report, started
+from .support.backend import Backend
+from .support.lab import submit_images
+from .support.plates import a_result, add_images, add_project, completed, failed, report, started
 
 URL = "/api/segmentation/tasks"
 SHA = "a" * 64

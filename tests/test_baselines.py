@@ -5,7 +5,7 @@ from spheroseg.segmentation.image import Image
 from spheroseg.segmentation.parameters import Parameters
 from spheroseg.segmentation.pipeline import Segmentation, outlined
 from spheroseg.training.baselines import BASELINES
-from tests.synthetic import Picture, coverage, photograph
+from tests.support.synthetic import Picture, coverage, photograph
 
 by_name = pytest.mark.parametrize("name", BASELINES)
 

@@ -17,7 +17,7 @@ from spheroseg.errors import BrokerAway
 from spheroseg.messages import Message, Queue, QueueType
 
 from .conftest import Postgres, empty_database, eventually, execute
-from .rabbitmq import RabbitNode
+from .support.rabbitmq import RabbitNode
 
 LEASE = 1.5
 

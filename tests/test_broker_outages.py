@@ -15,9 +15,9 @@ import pytest
 from spheroseg.messages import Queue
 
 from .conftest import Postgres, eventually
-from .lab import submit_images
-from .processes import Site, open_site
-from .rabbitmq import RabbitNode
+from .support.lab import submit_images
+from .support.processes import Site, open_site
+from .support.rabbitmq import RabbitNode
 
 OUTAGE_SECONDS = 60.0 if os.environ.get("CHAOS_LONG") else 15.0
 

@@ -19,13 +19,13 @@ from uuid import UUID
 
 import pytest
 
-from spheroseg.submit import cancel
+from spheroseg.queueing.submit import cancel
 
 from .conftest import Postgres, eventually
-from .lab import submit_images
-from .processes import Site, open_site
-from .proxy import Proxy
-from .rabbitmq import RabbitNode
+from .support.lab import submit_images
+from .support.processes import Site, open_site
+from .support.proxy import Proxy
+from .support.rabbitmq import RabbitNode
 
 SEED = int(os.environ.get("CHAOS_SEED", "20"))
 WORKERS = ("worker-1", "worker-2")

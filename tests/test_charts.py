@@ -20,7 +20,7 @@ from spheroseg.export.charts import (
 )
 from spheroseg.export.charts.measures import figures
 from spheroseg.export.charts.style import AnyChart, lines
-from tests.plate_rows import Rows, condition_rows, of_well, well_rows
+from tests.support.plate_rows import Rows, condition_rows, of_well, well_rows
 
 DAYS = [24.0 * day for day in range(8)]
 FIT = {

@@ -16,7 +16,7 @@ from spheroseg.segmentation.classical import ClassicalModel
 from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.model import Model
 from spheroseg.storage import ImageStore
-from spheroseg.worker.child import MOST_PIXELS_TOGETHER, Outcome, segment_tasks
+from spheroseg.worker.segment import MOST_PIXELS_TOGETHER, Outcome, segment_tasks
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples" / "spheroids").glob("*.png"))
 OWN = ("durations_ms", "batch_size", "mask", "overlay", "image_sha256")

@@ -8,14 +8,14 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker.table import TableBroker
-from spheroseg.collect import sweep
 from spheroseg.messages import Message, Queue, Report, TaskCompleted, TaskFailed, TaskNew, TaskStarted
-from spheroseg.outcomes import apply_dead_letter, apply_reports
-from spheroseg.submit import cancel, retry
+from spheroseg.queueing.collect import sweep
+from spheroseg.queueing.outcomes import apply_dead_letter, apply_reports
+from spheroseg.queueing.submit import cancel, retry
 from spheroseg.tasks import RetryPolicy
 
 from .conftest import at_both_revisions, execute
-from .lab import order, read_failures, read_results, read_task, submit_images
+from .support.lab import order, read_failures, read_results, read_task, submit_images
 
 POLICY = RetryPolicy(max_retries=3, max_losses=2, backoff=4.0, backoff_max=60.0)
 NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)

@@ -18,7 +18,7 @@ from spheroseg.training.composed import (
     sizes,
 )
 from spheroseg.training.data import FIELDS, SIZES, Sample, Truth, as_made
-from tests.synthetic import Picture, coverage
+from tests.support.synthetic import Picture, coverage
 
 SIDE = 120
 GROUND, SPHEROID = 180.0, 60.0

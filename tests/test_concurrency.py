@@ -14,7 +14,6 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker.table import TableBroker
-from spheroseg.collect import collect, sweep
 from spheroseg.database.engine import open_engine
 from spheroseg.database.projects import ensure_images, ensure_project, ensure_user
 from spheroseg.database.queue import claim, wake_due
@@ -22,13 +21,14 @@ from spheroseg.database.revisions import create_tables
 from spheroseg.database.schema import metadata
 from spheroseg.database.tasks import read_attempts
 from spheroseg.messages import Message, Queue
-from spheroseg.outcomes import apply_reports
-from spheroseg.submit import cancel, retry
+from spheroseg.queueing.collect import collect, sweep
+from spheroseg.queueing.outcomes import apply_reports
+from spheroseg.queueing.submit import cancel, retry
 from spheroseg.tasks import RetryPolicy
 from spheroseg.worker.loop import WorkerOptions, work
 
 from .conftest import Postgres, eventually, execute
-from .lab import read_failures, read_task, some_images, submit_images
+from .support.lab import read_failures, read_task, some_images, submit_images
 from .test_collect import completed, failed
 
 POLICY = RetryPolicy(backoff=0.01)
@@ -67,7 +67,7 @@ async def test_two_sweeps_put_one_message_back(engine: AsyncEngine, monkeypatch:
         await both.wait()
         return found
 
-    monkeypatch.setattr("spheroseg.collect.read_attempts", read_together)
+    monkeypatch.setattr("spheroseg.queueing.collect.read_attempts", read_together)
     await asyncio.gather(sweep(engine, POLICY), sweep(engine, POLICY))
     assert await TableBroker(engine).depth(Queue.TASKS) == 1
     assert (await read_task(engine, task_id)).state == "queued"
@@ -102,7 +102,7 @@ async def test_a_database_that_restarts_loses_nothing(engine: AsyncEngine, postg
     submitted = await submit_images(engine, 40, seconds=0.05)
     broker = TableBroker(engine, lease=4.0, poll=0.05)
     stopping = asyncio.Event()
-    options = WorkerOptions("test", [sys.executable, "-m", "tests.children"], slots=2)
+    options = WorkerOptions("test", [sys.executable, "-m", "tests.support.children"], slots=2)
     services = [
         asyncio.create_task(collect(engine, [broker], POLICY, sweep_seconds=0.5)),
         asyncio.create_task(work(broker, options, stopping)),
@@ -141,7 +141,7 @@ async def test_one_error_of_the_database_strands_no_report(
             raise OperationalError("", {}, Exception("the disk is full"))
         await apply(*arguments)
 
-    monkeypatch.setattr("spheroseg.collect.apply_reports", fail_once)
+    monkeypatch.setattr("spheroseg.queueing.collect.apply_reports", fail_once)
     await broker.publish([completed(task_id).message()])
     collecting = asyncio.create_task(collect(engine, [broker], POLICY))
 

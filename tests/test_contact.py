@@ -8,7 +8,7 @@ import pytest
 
 from spheroseg.export.contact import Tile, contact_sheets, tiles_of
 from spheroseg.export.sheet_ink import CAPTION, GAP, MARGIN, TITLE, WIDTH
-from tests.plate_rows import Rows, well_rows
+from tests.support.plate_rows import Rows, well_rows
 
 ORANGE = (0, 94, 213)  # blue, green, red of the frame round a doubtful picture
 

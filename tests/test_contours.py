@@ -7,7 +7,7 @@ from spheroseg.errors import BadParameters
 from spheroseg.segmentation import contours
 from spheroseg.segmentation.contours import Outline, net_area, signed_area, trace
 from spheroseg.segmentation.measure import measure
-from tests.synthetic import Picture, coverage
+from tests.support.synthetic import Picture, coverage
 
 
 def disk(height: int, width: int, radius: float, x: float, y: float) -> Picture:

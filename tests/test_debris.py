@@ -4,7 +4,7 @@ from spheroseg.export.growth import GrowthTables, growth_tables
 from spheroseg.plate.debris import DEBRIS, PART
 from spheroseg.plate.options import GrowthOptions, WellValue
 
-from .frames import frame
+from .support.frames import frame
 
 USUAL = 10_000.0
 

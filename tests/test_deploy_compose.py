@@ -19,7 +19,8 @@ from spheroseg.broker.credentials import is_password
 from spheroseg.messages import Queue
 from spheroseg.settings import Settings
 
-from .compose import (
+from .conftest import Postgres, eventually
+from .support.compose import (
     DEVELOPMENT,
     PORTS,
     PRODUCTION,
@@ -31,9 +32,8 @@ from .compose import (
     seconds,
     services,
 )
-from .conftest import Postgres, eventually
-from .rabbitmq import VHOST, RabbitNode
-from .stack import stack_on, switch
+from .support.rabbitmq import VHOST, RabbitNode
+from .support.stack import stack_on, switch
 
 OURS = ("backend", "ml", "exporter")
 SETTINGS = {name.upper() for name in Settings.model_fields}

@@ -18,7 +18,7 @@ from spheroseg.messages import Queue, QueueType
 from spheroseg.settings import Settings
 
 from .conftest import eventually, missing_server
-from .rabbitmq import RABBITMQ_3, RABBITMQ_4, USER, VHOST, RabbitNode, Release
+from .support.rabbitmq import RABBITMQ_3, RABBITMQ_4, USER, VHOST, RabbitNode, Release
 from .test_queues_command import spheroseg
 
 SHIPPED = Path(__file__).parents[1] / "deploy" / "rabbitmq"

@@ -21,19 +21,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from spheroseg.database import revisions
 from spheroseg.database.components import tell
 from spheroseg.database.engine import open_engine
-from spheroseg.doctor import CHAINS, Finding, examine, machine
-from spheroseg.doctor.findings import Check, Site, ok
 from spheroseg.errors import BadSettings
 from spheroseg.messages import Message, TaskFailed
-from spheroseg.outcomes import apply_dead_letter, apply_reports
+from spheroseg.monitoring.doctor import CHAINS, Finding, examine, machine
+from spheroseg.monitoring.doctor.findings import Check, Site, ok
+from spheroseg.queueing.outcomes import apply_dead_letter, apply_reports
 from spheroseg.settings import Settings
 from spheroseg.tasks import RetryPolicy
 
 from .conftest import Postgres, empty_database, eventually, execute
-from .diagnosis import expect, expect_nothing_wrong, is_told, look
-from .lab import submit_images
-from .networks import model_folder
-from .ports import free_port
+from .support.diagnosis import expect, expect_nothing_wrong, is_told, look
+from .support.lab import submit_images
+from .support.networks import model_folder
+from .support.ports import free_port
 
 
 def doctor(*arguments: str, code: int, cwd: Path, **env: str) -> str:

@@ -16,15 +16,15 @@ import pytest
 
 from spheroseg.broker.management import Management
 from spheroseg.broker.rabbit import RabbitBroker
-from spheroseg.doctor import CHAINS, Finding, examine
 from spheroseg.messages import Message, Queue, QueueType
+from spheroseg.monitoring.doctor import CHAINS, Finding, examine
 from spheroseg.settings import Settings
 
 from .conftest import Postgres, eventually, missing_server
-from .diagnosis import expect, expect_nothing_wrong, expect_soon, is_told, lines, look, wrong_of
-from .ports import free_port
-from .processes import open_site
-from .rabbitmq import PASSWORD, RABBITMQ_3, USER, RabbitNode
+from .support.diagnosis import expect, expect_nothing_wrong, expect_soon, is_told, lines, look, wrong_of
+from .support.ports import free_port
+from .support.processes import open_site
+from .support.rabbitmq import PASSWORD, RABBITMQ_3, USER, RabbitNode
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from spheroseg.training.baselines import otsu
 from spheroseg.training.data import Sample, Truth, read_samples, scene_samples
 from spheroseg.training.evaluate import evaluate as scores_of
 from spheroseg.training.evaluate import summaries
-from tests.synthetic import Picture, coverage, photograph
+from tests.support.synthetic import Picture, coverage, photograph
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 COLUMNS = ("image", "mask", "source", "licence", "mask_kind", "modality", "height", "width", "foreground")

@@ -25,14 +25,14 @@ from spheroseg.database.schema import (
     segmentation_results,
     segmentation_tasks,
 )
-from spheroseg.exporter import Exporter, open_exporter
-from spheroseg.exporter.histories import Histories
-from spheroseg.exporter.rabbitmq import queue_metrics
-from spheroseg.exporter.source import Source
+from spheroseg.monitoring.exporter import Exporter, open_exporter
+from spheroseg.monitoring.exporter.histories import Histories
+from spheroseg.monitoring.exporter.rabbitmq import queue_metrics
+from spheroseg.monitoring.exporter.source import Source
 from spheroseg.settings import Settings
 
 from .conftest import Postgres, empty_database, eventually
-from .lab import submit_images
+from .support.lab import submit_images
 
 NAMES = {
     "spheroseg_exporter_source_up", "spheroseg_tasks", "spheroseg_database_queue_messages",

@@ -14,7 +14,7 @@ from spheroseg.plate.groups import CONDITION_COLUMNS
 from spheroseg.plate.names import Place
 from spheroseg.plate.options import GrowthOptions, VolumeMethod, WellValue
 
-from .frames import ellipse, frame, of_area, result
+from .support.frames import ellipse, frame, of_area, result
 
 CONTRACT = (
     "plate,well,row,col,condition,time_h,image,object_id,n_objects,area_um2,perimeter_um,eq_diameter_um,circularity,"

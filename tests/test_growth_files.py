@@ -23,7 +23,7 @@ from spheroseg.plate.curves import WELL_COLUMNS
 from spheroseg.plate.groups import CONDITION_COLUMNS, GROUPED
 from spheroseg.plate.options import GrowthOptions, VolumeMethod, WellValue
 
-from .frames import MODEL, PARAMETERS, frame
+from .support.frames import MODEL, PARAMETERS, frame
 
 TRAPS = [
     "1E5",

@@ -28,18 +28,18 @@ from sqlalchemy import func, select, text
 
 from spheroseg.broker import Delivery
 from spheroseg.broker.table import TableBroker, TableConsumer
-from spheroseg.collect import sweep
 from spheroseg.database.engine import open_engine, reading
 from spheroseg.database.revisions import create_tables
 from spheroseg.database.schema import metadata, segmentation_failures, segmentation_queue, segmentation_results
 from spheroseg.database.schema import segmentation_tasks as t
 from spheroseg.messages import Message, Queue, TaskCompleted, TaskFailed, TaskNew, TaskStarted, decode_report
-from spheroseg.outcomes import apply_dead_letter, apply_reports
-from spheroseg.submit import cancel, retry
+from spheroseg.queueing.collect import sweep
+from spheroseg.queueing.outcomes import apply_dead_letter, apply_reports
+from spheroseg.queueing.submit import cancel, retry
 from spheroseg.tasks import FINISHED, RetryPolicy, TaskState
 
 from .conftest import Postgres
-from .lab import order, submit_images
+from .support.lab import order, submit_images
 
 POLICY = RetryPolicy(max_retries=2, max_losses=2, backoff=0.0)
 LEASE = 3600.0

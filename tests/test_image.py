@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image as Pillow
 
 from spheroseg.segmentation.image import PixelSize, count_pages
-from tests.pictures import GREY8, GREY16, RGB8, RGB16, RNG, luminance, pillow, read, refused, size_of, tiff
+from tests.support.pictures import GREY8, GREY16, RGB8, RGB16, RNG, luminance, pillow, read, refused, size_of, tiff
 
 LOSSLESS = {
     "png": lambda p: pillow(p, "PNG"),

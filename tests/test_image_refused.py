@@ -13,7 +13,7 @@ import tifffile
 
 from spheroseg.errors import BadImage, ImageTooLarge, UnsupportedImage
 from spheroseg.segmentation.image import check_headers, decode
-from tests.pictures import GREY8, RNG, pillow, read, refused, tiff
+from tests.support.pictures import GREY8, RNG, pillow, read, refused, tiff
 
 
 def png_header(width: int, height: int) -> bytes:

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 
 from spheroseg.errors import UnreadableInput
-from spheroseg.inputs import find_inputs, find_names
+from spheroseg.run.inputs import find_inputs, find_names
 from spheroseg.segmentation.planes import Choice
 from spheroseg.storage import ImageStore
 

@@ -17,21 +17,21 @@ from spheroseg.database.accounts import add_user, create_token, list_tokens, rev
 from spheroseg.database.components import tell
 from spheroseg.database.projects import add_member
 from spheroseg.database.schema import project_members, segmentation_batches
-from spheroseg.outcomes import apply_reports
-from spheroseg.services import Place
+from spheroseg.queueing.outcomes import apply_reports
+from spheroseg.queueing.submit import Submitted, cancel, retry
+from spheroseg.resources import Resources
 from spheroseg.settings import Settings
-from spheroseg.submit import Submitted, cancel, retry
 from spheroseg.tasks import RetryPolicy
 
 from .conftest import eventually
-from .lab import submit_images
+from .support.lab import submit_images
+from .support.watchers import listening, watching
 from .test_collect import completed, failed
-from .watchers import listening, watching
 
 
-def place_of(engine: AsyncEngine, folder: Path, **settings: object) -> Place:
+def place_of(engine: AsyncEngine, folder: Path, **settings: object) -> Resources:
     chosen = Settings(_env_file=None, spheroseg_data_dir=folder, **settings)  # type: ignore[arg-type]
-    return Place(chosen, engine, None, None)
+    return Resources(chosen, engine, None, None)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from spheroseg.segmentation.contours import Outline, Polygon
 from spheroseg.segmentation.measure import DIMENSIONS, Measurements, measure
-from tests.synthetic import ellipse, outline, rectangle, rotated
+from tests.support.synthetic import ellipse, outline, rectangle, rotated
 
 PLACE = {"centroid_x", "centroid_y", "bbox_x0", "bbox_y0", "bbox_x1", "bbox_y1", "orientation_deg", "extent"}
 SHAPES = {

@@ -11,12 +11,12 @@ import httpx
 import pytest
 
 from spheroseg.database.projects import NewImage
-from spheroseg.inputs import find_inputs
+from spheroseg.run.inputs import find_inputs
 from spheroseg.segmentation.model import DEFAULT_MODEL, load_model
 
 from .conftest import empty_database, eventually
-from .lab import submit_images
-from .ports import free_port
+from .support.lab import submit_images
+from .support.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "spheroids" / "image_08.png"

@@ -14,7 +14,7 @@ from spheroseg.segmentation.measure import Measurements, measure
 from spheroseg.segmentation.model import known_models, load_model
 from spheroseg.segmentation.parameters import Parameters
 from spheroseg.segmentation.pipeline import segment
-from tests.synthetic import Picture, coverage, photograph
+from tests.support.synthetic import Picture, coverage, photograph
 
 DATA = Path(__file__).parents[1].parent / "shared/data"
 MODEL = load_model("classical-contrast")

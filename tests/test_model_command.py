@@ -12,7 +12,7 @@ import pytest
 from spheroseg.segmentation.model import find_model
 from spheroseg.segmentation.model.check import check
 
-from .networks import card, model_folder, network, onnx
+from .support.networks import card, model_folder, network, onnx
 
 NO_SIDES = ("n", 1, "height", 64)
 

@@ -13,10 +13,10 @@ from spheroseg.errors import ModelUnusable
 from spheroseg.messages import TaskNew
 from spheroseg.segmentation.model import DEFAULT_MODEL, catalogue, find_model, known_models, load_model
 from spheroseg.storage import ImageStore
-from spheroseg.worker.process import Child, child_command
+from spheroseg.worker.child import Child, child_command
 from spheroseg.worker.shelf import Shelf
 
-from .networks import card, model_folder, network, onnx
+from .support.networks import card, model_folder, network, onnx
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "spheroids" / "image_08.png"
 

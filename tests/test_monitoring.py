@@ -23,11 +23,11 @@ import pytest_asyncio
 from spheroseg.messages import Queue
 
 from .conftest import Postgres, eventually, missing_server
-from .lab import submit_images
-from .ports import free_port
-from .processes import Site, open_site
-from .prometheus import DEPLOY, Prometheus, prometheus
-from .rabbitmq import RABBITMQ_3, RabbitNode
+from .support.lab import submit_images
+from .support.ports import free_port
+from .support.processes import Site, open_site
+from .support.prometheus import DEPLOY, Prometheus, prometheus
+from .support.rabbitmq import RABBITMQ_3, RabbitNode
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -19,10 +19,10 @@ from spheroseg.segmentation.model import Network
 from spheroseg.segmentation.model.passes import LARGEST_SIDE, aligned, clean, spans, typical_diameter
 from spheroseg.segmentation.separate import areas_apart
 from spheroseg.storage import ImageStore
-from spheroseg.worker.process import Child, child_command
+from spheroseg.worker.child import Child, child_command
 
-from .networks import card, model_folder, network
-from .synthetic import Picture
+from .support.networks import card, model_folder, network
+from .support.synthetic import Picture
 
 OWN_SIZE: dict[str, Any] = {"scale": None, "input": {"name": "image", "multiple": 8, "margin": 8}}
 

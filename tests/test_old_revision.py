@@ -16,21 +16,21 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from spheroseg.broker.table import TableBroker
-from spheroseg.collect import collect
 from spheroseg.database.engine import reading, set_message_queue_tables
 from spheroseg.database.queue import UNREADABLE
 from spheroseg.database.revisions import downgrade, upgrade
 from spheroseg.database.schema import segmentation_queue
-from spheroseg.deadletters import Filter, list_dead_letters
 from spheroseg.messages import Message, Queue, TaskCompleted
-from spheroseg.metrics import queue_metrics
-from spheroseg.outcomes import apply_dead_letter
+from spheroseg.monitoring.queue_metrics import queue_metrics
+from spheroseg.queueing.collect import collect
+from spheroseg.queueing.dead_letters import Filter, list_dead_letters
+from spheroseg.queueing.outcomes import apply_dead_letter
 from spheroseg.services import serve_collect
 from spheroseg.settings import Settings
 from spheroseg.tasks import RetryPolicy
 
 from .conftest import Postgres, empty_database, eventually
-from .lab import read_failures, read_task, submit_images
+from .support.lab import read_failures, read_task, submit_images
 from .test_queues_command import fail, spheroseg
 
 HINT = "run `spheroseg db upgrade`"

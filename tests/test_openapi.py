@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from .conftest import empty_database, eventually
-from .ports import free_port
-from .processes import Service
+from .support.ports import free_port
+from .support.processes import Service
 
 ROOT = Path(__file__).parents[1]
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"

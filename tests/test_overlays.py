@@ -9,7 +9,7 @@ from spheroseg.export.overlays import encode_overlay
 from spheroseg.segmentation.contours import trace
 from spheroseg.segmentation.measure import measure
 from spheroseg.segmentation.pipeline import SegmentedObject
-from tests.synthetic import Picture, coverage, photograph
+from tests.support.synthetic import Picture, coverage, photograph
 
 
 def drawn(pixels: Picture, objects: list[SegmentedObject]) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:

@@ -7,8 +7,8 @@ from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.model.card import Card
 from spheroseg.segmentation.model.passes import Look, Window
 
-from .networks import card
-from .synthetic import disks
+from .support.networks import card
+from .support.synthetic import disks
 
 SIDE = 256  # px of the first pass
 FINER = 1024  # px of a pass that is as much finer as one can be

@@ -15,7 +15,7 @@ from spheroseg.segmentation.model import load_model
 from spheroseg.segmentation.parameters import Parameters, with_defaults
 from spheroseg.segmentation.pipeline import Segmentation, segment
 from spheroseg.segmentation.pixel_size import CONTRADICTION, NOT_SQUARE
-from tests.synthetic import CAMERAS, FixedModel, Picture, coverage, disks, ellipse, outline, photograph, png
+from tests.support.synthetic import CAMERAS, FixedModel, Picture, coverage, disks, ellipse, outline, photograph, png
 
 MODEL = load_model("classical-contrast")
 cameras = pytest.mark.parametrize(("height", "width"), CAMERAS, ids=["1024x1024", "1920x1080", "4096x3000"])

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 
 from spheroseg.cli.pixel_size import pixel_size_notes
-from spheroseg.outputs import Line
+from spheroseg.run.outputs import Line
 from spheroseg.segmentation.image import Image, decode
 from spheroseg.segmentation.ome import read_ome
 from spheroseg.segmentation.pixel_size import CONTRADICTION, NOT_SQUARE, PixelSize, from_ome

@@ -12,8 +12,8 @@ from benchmarks.conversion import FLOAT32, INT8_7_BITS, PRECISIONS, converted, f
 from benchmarks.precision import compare_quality, compare_speed
 from spheroseg.segmentation.model import Network, read_card
 from spheroseg.training.data import Sample, Truth
-from tests.networks import model_folder
-from tests.synthetic import Picture, coverage
+from tests.support.networks import model_folder
+from tests.support.synthetic import Picture, coverage
 
 SIDE = 96
 DISK = coverage(SIDE, SIDE, 20, 20, 0, (48, 40))

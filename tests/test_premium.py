@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from .conftest import Postgres, eventually
-from .lab import submit_images
-from .processes import open_site
+from .support.lab import submit_images
+from .support.processes import open_site
 
 
 @pytest.mark.parametrize(("server", "queue_type"), [("rabbit_3", "classic"), ("rabbit_4", "quorum")])

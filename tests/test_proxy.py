@@ -8,8 +8,8 @@ from time import monotonic
 import pytest
 
 from tests.conftest import eventually
-from tests.ports import free_port
-from tests.proxy import Proxy
+from tests.support.ports import free_port
+from tests.support.proxy import Proxy
 
 
 class Echo:

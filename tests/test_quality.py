@@ -9,8 +9,8 @@ from spheroseg.segmentation.model import load_model
 from spheroseg.segmentation.parameters import Parameters
 from spheroseg.segmentation.pipeline import segment
 from spheroseg.segmentation.quality import Quality, judge
-from tests.plates import EXAMPLES
-from tests.synthetic import FixedModel, Picture, coverage, disks, photograph, png
+from tests.support.plates import EXAMPLES
+from tests.support.synthetic import FixedModel, Picture, coverage, disks, photograph, png
 
 MODEL = load_model("classical-contrast")
 

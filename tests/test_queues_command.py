@@ -19,12 +19,12 @@ from spheroseg.broker.table import TableBroker
 from spheroseg.database.audit import list_records
 from spheroseg.database.engine import reading
 from spheroseg.messages import Message, Queue, TaskFailed
-from spheroseg.outcomes import apply_dead_letter, apply_reports
+from spheroseg.queueing.outcomes import apply_dead_letter, apply_reports
 from spheroseg.tasks import RetryPolicy
 
 from .conftest import empty_database
-from .lab import read_task, submit_images
-from .rabbitmq import RabbitNode
+from .support.lab import read_task, submit_images
+from .support.rabbitmq import RabbitNode
 
 
 def spheroseg(*arguments: Any, env: dict[str, str], code: int = 0) -> str:

@@ -8,7 +8,7 @@ import pytest
 from aio_pika.abc import AbstractConnection
 
 from tests.conftest import eventually, missing_server
-from tests.rabbitmq import RABBITMQ_3, NodeError, RabbitNode
+from tests.support.rabbitmq import RABBITMQ_3, NodeError, RabbitNode
 
 
 def persistent(body: bytes) -> aio_pika.Message:

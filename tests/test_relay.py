@@ -13,13 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.database.switches import RELAY, set_switch
 from spheroseg.messages import Message, Queue, TaskFailed
-from spheroseg.relay import RelayOptions
-from spheroseg.submit import cancel
+from spheroseg.queueing.relay import RelayOptions
+from spheroseg.queueing.submit import cancel
 
 from .conftest import empty_database, eventually
-from .lab import order, read_failures, read_results, read_task, submit_images
-from .rabbitmq import RabbitNode
-from .relays import Lab
+from .support.lab import order, read_failures, read_results, read_task, submit_images
+from .support.rabbitmq import RabbitNode
+from .support.relays import Lab
 from .test_worker import is_alive
 
 

@@ -10,14 +10,14 @@ import pytest
 
 from spheroseg.errors import BrokerAway
 from spheroseg.messages import Message, Queue
-from spheroseg.services import rabbit_broker
+from spheroseg.resources import rabbit_broker
 from spheroseg.settings import Settings
 
 from .conftest import empty_database, eventually
-from .lab import read_task, submit_images
-from .ports import free_port
-from .rabbitmq import RabbitNode
-from .relays import Lab
+from .support.lab import read_task, submit_images
+from .support.ports import free_port
+from .support.rabbitmq import RabbitNode
+from .support.relays import Lab
 
 
 @pytest.fixture

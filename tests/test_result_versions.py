@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from .backend import Backend
-from .plates import add_images, add_project
-from .runs import EXAMPLES, inputs, manifest, query, rows, run
+from .support.backend import Backend
+from .support.plates import add_images, add_project
+from .support.runs import EXAMPLES, inputs, manifest, query, rows, run
 
 ONE, TWO = "image_08.png", "image_12.png"
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from spheroseg.results_folder import ResultsFolder
+from spheroseg.run.results_folder import ResultsFolder
 
 
 def folder(out: Path) -> ResultsFolder:

@@ -25,13 +25,13 @@ from spheroseg.database.revisions import create_tables, current, downgrade, upgr
 from spheroseg.database.schema import metadata, segmentation_failures, segmentation_tasks
 from spheroseg.errors import SchemaUnusable
 from spheroseg.messages import TaskCompleted, TaskFailed, TaskStarted
-from spheroseg.outcomes import apply_reports
-from spheroseg.submit import cancel, retry
+from spheroseg.queueing.outcomes import apply_reports
+from spheroseg.queueing.submit import cancel, retry
 from spheroseg.tasks import RetryPolicy
 
 from .conftest import Postgres, execute, new_database
-from .lab import submit_images
-from .schemas import BACK_SQL, BASE_SQL, FORWARD_SQL, catalogue, psql
+from .support.lab import submit_images
+from .support.schemas import BACK_SQL, BASE_SQL, FORWARD_SQL, catalogue, psql
 
 BUSY = "a long transaction keeps the tables busy, and nothing was changed: wait for it to end, then do the same again"
 

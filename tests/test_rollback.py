@@ -14,16 +14,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from spheroseg.database.engine import reading, set_message_queue_tables
 from spheroseg.database.projects import NewImage
 from spheroseg.database.schema import segmentation_failures
-from spheroseg.inputs import find_inputs
 from spheroseg.messages import Queue
+from spheroseg.run.inputs import find_inputs
 from spheroseg.segmentation.model import DEFAULT_MODEL
 
 from .conftest import Postgres, eventually
-from .lab import read_results, read_task, submit_images
-from .processes import Site, open_site
-from .rabbitmq import RabbitNode
-from .schemas import BACK_SQL, FORWARD_SQL, psql
-from .stack import EXAMPLE, stack_on, switch
+from .support.lab import read_results, read_task, submit_images
+from .support.processes import Site, open_site
+from .support.rabbitmq import RabbitNode
+from .support.schemas import BACK_SQL, FORWARD_SQL, psql
+from .support.stack import EXAMPLE, stack_on, switch
 
 # A short window, so that tasks wait in the table too, and a long backoff, so that some wait for their retry.
 SETTINGS = {"RELAY_WINDOW": "12", "RETRY_BACKOFF_SECONDS": "12"}

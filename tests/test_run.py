@@ -12,8 +12,8 @@ import tifffile
 
 from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
 
-from .runs import EXAMPLES, PICTURES, ROOT, inputs, manifest, many_images, query, rows, run
-from .synthetic import coverage, photograph
+from .support.runs import EXAMPLES, PICTURES, ROOT, inputs, manifest, many_images, query, rows, run
+from .support.synthetic import coverage, photograph
 
 SPHEROIDS = ROOT.parent / "shared" / "data" / "spheroids" / "images"
 

@@ -18,7 +18,7 @@ import tifffile
 from pycocotools.coco import COCO
 from roifile import roiread
 
-from .synthetic import coverage, photograph
+from .support.synthetic import coverage, photograph
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from .runs import EXAMPLES, PICTURES, inputs, manifest, rows, run
+from .support.runs import EXAMPLES, PICTURES, inputs, manifest, rows, run
 
 
 def png_bomb() -> bytes:

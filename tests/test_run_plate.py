@@ -15,8 +15,8 @@ import pyarrow.parquet
 import pytest
 import tifffile
 
-from .runs import EXAMPLES, manifest, query, run
-from .synthetic import coverage, photograph
+from .support.runs import EXAMPLES, manifest, query, run
+from .support.synthetic import coverage, photograph
 
 NETWORK = {"MODEL": ""}
 PICTURES = ("conditions", "plate", "heatmap")

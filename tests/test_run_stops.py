@@ -12,7 +12,7 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE
 from typing import Any
 
-from .runs import PICTURES, QUICK, command, manifest, many_images, query, rows, run
+from .support.runs import PICTURES, QUICK, command, manifest, many_images, query, rows, run
 
 
 def children_of(pid: int) -> list[int]:

@@ -12,7 +12,7 @@ from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.measure import measure
 from spheroseg.segmentation.separate import find_owners
 from spheroseg.segmentation.watershed import basins
-from tests.synthetic import Picture, coverage, disks
+from tests.support.synthetic import Picture, coverage, disks
 
 Labels = np.ndarray[tuple[int, ...], np.dtype[np.uint16]]
 

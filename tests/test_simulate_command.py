@@ -9,8 +9,8 @@ from typer.testing import CliRunner, Result
 
 from spheroseg.cli.simulate import simulate_app
 from spheroseg.errors import BadParameters, OutputUnusable
-from spheroseg.inputs import find_inputs
 from spheroseg.plate.names import parse
+from spheroseg.run.inputs import find_inputs
 
 SMALL = ("--wells", 6, "--times", 2, "--size", 96, "--pixel-size", 8)
 

@@ -12,10 +12,10 @@ from spheroseg.database.projects import NewImage, ensure_project, ensure_user
 from spheroseg.database.schema import images as images_table
 from spheroseg.database.schema import segmentation_batches, segmentation_queue, segmentation_tasks
 from spheroseg.messages import Queue
-from spheroseg.submit import cancel, retry, submit
+from spheroseg.queueing.submit import cancel, retry, submit
 
 from .conftest import at_both_revisions
-from .lab import order, read_failures, read_task, some_images, submit_images
+from .support.lab import order, read_failures, read_task, some_images, submit_images
 
 
 async def count(engine: AsyncEngine, table: object) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from spheroseg.export.tables import all_columns, encode_csv, object_rows
 
-from .plates import a_result
+from .support.plates import a_result
 
 
 def table(name: str, um: float | None = None) -> list[dict[str, str]]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spheroseg.tasks import FINISHED, STEPS, UNFINISHED, Attempt, Cause, Outcome, RetryPolicy, TaskState, after
-from tests.states_page import render
+from tests.support.states_page import render
 
 POLICY = RetryPolicy(max_retries=3, max_losses=2, backoff=5.0, backoff_max=60.0)
 OUTCOMES = [cause for cause in Cause if cause not in (Cause.CANCEL, Cause.RETRY)]
@@ -111,4 +111,4 @@ def test_states_are_either_finished_or_not() -> None:
 
 def test_the_page_of_states_is_what_the_table_says() -> None:
     page = Path(__file__).parents[1] / "docs" / "states.md"
-    assert page.read_text() == render(), "docs/states.md is old: python -m tests.states_page > docs/states.md"
+    assert page.read_text() == render(), "docs/states.md is old: python -m tests.support.states_page > docs/states.md"

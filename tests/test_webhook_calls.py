@@ -13,15 +13,15 @@ import pytest
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spheroseg import webhooks as calls
 from spheroseg.database.engine import DatabaseTime
 from spheroseg.database.schema import segmentation_batches, webhooks
-from spheroseg.outcomes import apply_reports
-from spheroseg.submit import cancel
+from spheroseg.queueing import webhooks as calls
+from spheroseg.queueing.outcomes import apply_reports
+from spheroseg.queueing.submit import cancel
+from spheroseg.queueing.webhooks import Notifier, sign, webhook_secret
 from spheroseg.tasks import RetryPolicy
-from spheroseg.webhooks import Notifier, sign, webhook_secret
 
-from .lab import submit_images
+from .support.lab import submit_images
 from .test_collect import completed
 
 KEY = "k" * 32

@@ -9,15 +9,15 @@ import httpx
 import pytest
 
 from spheroseg.database.accounts import add_user, create_token
-from spheroseg.heartbeat import EVERY_SECONDS
 from spheroseg.messages import Queue
+from spheroseg.monitoring.heartbeat import EVERY_SECONDS
 
-from .compose import ROOT
 from .conftest import Postgres, eventually
-from .prometheus import prometheus
-from .rabbitmq import RabbitNode
-from .stack import Stack, stack_on
-from .watchers import Watcher, watching
+from .support.compose import ROOT
+from .support.prometheus import prometheus
+from .support.rabbitmq import RabbitNode
+from .support.stack import Stack, stack_on
+from .support.watchers import Watcher, watching
 
 IMAGES = ROOT.parent / "shared/data/nuclei/images"
 COUNT = 200

@@ -15,19 +15,19 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker.table import TableBroker
-from spheroseg.collect import collect
 from spheroseg.database.engine import reading
 from spheroseg.database.queue import depth
 from spheroseg.errors import ModelUnusable
 from spheroseg.messages import Message, Queue
-from spheroseg.submit import cancel
+from spheroseg.queueing.collect import collect
+from spheroseg.queueing.submit import cancel
 from spheroseg.tasks import RetryPolicy
 from spheroseg.worker.loop import WorkerOptions, work
 
 from .conftest import at_both_revisions, eventually
-from .lab import read_failures, read_results, read_task, submit_images
+from .support.lab import read_failures, read_results, read_task, submit_images
 
-COMMAND = [sys.executable, "-m", "tests.children"]
+COMMAND = [sys.executable, "-m", "tests.support.children"]
 POLICY = RetryPolicy(max_retries=1, max_losses=2, backoff=0.05)
 
 
@@ -242,7 +242,7 @@ async def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     program = f"""
 import asyncio, sys
-from spheroseg.worker.process import Child
+from spheroseg.worker.child import Child
 async def main():
     child = Child({COMMAND!r})
     await child.start()
@@ -279,9 +279,9 @@ async def test_a_child_killed_while_it_starts_is_a_failure_and_the_worker_goes_o
         "starts = len(marker.read_text()) if marker.exists() else 0\n"
         "marker.write_text('x' * (starts + 1))\n"
         "if starts == 1: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "from spheroseg.worker.child import one_by_one, serve\n"
-        "import tests.children\n"
-        "serve(lambda: one_by_one(tests.children.work))\n"
+        "from spheroseg.worker.segment import one_by_one, serve\n"
+        "import tests.support.children\n"
+        "serve(lambda: one_by_one(tests.support.children.work))\n"
     )
     async with system(engine, command=[sys.executable, "-c", program]):
         assert (await finished(engine, dying)).reason == "crashed"
@@ -296,9 +296,9 @@ async def test_a_stop_does_not_wait_for_a_child_that_starts_slowly(engine: Async
         f"marker = pathlib.Path({str(marker)!r})\n"
         "if marker.exists(): time.sleep(60)\n"
         "marker.touch()\n"
-        "from spheroseg.worker.child import one_by_one, serve\n"
-        "import tests.children\n"
-        "serve(lambda: one_by_one(tests.children.work))\n"
+        "from spheroseg.worker.segment import one_by_one, serve\n"
+        "import tests.support.children\n"
+        "serve(lambda: one_by_one(tests.support.children.work))\n"
     )
     async with system(engine, command=[sys.executable, "-c", program], grace=0.3) as stopping:
 

@@ -2,9 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict
 from typing import Any
 
 import structlog
@@ -12,70 +11,22 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker import Broker
 from spheroseg.broker.fallback import FallbackBroker
-from spheroseg.broker.management import Management
 from spheroseg.broker.rabbit import RabbitBroker
 from spheroseg.broker.table import TableBroker
-from spheroseg.collect import collect, hand_back_leased
-from spheroseg.database import queue, revisions
-from spheroseg.database.engine import has_message_queue_tables, open_engine, telling_away
-from spheroseg.errors import BadSettings, DatabaseAway
-from spheroseg.heartbeat import Standing, heartbeat
-from spheroseg.relay import Relay, RelayOptions
+from spheroseg.database import queue
+from spheroseg.database.engine import has_message_queue_tables
+from spheroseg.errors import BadSettings
+from spheroseg.monitoring.heartbeat import Standing, heartbeat
+from spheroseg.queueing.collect import collect, hand_back_leased
+from spheroseg.queueing.relay import Relay, RelayOptions
+from spheroseg.queueing.webhooks import Notifier
+from spheroseg.resources import open_database, rabbit_broker
 from spheroseg.settings import Settings
-from spheroseg.webhooks import Notifier
+from spheroseg.worker.child import child_command
 from spheroseg.worker.loop import WorkerOptions, work
-from spheroseg.worker.process import child_command
 from spheroseg.worker.status import Status
 
 log = structlog.get_logger()
-
-
-def rabbit_broker(settings: Settings) -> RabbitBroker:
-    return RabbitBroker(
-        settings.rabbitmq_url, queue_type=settings.rabbitmq_queue_type, ssl_context=settings.ssl_context()
-    )
-
-
-@asynccontextmanager
-async def open_database(settings: Settings) -> AsyncIterator[AsyncEngine]:
-    try:
-        engine = open_engine(settings.resolved_database_url())
-    except OSError as error:
-        raise DatabaseAway(
-            f"the folder of the database cannot be made ({error}): check SPHEROSEG_DATA_DIR"
-        ) from error
-    try:
-        with telling_away():
-            await revisions.prepare(engine, needs_message_queue=settings.enable_message_queue)
-        yield engine
-    finally:
-        await engine.dispose()
-
-
-@dataclass(frozen=True)
-class Place:
-    """What a process has around it; without RabbitMQ where the message queue is switched off."""
-
-    settings: Settings
-    engine: AsyncEngine
-    rabbit: RabbitBroker | None
-    management: Management | None
-
-
-@asynccontextmanager
-async def open_place(settings: Settings) -> AsyncIterator[Place]:
-    rabbit = rabbit_broker(settings) if settings.enable_message_queue else None
-    management = None
-    if rabbit and settings.rabbitmq_management_url:
-        management = Management(settings.rabbitmq_management_url, settings.rabbitmq_url)
-    try:
-        async with open_database(settings) as engine:
-            yield Place(settings, engine, rabbit, management)
-    finally:
-        if rabbit:
-            await rabbit.close()
-        if management:
-            await management.close()
 
 
 async def serve_worker(settings: Settings, stopping: asyncio.Event, command: list[str] | None = None) -> None:

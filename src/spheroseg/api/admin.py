@@ -19,7 +19,8 @@ from spheroseg.database.accounts import User
 from spheroseg.database.engine import reading
 from spheroseg.database.schema import components
 from spheroseg.database.workers import read_workers
-from spheroseg.deadletters import (
+from spheroseg.monitoring.queue_metrics import queue_metrics
+from spheroseg.queueing.dead_letters import (
     Filter,
     check_history,
     discard_dead_letters,
@@ -28,8 +29,7 @@ from spheroseg.deadletters import (
     record_change,
     retry_dead_letters,
 )
-from spheroseg.metrics import queue_metrics
-from spheroseg.services import Place
+from spheroseg.resources import Resources
 
 router = APIRouter(prefix="/admin", tags=["admin"])
 
@@ -156,7 +156,9 @@ class LettersOut(BaseModel):
     dry_run: bool
 
 
-async def _failures(place: Place, wanted: PagedFilter, listing: Callable[..., Awaitable[Any]]) -> Page[FailureOut]:
+async def _failures(
+    place: Resources, wanted: PagedFilter, listing: Callable[..., Awaitable[Any]]
+) -> Page[FailureOut]:
     before = read_cursor(wanted.cursor, _row_id)
     chosen = Filter(**wanted.model_dump(exclude={"limit", "cursor"}))
     async with reading(place.engine) as conn:
@@ -185,7 +187,7 @@ async def discard_letters(wanted: LettersIn, place: ThePlace, admin: TheAdmin) -
 
 
 async def _change(
-    wanted: LettersIn, place: Place, admin: User, change: Callable[..., Awaitable[int]], action: str
+    wanted: LettersIn, place: Resources, admin: User, change: Callable[..., Awaitable[int]], action: str
 ) -> LettersOut:
     async with reading(place.engine) if wanted.dry_run else place.engine.begin() as conn:
         check_history(conn)
@@ -290,7 +292,7 @@ async def resume_relay(place: ThePlace, admin: TheAdmin) -> RelayOut:
     return await _switch(place, admin, is_on=True)
 
 
-async def _switch(place: Place, admin: User, *, is_on: bool) -> RelayOut:
+async def _switch(place: Resources, admin: User, *, is_on: bool) -> RelayOut:
     async with place.engine.begin() as conn:
         await switches.set_switch(conn, switches.RELAY, is_on, admin.name)
         await audit.record(conn, admin.name, "relay.resume" if is_on else "relay.pause")

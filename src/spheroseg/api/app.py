@@ -11,7 +11,7 @@ from spheroseg.api import admin, batches, health, images, live, me, metrics, pro
 from spheroseg.api.auth import finish_notes
 from spheroseg.api.hub import Hub
 from spheroseg.api.problems import RESPONSES, handle_problems
-from spheroseg.services import Place
+from spheroseg.resources import Resources
 
 # Read before anybody knows who is asking: room for 100,000 ids, and no more. Uploads are streams with their limits.
 MOST_JSON = 4 * 1024**2
@@ -40,7 +40,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await finish_notes()
 
 
-def create_app(place: Place) -> FastAPI:
+def create_app(place: Resources) -> FastAPI:
     app = FastAPI(
         title="spheroseg",
         version=__version__,

@@ -14,13 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from spheroseg.database.accounts import USED_SECONDS, User, note_use, read_bearer
 from spheroseg.database.engine import DatabaseTime, reading
 from spheroseg.errors import Forbidden, Unauthenticated
-from spheroseg.services import Place
+from spheroseg.resources import Resources
 
 _bearer = HTTPBearer(auto_error=False, description="A token from `spheroseg token create`.")
 
 
-def get_place(request: Request) -> Place:
-    place: Place = request.app.state.place
+def get_place(request: Request) -> Resources:
+    place: Resources = request.app.state.place
     return place
 
 
@@ -63,7 +63,7 @@ async def _note(engine: AsyncEngine, token_id: UUID) -> None:
 
 
 async def current_user(
-    place: Annotated[Place, Depends(get_place)],
+    place: Annotated[Resources, Depends(get_place)],
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> User:
     return await authenticate(place.engine, credentials.credentials if credentials else None)
@@ -75,6 +75,6 @@ async def current_admin(user: Annotated[User, Depends(current_user)]) -> User:
     return user
 
 
-ThePlace = Annotated[Place, Depends(get_place)]
+ThePlace = Annotated[Resources, Depends(get_place)]
 TheUser = Annotated[User, Depends(current_user)]
 TheAdmin = Annotated[User, Depends(current_admin)]

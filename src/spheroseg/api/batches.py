@@ -34,11 +34,11 @@ from spheroseg.database.projects import check_visible, read_images
 from spheroseg.database.schema import webhooks
 from spheroseg.errors import BadRequest, Conflict
 from spheroseg.export.tables import all_columns, encode_csv_header, encode_csv_rows, object_rows
+from spheroseg.queueing.submit import cancel, retry, submit
+from spheroseg.queueing.webhooks import LONGEST_URL, check_webhook_url
 from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
 from spheroseg.segmentation.parameters import Parameters, with_defaults
-from spheroseg.submit import cancel, retry, submit
 from spheroseg.tasks import TaskState, batch_state
-from spheroseg.webhooks import LONGEST_URL, check_webhook_url
 
 router = APIRouter(prefix="/segmentation/batches", tags=["batches"])
 

@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request, Response
 
 from spheroseg import __version__
 from spheroseg.api.exposition import exposition
-from spheroseg.exporter import Exporter
+from spheroseg.monitoring.exporter import Exporter
 
 
 def create_exporter_app(opening: Callable[[], AbstractAsyncContextManager[Exporter]]) -> FastAPI:

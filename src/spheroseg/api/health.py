@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from spheroseg.api.auth import ThePlace
-from spheroseg.health import look
+from spheroseg.monitoring.health import look
 
 router = APIRouter(tags=["health"])
 

@@ -24,8 +24,8 @@ from spheroseg.database.engine import chunks, reading
 from spheroseg.database.line import PlaceInLine, read_batch_places
 from spheroseg.database.schema import images, segmentation_batches
 from spheroseg.database.schema import segmentation_tasks as t
-from spheroseg.health import Health, look
-from spheroseg.services import Place
+from spheroseg.monitoring.health import Health, look
+from spheroseg.resources import Resources
 from spheroseg.tasks import UNFINISHED, TaskState
 
 log = structlog.get_logger()
@@ -101,7 +101,7 @@ class Batch:
 class Hub:
     """Reads for all clients of a process together; it does nothing while there are none."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Resources) -> None:
         self.place = place
         self.health: str | None = None
         self.batches: dict[UUID, Batch] = {}

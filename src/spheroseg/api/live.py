@@ -23,7 +23,7 @@ from spheroseg.database.engine import reading
 from spheroseg.database.projects import check_visible
 from spheroseg.database.schema import segmentation_batches
 from spheroseg.errors import BadRequest, NotFound, SpherosegError, Unauthenticated
-from spheroseg.services import Place
+from spheroseg.resources import Resources
 
 router = APIRouter()
 
@@ -39,7 +39,7 @@ TOO_SLOW = 4408
 
 @router.websocket("/live")
 async def live(socket: WebSocket) -> None:
-    place: Place = socket.app.state.place
+    place: Resources = socket.app.state.place
     hub: Hub = socket.app.state.hub
     await socket.accept()
     try:
@@ -80,7 +80,7 @@ async def _close(socket: WebSocket, error: SpherosegError) -> None:
 
 
 class _Connection:
-    def __init__(self, socket: WebSocket, place: Place, hub: Hub, user: User, token: str) -> None:
+    def __init__(self, socket: WebSocket, place: Resources, hub: Hub, user: User, token: str) -> None:
         self.socket = socket
         self.place = place
         self.hub = hub

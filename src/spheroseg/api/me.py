@@ -6,8 +6,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from spheroseg.api.auth import ThePlace, TheUser
-from spheroseg.submit import PRIORITIES
-from spheroseg.webhooks import webhook_secret
+from spheroseg.queueing.submit import PRIORITIES
+from spheroseg.queueing.webhooks import webhook_secret
 
 router = APIRouter(tags=["me"])
 

@@ -13,8 +13,8 @@ from spheroseg.api.paging import Cursor, Limit, Page, read_cursor, write_cursor
 from spheroseg.database import projects as rows_of
 from spheroseg.database.accounts import User, find_user
 from spheroseg.database.engine import reading
+from spheroseg.database.versions import result_versions
 from spheroseg.errors import Conflict, Forbidden, NotFound
-from spheroseg.versions import result_versions
 
 router = APIRouter(prefix="/projects", tags=["projects"])
 

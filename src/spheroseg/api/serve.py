@@ -12,9 +12,10 @@ import uvicorn
 from spheroseg.api.app import create_app
 from spheroseg.database.accounts import add_user, create_token, list_users, read_bearer
 from spheroseg.errors import BadSettings, Conflict
-from spheroseg.heartbeat import heartbeat
+from spheroseg.monitoring.heartbeat import heartbeat
+from spheroseg.resources import Resources, open_resources
 from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
-from spheroseg.services import Place, open_place, serve_collect, serve_relay, serve_worker
+from spheroseg.services import serve_collect, serve_relay, serve_worker
 from spheroseg.settings import Settings
 
 # Running answers get this long; then the connections are cut, and clients ask again.
@@ -51,7 +52,7 @@ async def serve_backend(
     """
     settings.refuse_weak_secrets()
     find_model(settings.model or DEFAULT_MODEL, settings.model_folders)
-    async with open_place(settings) as place, heartbeat(place.engine, "backend"), asyncio.TaskGroup() as group:
+    async with open_resources(settings) as place, heartbeat(place.engine, "backend"), asyncio.TaskGroup() as group:
         token = None if settings.in_production else await first_token(place)
         server = _Server(
             lambda: announce(f"http://{settings.backend_host}:{settings.backend_port}", token),
@@ -87,7 +88,7 @@ async def _serve_http(server: uvicorn.Server, settings: Settings) -> None:
         ) from None
 
 
-async def first_token(place: Place) -> str | None:
+async def first_token(place: Resources) -> str | None:
     """The token of the first administrator, from its file in the data folder; made where there are no users yet.
 
     None where there are users and the file is missing or no longer valid, and where another backend makes it in this

@@ -18,9 +18,9 @@ from spheroseg.database.accounts import User
 from spheroseg.database.engine import has_message_queue_tables, reading
 from spheroseg.database.line import read_pace, read_places
 from spheroseg.errors import Conflict, Gone, NotFound
-from spheroseg.services import Place
+from spheroseg.queueing.submit import cancel, retry
+from spheroseg.resources import Resources
 from spheroseg.storage import ImageStore
-from spheroseg.submit import cancel, retry
 from spheroseg.tasks import TaskState
 
 router = APIRouter(prefix="/segmentation/tasks", tags=["tasks"])
@@ -63,7 +63,7 @@ async def retry_task(task_id: UUID, place: ThePlace, user: TheUser) -> TaskStory
 
 
 async def _change(
-    task_id: UUID, place: Place, user: User, change: Callable[..., Awaitable[list[UUID]]], otherwise: str
+    task_id: UUID, place: Resources, user: User, change: Callable[..., Awaitable[list[UUID]]], otherwise: str
 ) -> TaskStory:
     async with place.engine.begin() as conn:
         row = await stored.read_task(conn, task_id, user.id)
@@ -101,7 +101,7 @@ async def download_overlay(task_id: UUID, place: ThePlace, user: TheUser, reques
     return await _file(task_id, place, user, request, "overlay", "image/jpeg", ".jpg")
 
 
-async def _result(task_id: UUID, place: Place, user: User) -> Any:
+async def _result(task_id: UUID, place: Resources, user: User) -> Any:
     async with reading(place.engine) as conn:
         task = await stored.read_task(conn, task_id, user.id)
         found = await stored.read_result(conn, task_id)
@@ -112,7 +112,7 @@ async def _result(task_id: UUID, place: Place, user: User) -> Any:
 
 
 async def _file(
-    task_id: UUID, place: Place, user: User, request: Request, kind: str, media_type: str, suffix: str
+    task_id: UUID, place: Resources, user: User, request: Request, kind: str, media_type: str, suffix: str
 ) -> Response:
     row = await _result(task_id, place, user)
     if kind not in row.result:

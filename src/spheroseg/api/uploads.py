@@ -16,8 +16,8 @@ from spheroseg.api.incoming import ARCHIVE_FACTOR, Incoming, clean_name
 from spheroseg.database.accounts import User
 from spheroseg.database.images import Upload, Uploaded, add_upload
 from spheroseg.errors import BadArchive, BadRequest, FileTooLarge, SpherosegError, StorageUnusable
+from spheroseg.resources import Resources
 from spheroseg.segmentation.image import check_headers
-from spheroseg.services import Place
 from spheroseg.storage import ImageStore
 
 log = structlog.get_logger()
@@ -55,7 +55,7 @@ class UploadedFile(BaseModel):
 class Intake:
     """Takes the files of one request into a project. `files` and `errors` grow with each."""
 
-    def __init__(self, place: Place, user: User, project_id: UUID) -> None:
+    def __init__(self, place: Resources, user: User, project_id: UUID) -> None:
         self.files: list[UploadedFile] = []
         self.errors: list[SpherosegError] = []
         self.store = ImageStore(place.settings.resolved_storage_url())

@@ -25,7 +25,7 @@ from spheroseg.database.accounts import (
 )
 from spheroseg.database.audit import record
 from spheroseg.database.engine import reading
-from spheroseg.services import open_place
+from spheroseg.resources import open_resources
 from spheroseg.settings import read_settings
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ def _in_transaction(work: Callable[[AsyncConnection], Awaitable[T]], *, only_rea
 
     async def working() -> T:
         async with (
-            open_place(settings) as place,
+            open_resources(settings) as place,
             reading(place.engine) if only_reads else place.engine.begin() as conn,
         ):
             return await work(conn)

@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from spheroseg.cli.output import Json, print_json
-from spheroseg.doctor import Finding, Verdict, examine
 from spheroseg.logs import log_to
+from spheroseg.monitoring.doctor import Finding, Verdict, examine
 
 COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red", Verdict.SKIPPED: "dim"}
 

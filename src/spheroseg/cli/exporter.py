@@ -11,7 +11,7 @@ def exporter() -> None:
     """Answer Prometheus over HTTP until stopped: /metrics, /health."""
     settings = read_settings()
     from spheroseg.api.exporter import create_exporter_app
-    from spheroseg.exporter import open_exporter
+    from spheroseg.monitoring.exporter import open_exporter
 
     log_to()
     app = create_exporter_app(partial(open_exporter, settings))

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from spheroseg.cli.output import Json, print_rows
-from spheroseg.run import read_versions
+from spheroseg.database.versions import ResultVersion
+from spheroseg.run.history import read_versions
 from spheroseg.segmentation.parameters import Parameters
-from spheroseg.versions import ResultVersion
 
 COLUMNS = ("version", "model", "model_sha256", "pixel_size_um", "parameters", "completed", "failed", "first_used")
 _DEFAULTS = {field.name: field.default for field in fields(Parameters)}

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from spheroseg.outputs import Line
+from spheroseg.run.outputs import Line
 from spheroseg.segmentation.pixel_size import NOT_SQUARE
 
 SAYS = {

@@ -9,10 +9,10 @@ from rich.markup import escape
 
 from spheroseg.cli.options import CONDITIONS, conditions_beside, conditions_of
 from spheroseg.errors import BadPlate
-from spheroseg.inputs import Listing
 from spheroseg.plate.layout import OFF, Layout, Page, chosen, lay_out
 from spheroseg.plate.rounds import LONGEST_H
-from spheroseg.run import RunOptions
+from spheroseg.run.inputs import Listing
+from spheroseg.run.options import RunOptions
 
 MOST_HOURS = 12  # in an error
 

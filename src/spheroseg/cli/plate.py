@@ -14,12 +14,12 @@ from rich.table import Table
 from spheroseg.cli.options import PATTERNS, Conditions, Interval, Wells, conditions_beside, conditions_of
 from spheroseg.cli.output import Json, print_json
 from spheroseg.errors import BadPlate
-from spheroseg.inputs import find_names
 from spheroseg.plate.assign import with_conditions
 from spheroseg.plate.names import AUTO, Picture, Preview, parse
 from spheroseg.plate.table import encode_preview, row_of
 from spheroseg.plate.times import as_text
 from spheroseg.plate.wells import PLATES, Well, row_name
+from spheroseg.run.inputs import find_names
 
 plate_app = typer.Typer(help="Plates: what the names of images say of well and time.", no_args_is_help=True)
 

@@ -5,7 +5,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from spheroseg.run import Progress as RunProgress
+from spheroseg.run.process import Progress as RunProgress
 
 
 class Bar:

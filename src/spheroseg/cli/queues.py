@@ -22,19 +22,19 @@ from spheroseg.database.audit import record
 from spheroseg.database.batches import read_failures, read_task
 from spheroseg.database.engine import reading
 from spheroseg.database.schema import segmentation_queue
-from spheroseg.deadletters import (
+from spheroseg.errors import BrokerAway, SpherosegError
+from spheroseg.messages import Message, Queue
+from spheroseg.monitoring.queue_metrics import queue_metrics
+from spheroseg.queueing.dead_letters import (
     Filter,
     discard_dead_letters,
     list_dead_letters,
     record_change,
     retry_dead_letters,
 )
-from spheroseg.errors import BrokerAway, SpherosegError
-from spheroseg.messages import Message, Queue
-from spheroseg.metrics import queue_metrics
-from spheroseg.services import Place, open_place, rabbit_broker
+from spheroseg.queueing.submit import cancel, retry
+from spheroseg.resources import Resources, open_resources, rabbit_broker
 from spheroseg.settings import read_settings
-from spheroseg.submit import cancel, retry
 
 queue_app = typer.Typer(help="The queues: what is in them, and emptying them.", no_args_is_help=True)
 dlq_app = typer.Typer(help="Dead letters: what failed for good, and what nobody could read.", no_args_is_help=True)
@@ -42,11 +42,11 @@ task_app = typer.Typer(help="One task: its story, another try, the end of it.", 
 broker_app = typer.Typer(help="What must be at RabbitMQ: declare it, check it, export it.", no_args_is_help=True)
 
 
-def _ask(question: Callable[[Place], Awaitable[Any]]) -> Any:
+def _ask(question: Callable[[Resources], Awaitable[Any]]) -> Any:
     settings = read_settings()
 
     async def asking() -> Any:
-        async with open_place(settings) as place:
+        async with open_resources(settings) as place:
             return await question(place)
 
     return asyncio.run(asking())
@@ -94,7 +94,7 @@ def queue_peek(
     Tasks at RabbitMQ are left out: looking would mark them as redelivered, which means that a worker was lost.
     """
 
-    async def peek(place: Place) -> list[dict[str, Any]]:
+    async def peek(place: Resources) -> list[dict[str, Any]]:
         q = segmentation_queue
         async with reading(place.engine) as conn:
             found = await conn.execute(
@@ -129,7 +129,7 @@ def queue_purge(queue: Annotated[Queue, typer.Argument(help="Name of the queue."
     """Empty a queue, in the database and at RabbitMQ. Tasks whose messages were in it are queued again by collect."""
     confirm(f"Delete all messages in {queue}?", yes=yes)
 
-    async def purge(place: Place) -> int:
+    async def purge(place: Resources) -> int:
         async with place.engine.begin() as conn:
             here = await conn.execute(delete(segmentation_queue).where(segmentation_queue.c.queue == queue))
             count = here.rowcount + (await place.rabbit.purge(queue) if place.rabbit else 0)
@@ -168,8 +168,8 @@ def dlq_list(
     print_rows(rows, columns, as_json=as_json, nothing="No dead letters.")
 
 
-def _listing(wanted: Filter) -> Callable[[Place], Awaitable[Any]]:
-    async def listing(place: Place) -> Any:
+def _listing(wanted: Filter) -> Callable[[Resources], Awaitable[Any]]:
+    async def listing(place: Resources) -> Any:
         async with reading(place.engine) as conn:
             return await list_dead_letters(conn, wanted)
 
@@ -208,7 +208,7 @@ def _add_change(
         if not dry_run:
             confirm(question, yes=yes)
 
-        async def changing(place: Place) -> int:
+        async def changing(place: Resources) -> int:
             async with place.engine.begin() as conn:
                 letters = await list_dead_letters(conn, wanted, limit=1_000_000)
                 if dry_run or not letters:
@@ -240,7 +240,7 @@ TaskId = Annotated[UUID, typer.Argument(metavar="TASK", help="Id of the task.")]
 def task_show(task_id: TaskId, as_json: Json = False) -> None:
     """The story of a task: its state, its attempts, why they ended."""
 
-    async def show(place: Place) -> dict[str, Any]:
+    async def show(place: Resources) -> dict[str, Any]:
         async with reading(place.engine) as conn:
             task = await read_task(conn, task_id)
             failures = await read_failures(conn, task_id)
@@ -271,7 +271,7 @@ def task_cancel(task_id: TaskId) -> None:
 
 
 def _act(task_id: UUID, name: str, action: Callable[..., Awaitable[list[UUID]]], done: str, otherwise: str) -> None:
-    async def acting(place: Place) -> list[UUID]:
+    async def acting(place: Resources) -> list[UUID]:
         async with place.engine.begin() as conn:
             changed = await action(conn, [task_id])
             if changed:

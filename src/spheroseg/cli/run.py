@@ -20,13 +20,16 @@ from spheroseg.cli.stopping import stop_on_signal
 from spheroseg.cli.summary import print_summary
 from spheroseg.errors import OutputUnusable
 from spheroseg.export.kinds import Export
-from spheroseg.inputs import Listing, find_inputs
 from spheroseg.logs import Tolerant, log_to
-from spheroseg.outputs import Written, write_outputs
 from spheroseg.plate.layout import OFF, Layout
 from spheroseg.plate.names import AUTO
 from spheroseg.plate.options import GrowthOptions, Measure, PlateOptions, VolumeMethod, WellValue
-from spheroseg.run import Only, RunOptions, open_run, prepare, process, run_folder
+from spheroseg.run.folder import open_run, run_folder
+from spheroseg.run.inputs import Listing, find_inputs
+from spheroseg.run.options import Only, RunOptions
+from spheroseg.run.outputs import Written, write_outputs
+from spheroseg.run.prepare import prepare
+from spheroseg.run.process import process
 from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
 from spheroseg.segmentation.parameters import EDGES, OBJECTS, Parameters
 from spheroseg.segmentation.planes import ALL, Choice

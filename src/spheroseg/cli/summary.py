@@ -11,10 +11,10 @@ from rich.table import Table
 from spheroseg.cli.pixel_size import pixel_size_notes
 from spheroseg.cli.progress import duration
 from spheroseg.export.kinds import Export
-from spheroseg.inputs import Listing
-from spheroseg.outputs import Line, Written
 from spheroseg.plate.dose_response import LEAST_DOSES
-from spheroseg.run import RunOptions
+from spheroseg.run.inputs import Listing
+from spheroseg.run.options import RunOptions
+from spheroseg.run.outputs import Line, Written
 
 SUMMARY_LINES = 40
 NAMED = 5

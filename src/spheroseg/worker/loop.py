@@ -13,10 +13,10 @@ import structlog
 from spheroseg.broker import Broker, Consumer, Delivery
 from spheroseg.errors import BrokerAway, ModelUnusable
 from spheroseg.messages import Queue
-from spheroseg.worker.lot import Limits, Lot
-from spheroseg.worker.process import Child, ChildDied
+from spheroseg.worker.child import Child, ChildDied
 from spheroseg.worker.reports import Reporter
 from spheroseg.worker.status import Status
+from spheroseg.worker.task_batch import Limits, Lot
 
 log = structlog.get_logger()
 

@@ -1,0 +1,1 @@
+"""How a site is: heartbeats, health, figures for Prometheus, and the doctor."""

@@ -1,0 +1,177 @@
+"""What a run leaves of a plate: tables of growth, fits, curves, heat maps, contact sheets."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from statistics import mode
+from typing import Any
+
+from spheroseg.export.charts import (
+    condition_chart,
+    dose_chart,
+    encode_json,
+    encode_png,
+    encode_svg,
+    heat_map,
+    plate_chart,
+    well_chart,
+)
+from spheroseg.export.charts.style import AnyChart
+from spheroseg.export.contact import contact_sheets, tiles_of
+from spheroseg.export.growth import GROWTH_COLUMNS, Frame, GrowthTables, growth_tables
+from spheroseg.export.parquet import encode_parquet
+from spheroseg.export.provenance import provenance_rows
+from spheroseg.export.tables import encode_csv
+from spheroseg.export.workbook import encode_workbook
+from spheroseg.plate.doses import endpoint_rows, ic50_rows
+from spheroseg.plate.fits import default_measure, fit_rows
+from spheroseg.plate.options import PlateOptions
+from spheroseg.run.results_folder import ResultsFolder
+
+Rows = Sequence[dict[str, Any]]
+MOST_WELL_CHARTS = 384  # one for each well; above, those of the plate have to do
+
+
+@dataclass(frozen=True)
+class WrittenGrowth:
+    """What was written, for the summary. `curve` is the picture to look at first; None where there are no curves."""
+
+    tables: GrowthTables
+    fits: Rows
+    ic50: Rows
+    curve: str | None
+    edited: tuple[str, ...]
+
+
+def write_growth(
+    folder: ResultsFolder,
+    frames: Sequence[Frame],
+    options: PlateOptions,
+    manifest: Mapping[str, Any],
+    date: datetime | None,
+    overlays: Mapping[tuple[str, int], Path],
+    *,
+    is_plate: bool,
+) -> WrittenGrowth:
+    """Place tables, and of a plate the curves too. Without a change they are the same bytes as before.
+
+    manifest: of the run, as far as it is known. date: when the newest of the results came about. overlays: the
+    pictures, by name and page of the image.
+    """
+    tables = growth_tables(frames, options.growth)
+    sheets: dict[str, Rows] = {"growth": tables.growth}
+    measure = default_measure(tables.wells, options.measure.columns)
+    fits: Rows = []
+    ic50: Rows = []
+    if is_plate and tables.wells:
+        fits = fit_rows(tables.wells, measure)
+        endpoint = endpoint_rows(tables.wells, options.at_h)
+        ic50 = ic50_rows(endpoint)
+        sheets |= {"wells": tables.wells, "conditions": tables.conditions, "fits": fits}
+        sheets |= {"endpoint": endpoint, "ic50": ic50}
+    placed = dict(_encoded_tables(sheets, options, manifest, date, tables.no_curves))
+    curve = None
+    if is_plate and tables.wells:
+        pictures = _by_name(_pictures(tables, fits, ic50, sheets["endpoint"], measure, options))
+        curve = next((name for name in pictures if name.endswith(".png")), None)
+        placed |= pictures
+        placed |= _contact(tables.growth, frames, overlays)
+    edited = [name for name, content in placed.items() if folder.put(name, content)["edited"]]
+    return WrittenGrowth(tables, fits, ic50, curve, tuple(edited))
+
+
+def _encoded_tables(
+    sheets: Mapping[str, Rows],
+    options: PlateOptions,
+    manifest: Mapping[str, Any],
+    date: datetime | None,
+    no_curves: str,
+) -> Iterator[tuple[str, bytes]]:
+    for name, rows in sheets.items():
+        if rows or name == "growth":
+            yield f"{name}.csv", encode_csv(rows, leading=() if rows else GROWTH_COLUMNS)
+    made = date.isoformat(timespec="seconds") if date else ""
+    provenance = provenance_rows(manifest, sheets, options.growth, no_curves=no_curves, date=made)
+    yield "growth.xlsx", encode_workbook({**sheets, "provenance": provenance})
+    yield "growth.parquet", encode_parquet(sheets["growth"], provenance)
+
+
+def _pictures(
+    tables: GrowthTables, fits: Rows, ic50: Rows, endpoint: Rows, measure: str, options: PlateOptions
+) -> Iterator[tuple[str, bytes]]:
+    wells = tables.wells
+    has_times = len({(row["time_h"], row["time_point"]) for row in wells}) > 1
+    if tables.conditions and has_times:
+        yield from _all_formats("charts/conditions", condition_chart(tables.conditions, wells, measure=measure))
+    plates: dict[str, list[dict[str, Any]]] = {}
+    for row in wells:
+        if row["well"]:
+            plates.setdefault(row["plate"] or "", []).append(row)
+    for plate, rows in plates.items():
+        name = _file_name(plate)
+        if has_times:
+            yield from _all_formats(f"charts/plate{name}", plate_chart(rows, measure=measure, wells=options.wells))
+        if any(row["time_h"] is not None or row["time_point"] is not None for row in rows):
+            chart = heat_map(rows, time=_time_of(endpoint, rows), measure=measure, wells=options.wells)
+            yield from _all_formats(f"charts/heatmap{name}", chart)
+    for row in ic50:
+        chart = dose_chart(endpoint, row)
+        yield from _all_formats(f"charts/dose{_file_name(row['drug'] or '')}", chart)
+    if has_times:
+        yield from _well_charts(wells, fits, measure)
+
+
+def _well_charts(wells: Rows, fits: Rows, measure: str) -> Iterator[tuple[str, bytes]]:
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in wells:
+        groups.setdefault(_curve(row), []).append(row)
+    if len(groups) > MOST_WELL_CHARTS:
+        return
+    best = {_curve(row): row for row in fits if row["best"] and row["level"] == "well"}
+    expected = sorted({row["time_h"] for row in wells if row["time_h"] is not None})
+    for (plate, label), rows in groups.items():
+        chart = well_chart(rows, best.get((plate, label)), measure=measure, expected=expected)
+        yield f"charts/wells{_file_name(plate)}{_file_name(label)}.png", encode_png(chart)
+
+
+def _curve(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Plate and well, or sample, or nothing at all where the images are of one spheroid and only tell the time."""
+    return row["plate"] or "", row["well"] or row["sample"] or ""
+
+
+def _time_of(endpoint: Rows, rows: Rows) -> float | None:
+    """The time of the rows that is nearest to that of most endpoints; None without hours."""
+    times = [row["time_h"] for row in endpoint if row["time_h"] is not None]
+    there = {row["time_h"] for row in rows if row["time_h"] is not None}
+    return min(there, key=lambda time: abs(time - mode(times))) if times and there else None
+
+
+def _contact(rows: Rows, frames: Sequence[Frame], overlays: Mapping[tuple[str, int], Path]) -> dict[str, bytes]:
+    reasons = {frame.image: frame.failed.replace("_", " ") for frame in frames if frame.result is None}
+    tiles = tiles_of(rows, lambda row: overlays.get((row["image"], row["page"])), reasons=reasons)
+    return {f"contact/{sheet.name}.jpg": sheet.jpeg for sheet in contact_sheets(tiles)}
+
+
+def _all_formats(name: str, chart: AnyChart) -> Iterator[tuple[str, bytes]]:
+    yield f"{name}.png", encode_png(chart)
+    yield f"{name}.svg", encode_svg(chart).encode()
+    yield f"{name}.json", encode_json(chart).encode()
+
+
+def _by_name(pictures: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
+    """Under names of their own: samples a+b and a=b are one file name, and so are a and A in some file systems."""
+    found: dict[str, bytes] = {}
+    taken: set[str] = set()
+    for name, content in pictures:
+        stem, _, suffix = name.rpartition(".")
+        while f"{stem}.{suffix}".casefold() in taken:
+            stem += "_"
+        taken.add(f"{stem}.{suffix}".casefold())
+        found[f"{stem}.{suffix}"] = content
+    return found
+
+
+def _file_name(text: str) -> str:
+    safe = "".join(letter if letter.isalnum() or letter in "-. " else "_" for letter in text).strip(". ")
+    return f"_{safe}" if safe else ""

@@ -1,0 +1,317 @@
+"""What a run leaves for people: results.csv, overlays, masks, exports, manifest.json; made anew from the database."""
+
+import hashlib
+import json
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import tifffile
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from spheroseg import __version__
+from spheroseg.database.engine import reading
+from spheroseg.database.schema import segmentation_failures, segmentation_results, segmentation_tasks
+from spheroseg.export.bundle import pieces_of_bundle
+from spheroseg.export.coco import CocoFile
+from spheroseg.export.geojson import encode_geojson
+from spheroseg.export.growth import Frame, without_outlines
+from spheroseg.export.kinds import Export
+from spheroseg.export.rois import encode_rois
+from spheroseg.export.tables import encode_csv, object_rows
+from spheroseg.plate.layout import Layout
+from spheroseg.plate.options import PlateOptions
+from spheroseg.run.inputs import Input, Listing
+from spheroseg.run.options import RunOptions
+from spheroseg.run.results_folder import ResultsFolder
+from spheroseg.storage import ImageStore, write_whole
+from spheroseg.tasks import TaskState
+
+if TYPE_CHECKING:
+    from spheroseg.run.growth import WrittenGrowth
+
+LEADING = ("image", "page", "object", "n_objects")
+LONGEST_NAME = 200
+_CHUNK = 500
+
+
+@dataclass(frozen=True)
+class Line:
+    """What became of one input, for the summary. `largest` is the equivalent diameter of its largest object."""
+
+    label: str
+    state: str
+    reason: str | None
+    error: str | None
+    objects: int
+    largest: str
+    flags: tuple[str, ...]
+    pixel_size: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a run has left, for the summary. `lines` are in the order of the inputs."""
+
+    lines: list[Line]
+    growth: "WrittenGrowth"
+    layout: Layout
+
+
+async def write_outputs(
+    engine: AsyncEngine,
+    options: RunOptions,
+    listing: Listing,
+    task_ids: Sequence[UUID],
+    layout: Layout,
+    version: int,
+) -> Written:
+    """Write everything into the output folder, each file whole.
+
+    layout: the places of the inputs. version: the number of the result version that these tasks are of.
+    """
+    # Not above: what draws charts takes longer to load than the whole command line.
+    from spheroseg.run.growth import write_growth
+
+    store = ImageStore(options.storage_dir)
+    folder = ResultsFolder(options.out, options.state_dir / "written")
+    names = _unique_names(listing.inputs)
+    entries: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    lines: list[Line] = []
+    frames: list[Frame] = []
+    finished: list[datetime] = []
+    overlays: dict[tuple[str, int], Path] = {}
+    with _coco(options) as coco:
+        for start in range(0, len(task_ids), _CHUNK):
+            chunk = task_ids[start : start + _CHUNK]
+            tasks, results, failures = await _read(engine, chunk)
+            for number, task_id in enumerate(chunk, start=start):
+                item, name = listing.inputs[number], names[number]
+                entry = _entry(item, tasks[task_id], failures[task_id])
+                result = results.get(task_id)
+                if tasks[task_id].finished_at:
+                    finished.append(tasks[task_id].finished_at)
+                found: list[dict[str, Any]] = []
+                if result is not None:
+                    mask, overlay = result["mask"], result["overlay"]
+                    mask_file = store.path(mask["key"])
+                    overlays[item.name, item.page + 1] = store.path(overlay["key"])
+                    entry["overlay"] = folder.copy(
+                        f"overlays/{name}.jpg", store.path(overlay["key"]), overlay["sha256"]
+                    )
+                    entry["mask"] = folder.copy(f"masks/{name}.tif", mask_file, mask["sha256"])
+                    entry |= _place_outlines(folder, options, item, name, task_id, result)
+                    if coco:
+                        coco.add(item.name, item.page + 1, result, partial(tifffile.imread, mask_file))
+                    entry |= _provenance(result)
+                    found = object_rows({"image": item.name, "page": item.page + 1}, result)
+                entries.append(entry)
+                lines.append(_line(item, entry, found))
+                frames.append(
+                    Frame(
+                        image=item.name,
+                        page=item.page + 1,
+                        place=layout.places[number],
+                        condition=layout.conditions[number],
+                        result=without_outlines(result) if result else None,
+                        failed=entry["reason"] or entry["state"],
+                        result_version=version,
+                    )
+                )
+                rows += found
+        exports: dict[str, Any] = {}
+        if coco:
+            exports["coco"] = folder.stream("coco.json", coco.pieces())
+    folder.replace("results.csv", encode_csv(rows, leading=LEADING))
+    manifest = {**_manifest(options, listing, entries, exports), "result_version": version, "plate": _plate(layout)}
+    newest = max(finished, default=None)
+    growth = write_growth(folder, frames, options.plate, manifest, newest, overlays, is_plate=layout.is_plate)
+    if Export.BUNDLE in options.exports:
+        # Inside it the manifest cannot tell the checksum of what it lies in.
+        exports["bundle"] = folder.stream(
+            "bundle.zip", pieces_of_bundle(folder.files, {**manifest, "exports": dict(exports)})
+        )
+    write_whole(options.out / "manifest.json", _json(manifest))
+    folder.tidy()
+    for always in ("overlays", "masks"):
+        (options.out / always).mkdir(exist_ok=True)
+    return Written(lines, growth, layout)
+
+
+@contextmanager
+def _coco(options: RunOptions) -> Iterator[CocoFile | None]:
+    if Export.COCO not in options.exports:
+        yield None
+        return
+    with tempfile.TemporaryFile(dir=options.state_dir) as spool:
+        yield CocoFile(spool)
+
+
+def _place_outlines(
+    folder: ResultsFolder, options: RunOptions, item: Input, name: str, task_id: UUID, result: dict[str, Any]
+) -> dict[str, Any]:
+    placed = {}
+    # ImageJ refuses a set of no regions.
+    if Export.ROIS in options.exports and result["objects"]:
+        position = item.page + 1 if item.pages > 1 else 0
+        placed["rois"] = folder.put(f"rois/{name}.zip", encode_rois(result, position))
+    if Export.GEOJSON in options.exports:
+        placed["geojson"] = folder.put(f"geojson/{name}.geojson", encode_geojson(result, task_id))
+    return placed
+
+
+async def _read(engine: AsyncEngine, task_ids: Sequence[UUID]) -> tuple[dict[UUID, Any], dict[UUID, Any], Any]:
+    t, r, f = segmentation_tasks, segmentation_results, segmentation_failures
+    async with reading(engine) as conn:
+        tasks = {row.id: row for row in await conn.execute(select(t).where(t.c.id.in_(task_ids)))}
+        stored = await conn.execute(select(r.c.task_id, r.c.result).where(r.c.task_id.in_(task_ids), ~r.c.superseded))
+        results = {row.task_id: row.result for row in stored}
+        failures = defaultdict(list)
+        for row in await conn.execute(select(f).where(f.c.task_id.in_(task_ids)).order_by(f.c.id)):
+            failures[row.task_id].append(row)
+    return tasks, results, failures
+
+
+def _entry(item: Input, task: Any, failures: Sequence[Any]) -> dict[str, Any]:
+    return {
+        "image": item.name,
+        "page": item.page + 1,
+        **_place(item),
+        "source": item.storage_key,
+        "sha256": item.sha256 or None,
+        "task_id": str(task.id),
+        "state": task.state,
+        "reason": task.reason,
+        "error": task.error,
+        "attempts": task.attempt,
+        "processing_time_ms": task.processing_time_ms,
+        "failures": [
+            {
+                "attempt": failure.attempt,
+                "cause": failure.cause,
+                "superseded": failure.superseded,
+                "reason": failure.reason,
+                "error": failure.error,
+                "worker": failure.worker,
+                "failed_at": failure.failed_at.isoformat(),
+                "next_attempt": failure.next_attempt,
+            }
+            for failure in failures
+        ],
+    }
+
+
+def _place(item: Input) -> dict[str, Any]:
+    told = {
+        "t": item.t,
+        "z": item.z,
+        "channel": item.channel,
+        "channel_name": item.channel_name,
+        "time_h": item.time_h,
+    }
+    return {name: value for name, value in told.items() if value not in (None, "")}
+
+
+def _provenance(result: dict[str, Any]) -> dict[str, Any]:
+    known = ("width", "height", "pixel_size", "flags", "model", "parameters", "metrics_version", "versions")
+    return {"objects": len(result["objects"]), **{name: result[name] for name in known}}
+
+
+def _manifest(
+    options: RunOptions, listing: Listing, entries: Sequence[dict[str, Any]], exports: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "spheroseg": __version__,
+        "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "asked_for": {
+            "model": options.model.name,
+            "model_version": options.model.version,
+            "model_sha256": options.model.sha256,
+            "parameters": asdict(options.parameters),
+            "pixel_size_um": options.pixel_size_um,
+            "exports": sorted(options.exports),
+            "plate": _asked_of_plate(options.plate),
+            "pages": asdict(options.choice),
+        },
+        "counts": {state.value: sum(entry["state"] == state for entry in entries) for state in TaskState},
+        "exports": exports,
+        "inputs": entries,
+        "skipped": listing.skipped,
+    }
+
+
+def _asked_of_plate(plate: PlateOptions) -> dict[str, Any]:
+    asked = {name: value for name, value in asdict(plate).items() if name not in ("conditions", "growth")}
+    return {**asked, **asdict(plate.growth)}
+
+
+def _plate(layout: Layout) -> dict[str, Any] | None:
+    if not layout.is_plate:
+        return None
+    return {
+        "read_as": layout.preset,
+        "guessed": layout.is_guessed,
+        "plates": [{"plate": name, "wells": size} for name, size in layout.plates],
+        "not_placed": [{"image": name, "reason": reason} for name, reason in layout.unplaced],
+        "same_place": [list(names) for names in layout.clashes],
+        "notes": list(layout.notes),
+    }
+
+
+def _json(manifest: dict[str, Any]) -> bytes:
+    return json.dumps(manifest, indent=1, ensure_ascii=False).encode()
+
+
+def _unique_names(inputs: Sequence[Input]) -> list[str]:
+    """A file name for each input's outputs: its path without the suffix, unless that would be taken twice."""
+    plain = [_flat(item, PurePosixPath(item.name).with_suffix("").as_posix()) for item in inputs]
+    full = [_flat(item, item.name) for item in inputs]
+    # Folded, because some file systems do not tell a.png from A.png.
+    uses = Counter(name.casefold() for name in plain)
+    names: list[str] = []
+    taken: set[str] = set()
+    for short, long in zip(plain, full, strict=True):
+        name = short if uses[short.casefold()] == 1 else long
+        while name.casefold() in taken:
+            name += "_"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def _flat(item: Input, name: str) -> str:
+    page = "" if item.pages == 1 else f"_p{item.page + 1:0{len(str(item.pages))}d}"
+    flat = name.replace("/", "__")
+    if len(flat.encode()) > LONGEST_NAME:
+        # File systems take 255 bytes; the hash keeps what is cut off apart.
+        cut = flat.encode()[: LONGEST_NAME - 9].decode(errors="ignore")
+        flat = f"{cut}-{hashlib.sha256(flat.encode()).hexdigest()[:8]}"
+    return flat + page
+
+
+def _line(item: Input, entry: dict[str, Any], rows: Sequence[dict[str, Any]]) -> Line:
+    largest = max(rows, key=lambda row: row["area_px2"], default=None)
+    return Line(
+        label=item.label,
+        state=entry["state"],
+        reason=entry["reason"],
+        error=entry["error"],
+        objects=len(rows),
+        largest=_diameter(largest) if largest else "",
+        flags=tuple(entry.get("flags", ())),
+        pixel_size=entry.get("pixel_size"),
+    )
+
+
+def _diameter(row: dict[str, Any]) -> str:
+    um = row.get("equivalent_diameter_um")
+    return f"{um:.1f} µm" if um is not None else f"{row['equivalent_diameter_px']:.1f} px"

@@ -1,0 +1,120 @@
+"""Work on the tasks of a run until all are finished, in this process."""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import IO
+from uuid import UUID
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from spheroseg.broker.table import TableBroker
+from spheroseg.database import queue
+from spheroseg.database.engine import reading
+from spheroseg.database.schema import segmentation_tasks as t
+from spheroseg.database.tasks import count_states
+from spheroseg.messages import Queue
+from spheroseg.queueing.collect import collect
+from spheroseg.run.options import RunOptions
+from spheroseg.settings import Settings
+from spheroseg.tasks import UNFINISHED, TaskState
+from spheroseg.worker.child import child_command
+from spheroseg.worker.loop import WorkerOptions, work
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Of the tasks of a run."""
+
+    completed: int
+    failed: int
+    total: int
+
+    @property
+    def finished(self) -> bool:
+        return self.completed + self.failed == self.total
+
+
+async def process(
+    engine: AsyncEngine,
+    options: RunOptions,
+    settings: Settings,
+    task_ids: Sequence[UUID],
+    stopping: asyncio.Event,
+    show: Callable[[Progress], None],
+    child_log: IO[str],
+) -> None:
+    """Work until every task is finished or `stopping` is set, and the running ones are done or handed back."""
+    broker = TableBroker(engine, lease=settings.lease_seconds, low_share=0.0)
+    worker = WorkerOptions(
+        name=f"run-{os.getpid()}",
+        command=child_command(str(options.storage_dir), options.model.name, settings.model_folders),
+        slots=options.workers,
+        batch_size=settings.worker_batch_size,
+        deadline=settings.task_timeout_seconds,
+        grace=settings.shutdown_grace_seconds,
+        child_stderr=child_log,
+    )
+    collecting = asyncio.create_task(collect(engine, [broker], settings.retry_policy))
+    working: asyncio.Task[None] | None = None
+    elsewhere = await _finished_elsewhere(engine, task_ids)
+    try:
+        while True:
+            try:
+                progress = await _progress(engine, elsewhere, len(task_ids))
+            except SQLAlchemyError as error:
+                # As when the disk is full for a while: nothing is lost, and what is running goes on.
+                log.warning("waiting for the database", error=str(error))
+                await asyncio.sleep(1.0)
+                continue
+            show(progress)
+            if progress.finished or stopping.is_set():
+                break
+            working = working or asyncio.create_task(work(broker, worker, stopping))
+            ended = {task for task in (working, collecting) if task.done()}
+            for task in ended:
+                task.result()
+            if working.done():
+                break
+            await asyncio.sleep(0.2)
+        stopping.set()
+        if working:
+            await working
+        # What the workers reported last is applied before the results are written.
+        while await _reports_left(engine):
+            if collecting.done():
+                collecting.result()
+            await asyncio.sleep(0.05)
+        show(await _progress(engine, elsewhere, len(task_ids)))
+    finally:
+        running = [task for task in (working, collecting) if task]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _reports_left(engine: AsyncEngine) -> int:
+    async with reading(engine) as conn:
+        return await queue.depth(conn, Queue.RESULTS, in_hand=True)
+
+
+async def _finished_elsewhere(engine: AsyncEngine, task_ids: Sequence[UUID]) -> Counter[str]:
+    """States of the finished tasks of earlier runs, which are none of ours and do not change any more."""
+    ours = set(task_ids)
+    async with reading(engine) as conn:
+        rows = await conn.execute(select(t.c.id, t.c.state).where(t.c.state.not_in(sorted(UNFINISHED))))
+        return Counter(row.state for row in rows if row.id not in ours)
+
+
+async def _progress(engine: AsyncEngine, elsewhere: Counter[str], total: int) -> Progress:
+    async with reading(engine) as conn:
+        counts = await count_states(conn)
+    completed, failed = (counts[state] - elsewhere[state] for state in (TaskState.COMPLETED, TaskState.FAILED))
+    return Progress(completed, failed, total)

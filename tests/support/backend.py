@@ -1,0 +1,51 @@
+"""The backend without a server: requests go straight to the application, on a database of the test's own."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from spheroseg.api.app import create_app
+from spheroseg.api.auth import finish_notes
+from spheroseg.database.accounts import User, add_user, create_token
+from spheroseg.resources import Resources
+from spheroseg.settings import Settings
+
+
+@dataclass(frozen=True)
+class Backend:
+    """`client(name)` speaks as that user, who is made if need be; `anonymous` as nobody."""
+
+    engine: AsyncEngine
+    settings: Settings
+    app: Any
+    anonymous: httpx.AsyncClient
+
+    async def client(self, name: str, **user: str) -> httpx.AsyncClient:
+        token, _ = await self.token(name, **user)
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.app),
+            base_url="http://test",
+            headers={"Authorization": f"Bearer {token}"},
+        )
+
+    async def token(self, name: str, **user: str) -> tuple[str, User]:
+        async with self.engine.begin() as conn:
+            added = await add_user(conn, name, **user)
+            token, _ = await create_token(conn, added.id, "test")
+        return token, added
+
+
+@asynccontextmanager
+async def backend_on(engine: AsyncEngine, folder: Path, **settings: Any) -> AsyncIterator[Backend]:
+    chosen = Settings(_env_file=None, spheroseg_data_dir=folder, storage_url=str(folder / "storage"), **settings)
+    app = create_app(Resources(chosen, engine, None, None))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as anonymous:
+        try:
+            yield Backend(engine, chosen, app, anonymous)
+        finally:
+            await finish_notes()

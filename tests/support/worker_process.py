@@ -1,0 +1,10 @@
+"""`spheroseg worker`, but for the child process: that is the tests' own, which needs no images."""
+
+import sys
+from functools import partial
+
+from spheroseg.cli.processes import run_until_stopped
+from spheroseg.services import serve_worker
+
+if __name__ == "__main__":
+    run_until_stopped(partial(serve_worker, command=[sys.executable, "-m", "tests.support.children"]))
