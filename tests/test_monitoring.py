@@ -292,7 +292,7 @@ async def test_promtool_finds_no_fault(arguments: list[str]) -> None:
 
 
 async def test_the_alerts_keep_to_their_true_durations(tmp_path: Path) -> None:
-    for path in (DEPLOY / "alerts.yml", Path(__file__).with_name("alerts_in_time.yml")):
+    for path in (DEPLOY / "alerts.yml", Path(__file__).parent / "support" / "alerts_in_time.yml"):
         shutil.copy(path, tmp_path)
     promtool("test", "rules", "alerts_in_time.yml", folder=tmp_path)
 
