@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from spheroseg.backoff import Backoff
+
 
 class TaskState(StrEnum):
     QUEUED = "queued"
@@ -131,12 +133,8 @@ class RetryPolicy:
     silence: float = 360.0
 
     def ceiling(self, n: int) -> float:
-        """The longest wait in seconds before retry `n` (1, 2, …): exponential, to be drawn from with full jitter.
-
-        Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
-        """
-        # The exponent is capped: 2.0**1024 would overflow before min() could help.
-        return min(self.backoff_max, self.backoff * 2.0 ** min(n - 1, 64))
+        """Return the longest wait in seconds before retry `n` (1, 2, …), to be drawn with full jitter."""
+        return Backoff(self.backoff, self.backoff_max).ceiling(n)
 
 
 @dataclass(frozen=True)

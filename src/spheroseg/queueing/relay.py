@@ -15,6 +15,7 @@ import uuid_utils.compat as uuid
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from spheroseg.backoff import Backoff
 from spheroseg.broker.rabbit import RabbitBroker
 from spheroseg.broker.table import TableBroker, to_message
 from spheroseg.database import queue as table
@@ -26,6 +27,7 @@ from spheroseg.messages import CANCELS, Queue
 log = structlog.get_logger()
 
 PUBLISHING_LEASE = 60.0
+BACKOFF_SECONDS = 1.0
 # A premium task is let in although the window is full, up to as many again.
 PREMIUM_ABOVE = 1
 # Between two looks at the switch.
@@ -166,7 +168,7 @@ class Relay:
         delay = 0.0
         if first_error and not first_error.is_silence and self.rabbit.away_since is None:
             # Refused by a server that answers, as from a full queue: leave it alone for a while.
-            delay = random.uniform(0.5, 1.0) * min(self.options.backoff_max, 0.5 * 2.0 ** min(self._refusals, 10))  # noqa: S311
+            delay = Backoff(BACKOFF_SECONDS, self.options.backoff_max).equal_jitter(self._refusals)
         async with self.engine.begin() as conn:
             await table.confirm_relayed(conn, self.holder, confirmed, table.RELAY_LEASE)
             await table.postpone(conn, self.holder, refused, delay)

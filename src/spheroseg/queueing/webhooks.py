@@ -20,6 +20,7 @@ from sqlalchemy import exists, literal_column, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from spheroseg.backoff import Backoff
 from spheroseg.database.engine import DatabaseTime
 from spheroseg.database.schema import segmentation_batches, segmentation_tasks, webhooks
 from spheroseg.database.tasks import count_states
@@ -34,8 +35,7 @@ CALL_SECONDS = 10.0
 CLAIM_SECONDS = 60.0
 AT_ONCE = 20
 MAX_ATTEMPTS = 10
-BACKOFF_SECONDS = 5.0
-BACKOFF_MAX_SECONDS = 3600.0
+BACKOFF = Backoff(first=5.0, maximum=3600.0)
 LONGEST_ERROR = 500
 LONGEST_URL = 2000
 
@@ -187,7 +187,7 @@ async def _settle(conn: AsyncConnection, webhook: Any, status: int | None, error
     elif webhook.attempts >= MAX_ATTEMPTS:
         values |= {"state": "failed"}
     else:
-        delay = min(BACKOFF_MAX_SECONDS, BACKOFF_SECONDS * 2.0 ** (webhook.attempts - 1))
+        delay = BACKOFF.ceiling(webhook.attempts)
         values |= {"next_attempt_at": DatabaseTime(delay)}
     # Only if nobody has claimed it since, as after a long pause of this process.
     is_ours = (webhooks.c.id == webhook.id, webhooks.c.state == "waiting", webhooks.c.attempts == webhook.attempts)
