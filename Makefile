@@ -1,18 +1,21 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test check sql lock servers clean
+.PHONY: help run test test-fast check sql lock servers clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
 BIN := .venv/bin
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 run: .venv/run ## set up, then turn the images of the example plate into growth curves, in results/
 	$(BIN)/spheroseg run examples/plate --out results
 
 test: .venv/dev servers ## set up, servers included, then run every test, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=25
+
+test-fast: .venv/dev ## run the tests that need no server and no seconds: for use while you edit
+	$(BIN)/python -m pytest -n 2 -m "not servers and not slow"
 
 check: .venv/dev ## formatting, lint, types, and the walls between the layers
 	$(BIN)/ruff format --check .

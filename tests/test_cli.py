@@ -1,8 +1,10 @@
 """The command line as a whole: every command is found, and one does not wait for what another needs."""
 
+import os
 import subprocess
 import sys
 
+import pytest
 from typer.testing import CliRunner
 
 from spheroseg import __version__
@@ -42,3 +44,35 @@ finally:
         __version__
         in subprocess.run([sys.executable, "-m", "spheroseg.cli", "--version"], capture_output=True, text=True).stdout
     )
+
+
+def test_the_package_is_a_program_too() -> None:
+    done = subprocess.run([sys.executable, "-m", "spheroseg", "--version"], capture_output=True, text=True)
+    assert done.stdout == f"{__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("spheroseg ru", {"run"}),
+        ("spheroseg queue p", {"peek", "purge"}),
+        ("spheroseg run --pixel", {"--pixel-size"}),
+        ("spheroseg model tr", {"train"}),
+    ],
+)
+def test_the_shell_completes_commands_and_options(typed: str, completed: set[str]) -> None:
+    asked = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" ")), "_SPHEROSEG_COMPLETE": "complete_bash"}
+    script = "import sys; sys.argv = ['spheroseg']; from spheroseg.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, **asked})
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == completed
+
+
+def test_the_completion_script_is_shown_for_a_shell() -> None:
+    # Without an argument the shell is the one that the terminal runs.
+    script = (
+        "import sys; sys.argv = ['spheroseg', '--show-completion', 'bash']; from spheroseg.cli import main; main()"
+    )
+    asked = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=asked)
+    assert "complete -o default -F _spheroseg_completion spheroseg" in done.stdout

@@ -1,5 +1,6 @@
 """What travels between the processes: JSON with a schema version, never pixels."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -7,10 +8,14 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-import zstandard
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from spheroseg.errors import BadMessage
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 ZSTD = "zstd"
 COMPRESS_ABOVE_BYTES = 16 * 1024
@@ -90,7 +95,7 @@ class _Body(BaseModel):
         body = self.model_dump_json().encode()
         encoding = None
         if len(body) > COMPRESS_ABOVE_BYTES:
-            body, encoding = zstandard.ZstdCompressor().compress(body), ZSTD
+            body, encoding = zstd.compress(body), ZSTD
         return Message(
             id=self.message_id,
             routing_key=self.kind,  # type: ignore[attr-defined]
@@ -188,9 +193,8 @@ def _unpacked(message: Message) -> bytes:
         raise BadMessage(f"the content encoding {message.content_encoding!r} is not known; {ZSTD!r} is")
     try:
         # The size that a frame declares may be a lie, or missing: what counts is what comes out.
-        with zstandard.ZstdDecompressor().stream_reader(message.body) as reader:
-            body = reader.read(MAX_BODY_BYTES + 1)
-    except zstandard.ZstdError as error:
+        body = zstd.ZstdDecompressor().decompress(message.body, MAX_BODY_BYTES + 1)
+    except zstd.ZstdError as error:
         raise BadMessage(f"the compressed body is damaged: {error}") from error
     if len(body) > MAX_BODY_BYTES:
         raise BadMessage(f"the body is larger than {MAX_BODY_BYTES // 1024**2} MB unpacked")

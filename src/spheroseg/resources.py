@@ -3,18 +3,24 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker.management import Management
-from spheroseg.broker.rabbit import RabbitBroker
 from spheroseg.database import revisions
 from spheroseg.database.engine import open_engine, telling_away
 from spheroseg.errors import DatabaseAway
 from spheroseg.settings import Settings
 
+if TYPE_CHECKING:
+    from spheroseg.broker.rabbit import RabbitBroker
 
-def rabbit_broker(settings: Settings) -> RabbitBroker:
+
+def rabbit_broker(settings: Settings) -> "RabbitBroker":
+    # aio-pika belongs to an extra: a process on the database queue does not need it.
+    from spheroseg.broker.rabbit import RabbitBroker
+
     return RabbitBroker(
         settings.rabbitmq_url, queue_type=settings.rabbitmq_queue_type, ssl_context=settings.ssl_context()
     )
@@ -42,7 +48,7 @@ class Resources:
 
     settings: Settings
     engine: AsyncEngine
-    rabbit: RabbitBroker | None
+    rabbit: "RabbitBroker | None"
     management: Management | None
 
 

@@ -4,14 +4,13 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker import Broker
 from spheroseg.broker.fallback import FallbackBroker
-from spheroseg.broker.rabbit import RabbitBroker
 from spheroseg.broker.table import TableBroker
 from spheroseg.database import queue
 from spheroseg.database.engine import has_message_queue_tables
@@ -25,6 +24,9 @@ from spheroseg.settings import Settings
 from spheroseg.worker.child import child_command
 from spheroseg.worker.loop import WorkerOptions, work
 from spheroseg.worker.status import Status
+
+if TYPE_CHECKING:  # aio-pika belongs to an extra
+    from spheroseg.broker.rabbit import RabbitBroker
 
 log = structlog.get_logger()
 
@@ -68,7 +70,7 @@ async def serve_worker(settings: Settings, stopping: asyncio.Event, command: lis
         await rabbit.close()
 
 
-def _worker_standing(status: Status, rabbit: RabbitBroker | None = None) -> Callable[[], Standing]:
+def _worker_standing(status: Status, rabbit: "RabbitBroker | None" = None) -> Callable[[], Standing]:
     def look() -> Standing:
         is_away = "away" in status.slots.values()
         reason = "its queue does not answer" if is_away else None
@@ -109,7 +111,7 @@ def _relay_standing(relay: Relay) -> Standing:
     return Standing(detail=detail)
 
 
-def _message_counts(rabbit: RabbitBroker | None) -> dict[str, Any]:
+def _message_counts(rabbit: "RabbitBroker | None") -> dict[str, Any]:
     """What this process has seen of RabbitMQ, for whoever asks about all processes."""
     return {"messages": asdict(rabbit.counts)} if rabbit else {}
 

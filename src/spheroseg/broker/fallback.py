@@ -2,15 +2,18 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import structlog
 
 from spheroseg.broker import Delivery
-from spheroseg.broker.rabbit import RabbitBroker, RabbitConsumer
 from spheroseg.broker.table import TableBroker, TableConsumer
 from spheroseg.errors import BrokerAway
 from spheroseg.messages import Message, Queue
+
+if TYPE_CHECKING:  # aio-pika belongs to an extra
+    from spheroseg.broker.rabbit import RabbitBroker, RabbitConsumer
 
 log = structlog.get_logger()
 
@@ -26,7 +29,7 @@ class FallbackBroker:
     message is gone, and the task would look like one that no queue holds.
     """
 
-    def __init__(self, rabbit: RabbitBroker, table: TableBroker, *, patience: float = 3.0) -> None:
+    def __init__(self, rabbit: "RabbitBroker", table: TableBroker, *, patience: float = 3.0) -> None:
         self.rabbit = rabbit
         self.table = table
         self.patience = patience
@@ -58,7 +61,7 @@ class FallbackBroker:
 
 
 class FallbackConsumer:
-    def __init__(self, broker: FallbackBroker, queue: Queue, rabbit: RabbitConsumer, table: TableConsumer) -> None:
+    def __init__(self, broker: FallbackBroker, queue: Queue, rabbit: "RabbitConsumer", table: TableConsumer) -> None:
         self.broker = broker
         self.queue = queue
         self.rabbit = rabbit
@@ -103,7 +106,7 @@ class FallbackConsumer:
 
     def _by_origin(
         self, deliveries: Sequence[Delivery]
-    ) -> list[tuple[RabbitConsumer | TableConsumer, list[Delivery]]]:
+    ) -> list[tuple["RabbitConsumer | TableConsumer", list[Delivery]]]:
         from_table = [delivery for delivery in deliveries if delivery.tag in self.table.held]
         from_rabbit = [delivery for delivery in deliveries if delivery not in from_table]
         origins: list[tuple[RabbitConsumer | TableConsumer, list[Delivery]]] = [

@@ -4,14 +4,15 @@ import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
-
-import httpx
 
 from spheroseg.broker.topology import EXCHANGES, QUEUES, arguments, definitions, policy
 from spheroseg.errors import BrokerAway
 from spheroseg.messages import Queue, QueueType
+
+if TYPE_CHECKING:  # httpx belongs to an extra
+    import httpx
 
 DECLARE = "run `spheroseg broker declare`"
 
@@ -28,6 +29,8 @@ class Management:
     """The API at `url` (http://USER:PASSWORD@HOST:PORT), for the virtual host of the AMQP URL."""
 
     def __init__(self, url: str, rabbitmq_url: str, patience: float = 5.0) -> None:
+        import httpx
+
         self._client = httpx.AsyncClient(base_url=url, timeout=patience)
         self.vhost = unquote(urlsplit(rabbitmq_url).path[1:]) or "/"
 
@@ -45,7 +48,9 @@ class Management:
             raise BrokerAway(f"the management API answers {answer.status_code}: {answer.text[:200]}")
         return answer.json() if answer.content else None
 
-    async def _answer(self, method: str, where: str, body: Any, params: dict[str, Any]) -> httpx.Response:
+    async def _answer(self, method: str, where: str, body: Any, params: dict[str, Any]) -> "httpx.Response":
+        import httpx
+
         try:
             return await self._client.request(method, where, json=body, params=params)
         except httpx.HTTPError as error:

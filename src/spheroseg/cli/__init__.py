@@ -6,7 +6,7 @@ import sys
 from collections import UserDict
 from collections.abc import Callable
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -16,6 +16,7 @@ from typer.main import get_group
 
 from spheroseg import __version__
 from spheroseg.errors import SpherosegError
+from spheroseg.extras import describe_missing, extra_of
 from spheroseg.logs import log_to
 
 # Where the code of each command is. It is loaded when it is asked for, as all of it together takes a second to load.
@@ -69,7 +70,7 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -85,15 +86,25 @@ def main() -> None:
     try:
         _unwrapped(app)
     except SpherosegError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+        _exit_with(str(error))
+    except ModuleNotFoundError as error:
+        extra = extra_of(error)
+        if extra is None:
+            raise
+        command = next((word for word in sys.argv[1:] if word in COMMANDS), "")
+        _exit_with(describe_missing(extra, f"spheroseg {command}".strip()))
+
+
+def _exit_with(message: str) -> NoReturn:
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    sys.exit(2)
 
 
 def _unwrapped(command: Callable[[], None]) -> None:
-    """Several tasks that fail together fail for one reason, as a rule: show that one."""
+    """Run `command`. Of several tasks that fail together, raise one error: as a rule they have the same cause."""
     try:
         command()
-    except* SpherosegError as group:
+    except* (SpherosegError, ModuleNotFoundError) as group:
         first: BaseException = group
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]

@@ -133,6 +133,7 @@ def _notes(written: Written) -> Iterator[str]:
     if growth:
         if growth.tables.no_curves:
             yield f"[yellow]note:[/] {escape(growth.tables.no_curves)}"
+        yield from (f"[yellow]note:[/] {escape(reason)}" for reason in growth.not_written.values())
         for name in growth.edited:
             yield f"[yellow]note:[/] {name} was changed by somebody and is left alone: it may be out of date"
         flags = Counter(flag for row in growth.tables.wells for flag in (row["qc_flags"] or "").split(";") if flag)
@@ -143,7 +144,8 @@ def _notes(written: Written) -> Iterator[str]:
 
 def _files(written: Written, options: RunOptions, objects: int) -> Iterator[tuple[str, str]]:
     yield "results.csv", "a row an object, all measurements"
-    yield "growth.xlsx", "a row an object with well and time; also as growth.csv and growth.parquet"
+    others = "growth.csv" if written.growth.not_written else "growth.csv and growth.parquet"
+    yield "growth.xlsx", f"a row an object with well and time; also as {others}"
     yield "overlays/", "outlines and numbers, to look at"
     yield "masks/", "label images"
     for kind in Export:

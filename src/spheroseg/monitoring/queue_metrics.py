@@ -4,13 +4,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from spheroseg.broker.management import Management
-from spheroseg.broker.rabbit import RabbitBroker
 from spheroseg.database.components import read_alive
 from spheroseg.database.engine import DatabaseTime, has_message_queue_tables, reading
 from spheroseg.database.queue import AT_RABBITMQ
@@ -22,12 +21,15 @@ from spheroseg.errors import BrokerAway
 from spheroseg.messages import Queue
 from spheroseg.tasks import TaskState
 
+if TYPE_CHECKING:  # aio-pika belongs to an extra
+    from spheroseg.broker.rabbit import RabbitBroker
+
 PERCENTILES = (50, 90, 99)
 RECENT_TASKS = 10_000
 
 
 async def queue_metrics(
-    engine: AsyncEngine, rabbit: RabbitBroker | None = None, management: Management | None = None
+    engine: AsyncEngine, rabbit: "RabbitBroker | None" = None, management: Management | None = None
 ) -> dict[str, Any]:
     """All figures in one dictionary, ready for JSON; times in seconds.
 
@@ -48,7 +50,7 @@ async def queue_metrics(
         }
 
 
-async def _connection(rabbit: RabbitBroker | None) -> dict[str, Any]:
+async def _connection(rabbit: "RabbitBroker | None") -> dict[str, Any]:
     if rabbit is None:
         return {"status": "disabled", "reason": "ENABLE_MESSAGE_QUEUE is false: tasks are worked from the database"}
     try:
@@ -64,14 +66,14 @@ def _moment(monotonic: float | None) -> str | None:
     return (datetime.now(UTC) - timedelta(seconds=time.monotonic() - monotonic)).isoformat()
 
 
-async def _messages(conn: AsyncConnection, rabbit: RabbitBroker) -> dict[str, int]:
+async def _messages(conn: AsyncConnection, rabbit: "RabbitBroker") -> dict[str, int]:
     """What the processes that run now have published, consumed and so on since they started; how many they are."""
     told = [row.detail["messages"] for row in await read_alive(conn) if "messages" in row.detail]
     sums = {name: sum(counts.get(name, 0) for counts in told) for name in asdict(rabbit.counts)}
     return {**sums, "processes": len(told)}
 
 
-async def _queues(rabbit: RabbitBroker | None, management: Management | None) -> dict[str, dict[str, Any]]:
+async def _queues(rabbit: "RabbitBroker | None", management: Management | None) -> dict[str, dict[str, Any]]:
     figures: dict[str, dict[str, Any]] = {}
     if rabbit is None:
         return figures
@@ -83,7 +85,7 @@ async def _queues(rabbit: RabbitBroker | None, management: Management | None) ->
     return figures
 
 
-async def _queue(queue: Queue, rabbit: RabbitBroker, management: Management | None) -> dict[str, Any]:
+async def _queue(queue: Queue, rabbit: "RabbitBroker", management: Management | None) -> dict[str, Any]:
     if management is None:
         return {"ready": await rabbit.depth(queue), "unacked": None, "consumers": None}
     found = await management.queue(queue) or {}

@@ -9,6 +9,7 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import structlog
 import uuid_utils.compat as uuid
@@ -16,13 +17,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.backoff import Backoff
-from spheroseg.broker.rabbit import RabbitBroker
 from spheroseg.broker.table import TableBroker, to_message
 from spheroseg.database import queue as table
 from spheroseg.database import switches
 from spheroseg.database.engine import reading
 from spheroseg.errors import BrokerAway
 from spheroseg.messages import CANCELS, Queue
+
+if TYPE_CHECKING:  # aio-pika belongs to an extra
+    from spheroseg.broker.rabbit import RabbitBroker
 
 log = structlog.get_logger()
 
@@ -52,7 +55,7 @@ class RelayOptions:
 
 
 class Relay:
-    def __init__(self, engine: AsyncEngine, rabbit: RabbitBroker, options: RelayOptions) -> None:
+    def __init__(self, engine: AsyncEngine, rabbit: "RabbitBroker", options: RelayOptions) -> None:
         self.engine = engine
         self.rabbit = rabbit
         self.options = options

@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-import httpx
 import structlog
 from sqlalchemy import exists, literal_column, select, update
 from sqlalchemy.exc import SQLAlchemyError
@@ -84,6 +83,9 @@ class Notifier:
                 # Somebody has tried its failures again in this very moment.
                 await _give_back(conn, webhook)
                 return
+        # Here, because httpx belongs to an extra that only webhooks need.
+        import httpx
+
         body = _body(webhook, counts)
         status: int | None = None
         try:
@@ -104,6 +106,8 @@ class Notifier:
         host = parts.hostname or ""
         port = parts.port or (443 if parts.scheme == "https" else 80)
         address = await self._resolve(host, port)
+        import httpx
+
         at = int(time.time())
         headers = {
             "Host": parts.netloc,

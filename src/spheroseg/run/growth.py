@@ -1,7 +1,7 @@
 """What a run leaves of a plate: tables of growth, fits, curves, heat maps, contact sheets."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from statistics import mode
@@ -24,6 +24,7 @@ from spheroseg.export.parquet import encode_parquet
 from spheroseg.export.provenance import provenance_rows
 from spheroseg.export.tables import encode_csv
 from spheroseg.export.workbook import encode_workbook
+from spheroseg.extras import install_command, is_installed
 from spheroseg.plate.doses import endpoint_rows, ic50_rows
 from spheroseg.plate.fits import default_measure, fit_rows
 from spheroseg.plate.options import PlateOptions
@@ -31,6 +32,10 @@ from spheroseg.run.results_folder import ResultsFolder
 
 Rows = Sequence[dict[str, Any]]
 MOST_WELL_CHARTS = 384  # one for each well; above, those of the plate have to do
+NO_PARQUET = (
+    f"growth.parquet needs the extra 'parquet', which is not installed ({install_command('parquet')}); "
+    "growth.csv and growth.xlsx have the same rows"
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class WrittenGrowth:
     ic50: Rows
     curve: str | None
     edited: tuple[str, ...]
+    not_written: dict[str, str] = field(default_factory=dict)  # file name: why, in a sentence
 
 
 def write_growth(
@@ -70,6 +76,7 @@ def write_growth(
         ic50 = ic50_rows(endpoint)
         sheets |= {"wells": tables.wells, "conditions": tables.conditions, "fits": fits}
         sheets |= {"endpoint": endpoint, "ic50": ic50}
+    not_written = {} if is_installed("parquet") else {"growth.parquet": NO_PARQUET}
     placed = dict(_encoded_tables(sheets, options, manifest, date, tables.no_curves))
     curve = None
     if is_plate and tables.wells:
@@ -78,7 +85,7 @@ def write_growth(
         placed |= pictures
         placed |= _contact(tables.growth, frames, overlays)
     edited = [name for name, content in placed.items() if folder.put(name, content)["edited"]]
-    return WrittenGrowth(tables, fits, ic50, curve, tuple(edited))
+    return WrittenGrowth(tables, fits, ic50, curve, tuple(edited), not_written)
 
 
 def _encoded_tables(
@@ -94,7 +101,8 @@ def _encoded_tables(
     made = date.isoformat(timespec="seconds") if date else ""
     provenance = provenance_rows(manifest, sheets, options.growth, no_curves=no_curves, date=made)
     yield "growth.xlsx", encode_workbook({**sheets, "provenance": provenance})
-    yield "growth.parquet", encode_parquet(sheets["growth"], provenance)
+    if is_installed("parquet"):
+        yield "growth.parquet", encode_parquet(sheets["growth"], provenance)
 
 
 def _pictures(

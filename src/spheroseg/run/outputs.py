@@ -135,6 +135,8 @@ async def write_outputs(
     manifest = {**_manifest(options, listing, entries, exports), "result_version": version, "plate": _plate(layout)}
     newest = max(finished, default=None)
     growth = write_growth(folder, frames, options.plate, manifest, newest, overlays, is_plate=layout.is_plate)
+    if growth.not_written:
+        manifest["not_written"] = growth.not_written
     if Export.BUNDLE in options.exports:
         # Inside it the manifest cannot tell the checksum of what it lies in.
         exports["bundle"] = folder.stream(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from spheroseg.errors import BadParameters
 from spheroseg.segmentation.borders import Borders
+from spheroseg.segmentation.marching_squares import contour_lines, pixels_inside
 from spheroseg.segmentation.separate import Owners, divide
 
 MAX_OBJECTS = 65_535  # what a uint16 label image can number
@@ -86,7 +87,7 @@ def trace(
             filled += [(component, gap) for gap in gaps]
     # Only now: the common lines of others are found by what the pixels were.
     for component, gap in filled:
-        components[_pixels_inside(gap, components.shape)] = component
+        components[pixels_inside(gap[:, ::-1] - 0.5, components.shape)] = component
     found.sort(key=lambda item: (item[1].outer[:, 1].min(), item[1].outer[:, 0].min()))
     return _label(components, len(stats) + len(parts), found), [outline for _, outline in found]
 
@@ -121,11 +122,7 @@ def _polygons(
         alone = np.where(alone == np.float32(threshold), alone - np.float32(1e-6), alone)
     # One copy of the edge pixels carries the outline straight to the border, the sunken frame closes it there.
     alone = np.pad(np.pad(alone.astype(np.float64), 1, mode="edge"), 1, constant_values=-1.0)
-    # Here and not above: SciPy takes half a second to load, which the command line need not wait for.
-    from skimage.measure import find_contours
-
-    contours = find_contours(alone, threshold, fully_connected="high")  # type: ignore[no-untyped-call]
-    polygons = [_without_repeats(contour[:-1, ::-1] - 2.0) for contour in contours]
+    polygons = [_without_repeats(line[:-1, ::-1] - 2.0) for line in contour_lines(alone, threshold)]
     polygons = sorted((p for p in polygons if len(p) >= 3), key=lambda p: -abs(signed_area(p)))
     # The largest is the outer outline; turn it clockwise and the holes the other way.
     return [p if (signed_area(p) > 0) == (i == 0) else p[::-1] for i, p in enumerate(polygons)]
@@ -134,13 +131,6 @@ def _polygons(
 def _placed(polygon: Polygon, shape: tuple[int, ...]) -> Polygon:
     """Pixel centres become +0.5, and nothing lies outside the picture."""
     return _without_repeats(np.clip(polygon + 0.5, 0.0, (shape[1], shape[0])))
-
-
-def _pixels_inside(polygon: Polygon, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    from skimage import draw
-
-    rows, columns = draw.polygon(polygon[:, 1] - 0.5, polygon[:, 0] - 0.5, shape)  # type: ignore[no-untyped-call]
-    return rows, columns
 
 
 def _without_repeats(polygon: Polygon) -> Polygon:

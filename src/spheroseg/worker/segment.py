@@ -41,7 +41,7 @@ from spheroseg.worker.shelf import Shelf
 
 LENGTH = struct.Struct(">I")
 # What numbers may depend on.
-LIBRARIES = ("numpy", "onnxruntime", "opencv-python-headless", "scikit-image", "tifffile")
+LIBRARIES = ("numpy", "onnxruntime", "opencv-python-headless", "scipy", "tifffile")
 
 # More than this in one inference would only need more memory.
 MOST_PIXELS_TOGETHER = 40_000_000
@@ -317,7 +317,6 @@ def main() -> None:
     def load() -> Work:
         # What the first image would otherwise have to wait for.
         importlib.import_module("scipy.spatial")
-        importlib.import_module("skimage.measure")
         dirs = [Path(part) for part in arguments.model_dirs.split(os.pathsep) if part]
         store, shelf = ImageStore(arguments.storage), Shelf(dirs)
         shelf.model(arguments.model, None)

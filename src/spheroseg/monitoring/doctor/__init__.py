@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from spheroseg.errors import BadSettings
+from spheroseg.extras import extra_of, install_command
 from spheroseg.monitoring.doctor import amqp, database, machine, management
 from spheroseg.monitoring.doctor.findings import Check, Finding, Site, Verdict, ok, problem, skipped
 from spheroseg.settings import Settings, read_settings
@@ -108,7 +109,10 @@ async def _guarded(check: Check, site: Site) -> list[Finding]:
             ),
         ]
     error = asyncio.CancelledError("cancelled") if looking.cancelled() else looking.exception()
-    if error is not None:
+    if isinstance(error, ModuleNotFoundError) and (extra := extra_of(error)):
+        what = f"the extra {extra!r} of spheroseg is not installed ({error})"
+        found.append(problem(check.name, what, install_command(extra)))
+    elif error is not None:
         what = f"the check itself failed: {type(error).__name__}: {error}"
         found.append(problem(check.name, what, "look at the other lines first; then report this as a fault of ours"))
     return found

@@ -9,18 +9,18 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-import aio_pika
-from aio_pika.abc import AbstractConnection
-from aio_pika.exceptions import AuthenticationError, ChannelNotFoundEntity, ProbableAuthenticationError
-
-from spheroseg.broker.link import Link
 from spheroseg.errors import BrokerAway
 from spheroseg.messages import Queue, QueueType
 from spheroseg.monitoring.doctor.database import START
 from spheroseg.monitoring.doctor.findings import Finding, Site, ok, problem, several, skipped, warning
+
+if TYPE_CHECKING:  # aio-pika belongs to an extra
+    from aio_pika.abc import AbstractConnection
+
+    from spheroseg.broker.link import Link
 
 PATIENCE_SECONDS = 4.0
 # More than a task or a report of ours; what a limit below it refuses would be refused in the middle of the work.
@@ -105,6 +105,8 @@ async def _trouble_on_the_way(url: SplitResult, place: str) -> Finding | None:
 
 
 def _refused(site: Site, url: SplitResult, place: str, error: BrokerAway) -> Finding:
+    from aio_pika.exceptions import AuthenticationError, ProbableAuthenticationError
+
     cause = error.__cause__
     words = str(cause or error)
     user, vhost = url.username or "guest", _vhost(url)
@@ -136,11 +138,13 @@ def _refused(site: Site, url: SplitResult, place: str, error: BrokerAway) -> Fin
 
 async def look_at_round_trip(site: Site) -> AsyncIterator[Finding]:
     """A small message and a large one, through a queue that only this connection sees."""
+    from aio_pika import Message
+
     async with _channel(site, confirms=True) as (link, channel):
         try:
             queue = await link.ask(channel.declare_queue(exclusive=True, auto_delete=True))
             for size in (1, LARGE_BYTES):
-                message = aio_pika.Message(bytes(size))
+                message = Message(bytes(size))
                 await link.ask(channel.default_exchange.publish(message, queue.name), patience=3.0)
                 taken = await link.ask(queue.get(no_ack=True, fail=False))
                 if taken is None or len(taken.body) != size:
@@ -172,6 +176,8 @@ def _broken(site: Site, error: BrokerAway) -> Finding:
 
 async def look_at_queues(site: Site) -> AsyncIterator[Finding]:
     """What waits, and who takes it."""
+    from aio_pika.exceptions import ChannelNotFoundEntity
+
     for queue in Queue:
         async with _channel(site, confirms=False) as (link, channel):
             try:
@@ -200,7 +206,7 @@ def _queue(queue: Queue, ready: int, consumers: int) -> Finding:
 
 
 @asynccontextmanager
-async def _channel(site: Site, *, confirms: bool) -> AsyncIterator[tuple[Link, Any]]:
+async def _channel(site: Site, *, confirms: bool) -> AsyncIterator[tuple["Link", Any]]:
     link = _link(site)
     try:
         yield link, await link.channel(confirms=confirms)
@@ -208,8 +214,10 @@ async def _channel(site: Site, *, confirms: bool) -> AsyncIterator[tuple[Link, A
         await link.close()
 
 
-def _link(site: Site) -> Link:
-    async def declare_nothing(_: AbstractConnection) -> None:
+def _link(site: Site) -> "Link":
+    from spheroseg.broker.link import Link
+
+    async def declare_nothing(_: "AbstractConnection") -> None:
         pass
 
     return Link(

@@ -1,0 +1,38 @@
+"""Contour lines and the pixels of a polygon: the same as those of scikit-image."""
+
+import numpy as np
+import pytest
+from skimage.draw import polygon as skimage_polygon
+from skimage.measure import find_contours
+
+from spheroseg.segmentation.marching_squares import contour_lines, pixels_inside
+
+
+@pytest.mark.parametrize("steps", [2, 3, 8, 1000], ids="{} values".format)
+def test_contour_lines_are_those_of_scikit_image_bit_for_bit_and_in_their_order(steps: int) -> None:
+    # With few values, pixels lie exactly at the level and many squares have two lines.
+    random = np.random.default_rng(steps)
+    for _ in range(300):
+        values = random.integers(0, steps + 1, random.integers(2, 14, 2)) / steps
+        for level in (0.0, 0.5, 0.71):
+            expected = find_contours(values, level, fully_connected="high")
+            lines = contour_lines(values, level)
+            assert len(lines) == len(expected)
+            for line, other in zip(lines, expected, strict=True):
+                assert np.array_equal(line, other)
+
+
+def test_a_map_without_a_crossing_has_no_line() -> None:
+    assert contour_lines(np.zeros((5, 5)), 0.5) == []
+
+
+def test_the_pixels_inside_a_polygon_are_those_of_scikit_image() -> None:
+    random = np.random.default_rng(0)
+    for number in range(500):
+        corners = random.uniform(-2, 12, (random.integers(3, 9), 2))
+        if number % 2:
+            corners = np.round(2 * corners) / 2  # pixels on edges and corners
+        rows, columns = pixels_inside(corners, (9, 10))
+        expected = skimage_polygon(corners[:, 0], corners[:, 1], (9, 10))
+        assert np.array_equal(rows, expected[0])
+        assert np.array_equal(columns, expected[1])
