@@ -15,7 +15,7 @@ def test_contour_lines_are_those_of_scikit_image_bit_for_bit_and_in_their_order(
     for _ in range(300):
         values = random.integers(0, steps + 1, random.integers(2, 14, 2)) / steps
         for level in (0.0, 0.5, 0.71):
-            expected = find_contours(values, level, fully_connected="high")
+            expected = find_contours(values, level, fully_connected="high")  # type: ignore[no-untyped-call]
             lines = contour_lines(values, level)
             assert len(lines) == len(expected)
             for line, other in zip(lines, expected, strict=True):
@@ -33,6 +33,6 @@ def test_the_pixels_inside_a_polygon_are_those_of_scikit_image() -> None:
         if number % 2:
             corners = np.round(2 * corners) / 2  # pixels on edges and corners
         rows, columns = pixels_inside(corners, (9, 10))
-        expected = skimage_polygon(corners[:, 0], corners[:, 1], (9, 10))
+        expected = skimage_polygon(corners[:, 0], corners[:, 1], (9, 10))  # type: ignore[no-untyped-call]
         assert np.array_equal(rows, expected[0])
         assert np.array_equal(columns, expected[1])
