@@ -10,7 +10,7 @@ import pytest
 
 from spheroseg.database.accounts import add_user, create_token
 from spheroseg.messages import Queue
-from spheroseg.monitoring.heartbeat import EVERY_SECONDS
+from spheroseg.monitoring.heartbeat import INTERVAL_SECONDS
 
 from .conftest import Postgres, eventually
 from .support.compose import ROOT
@@ -129,7 +129,7 @@ async def test_200_images_through_two_backends_while_rabbitmq_stops_and_comes_ba
 
 async def read_figures(url: str, token: str) -> Any:
     """What the specification's metrics say, once every process has told what it did last."""
-    await asyncio.sleep(EVERY_SECONDS)
+    await asyncio.sleep(INTERVAL_SECONDS)
     async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {token}"}) as admin:
         return (await admin.get("/api/admin/queue/metrics")).json()
 

@@ -15,7 +15,7 @@ from spheroseg.broker.table import TableBroker
 from spheroseg.database import queue
 from spheroseg.database.engine import has_message_queue_tables
 from spheroseg.errors import BadSettings
-from spheroseg.monitoring.heartbeat import Standing, heartbeat
+from spheroseg.monitoring.heartbeat import ProcessStatus, heartbeat
 from spheroseg.queueing.collect import collect, hand_back_leased
 from spheroseg.queueing.relay import Relay, RelayOptions
 from spheroseg.queueing.webhooks import Notifier
@@ -52,7 +52,7 @@ async def serve_worker(settings: Settings, stopping: asyncio.Event, command: lis
     status = Status(options.name)
     log.info("worker starts", worker=options.name, slots=options.slots, model=model)
     if not settings.enable_message_queue:
-        async with open_database(settings) as engine, heartbeat(engine, "worker", _worker_standing(status)):
+        async with open_database(settings) as engine, heartbeat(engine, "worker", _worker_status(status)):
             await work(TableBroker(engine, lease=settings.lease_seconds), options, stopping, status)
         return
     rabbit = rabbit_broker(settings)
@@ -60,7 +60,7 @@ async def serve_worker(settings: Settings, stopping: asyncio.Event, command: lis
         if settings.database_url:
             async with (
                 open_database(settings) as engine,
-                heartbeat(engine, "worker", _worker_standing(status, rabbit)),
+                heartbeat(engine, "worker", _worker_status(status, rabbit)),
             ):
                 table = TableBroker(engine, lease=settings.lease_seconds)
                 await work(FallbackBroker(rabbit, table), options, stopping, status)
@@ -70,8 +70,8 @@ async def serve_worker(settings: Settings, stopping: asyncio.Event, command: lis
         await rabbit.close()
 
 
-def _worker_standing(status: Status, rabbit: "RabbitBroker | None" = None) -> Callable[[], Standing]:
-    def look() -> Standing:
+def _worker_status(status: Status, rabbit: "RabbitBroker | None" = None) -> Callable[[], ProcessStatus]:
+    def read_status() -> ProcessStatus:
         is_away = "away" in status.slots.values()
         reason = "its queue does not answer" if is_away else None
         detail = {
@@ -80,9 +80,9 @@ def _worker_standing(status: Status, rabbit: "RabbitBroker | None" = None) -> Ca
             "finished": dict(status.finished),
             **_message_counts(rabbit),
         }
-        return Standing("away" if is_away else "ok", reason, detail)
+        return ProcessStatus("away" if is_away else "ok", reason, detail)
 
-    return look
+    return read_status
 
 
 async def serve_relay(settings: Settings, stopping: asyncio.Event) -> None:
@@ -96,19 +96,19 @@ async def serve_relay(settings: Settings, stopping: asyncio.Event) -> None:
     try:
         async with open_database(settings) as engine:
             relay = Relay(engine, rabbit, options)
-            async with heartbeat(engine, "relay", lambda: _relay_standing(relay)):
+            async with heartbeat(engine, "relay", lambda: _relay_status(relay)):
                 await _until(stopping, relay.run())
     finally:
         await rabbit.close()
 
 
-def _relay_standing(relay: Relay) -> Standing:
+def _relay_status(relay: Relay) -> ProcessStatus:
     detail = _message_counts(relay.rabbit)
     if relay.away_reason:
-        return Standing("away", relay.away_reason, detail)
+        return ProcessStatus("away", relay.away_reason, detail)
     if relay.is_paused:
-        return Standing("paused", "an administrator has paused it", detail)
-    return Standing(detail=detail)
+        return ProcessStatus("paused", "an administrator has paused it", detail)
+    return ProcessStatus(detail=detail)
 
 
 def _message_counts(rabbit: "RabbitBroker | None") -> dict[str, Any]:
@@ -121,10 +121,10 @@ async def serve_collect(settings: Settings, stopping: asyncio.Event) -> None:
     settings.refuse_weak_secrets()
     rabbit = rabbit_broker(settings) if settings.enable_message_queue else None
 
-    def look() -> Standing:
-        return Standing(detail=_message_counts(rabbit))
+    def read_status() -> ProcessStatus:
+        return ProcessStatus(detail=_message_counts(rabbit))
 
-    async with open_database(settings) as engine, heartbeat(engine, "collect", look):
+    async with open_database(settings) as engine, heartbeat(engine, "collect", read_status):
         async with engine.begin() as conn:
             if has_message_queue_tables(conn):
                 await queue.restore_aside(conn)

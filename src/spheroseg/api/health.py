@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from spheroseg.api.auth import ThePlace
-from spheroseg.monitoring.health import look
+from spheroseg.monitoring.health import check_health
 
 router = APIRouter(tags=["health"])
 
@@ -35,7 +35,7 @@ class Alive(BaseModel):
 @router.get("/health", responses={503: {"model": HealthOut, "description": "Down"}})
 async def read_health(place: ThePlace, response: Response) -> HealthOut:
     """How the whole stands, component by component; 503 only when it is down."""
-    health = await look(place)
+    health = await check_health(place)
     response.status_code = 503 if health.status == "down" else 200
     return HealthOut.model_validate(health.as_json())
 
@@ -49,7 +49,7 @@ async def read_live() -> Alive:
 @router.get("/health/ready", responses={503: {"model": Alive, "description": "Not ready"}})
 async def read_ready(place: ThePlace, response: Response) -> Alive:
     """Ready: requests can be served. One that fails this gets none, and is not restarted."""
-    health = await look(place)
+    health = await check_health(place)
     if health.status == "down":
         response.status_code = 503
         return Alive(status=health.reason or "down")

@@ -24,7 +24,7 @@ from spheroseg.database.engine import chunks, reading
 from spheroseg.database.line import PlaceInLine, read_batch_places
 from spheroseg.database.schema import images, segmentation_batches
 from spheroseg.database.schema import segmentation_tasks as t
-from spheroseg.monitoring.health import Health, look
+from spheroseg.monitoring.health import Health, check_health
 from spheroseg.resources import Resources
 from spheroseg.tasks import UNFINISHED, TaskState
 
@@ -189,7 +189,7 @@ class Hub:
         if now - self._health_at < HEALTH_SECONDS:
             return
         self._health_at = now
-        health = await look(self.place)
+        health = await check_health(self.place)
         known = (health.status, health.reason, health.since)
         if known != self._known_health or self.health is None:
             self._known_health, self.health = known, _health_text(health)

@@ -1,30 +1,29 @@
-"""How the whole stands, from what its processes say of themselves: ok, degraded, or down."""
+"""The health of the whole site, from the statuses that its processes report: ok, degraded or down."""
 
 import asyncio
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import structlog
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from spheroseg.database.components import read_alive
-from spheroseg.database.engine import DatabaseTime, reading
+from spheroseg.database.engine import reading
+from spheroseg.database.figures import Process, read_alive_processes
 from spheroseg.resources import Resources
 from spheroseg.storage import RESERVE_BYTES
 
 log = structlog.get_logger()
 
-PATIENCE_SECONDS = 3.0
+DATABASE_TIMEOUT_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
-class Part:
-    """One component: ok, degraded, down or disabled; why, and since when."""
+class ComponentHealth:
+    """The health of one component: ok, degraded, down or disabled, the reason, and since when."""
 
     status: str
     reason: str | None = None
@@ -34,101 +33,118 @@ class Part:
 
 @dataclass(frozen=True)
 class Health:
-    """status: ok, degraded (work goes on, with the reason), or down (it does not)."""
+    """The health of the whole site.
+
+    status: `ok`, `degraded` (tasks are still processed, `reason` says what is wrong) or `down` (none is processed).
+    """
 
     status: str
     reason: str | None
     since: datetime | None
-    components: dict[str, Part]
+    components: dict[str, ComponentHealth]
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-async def look(place: Resources) -> Health:
-    """Ask the database, in a few seconds at most; everything else has told it how it is."""
+async def check_health(resources: Resources) -> Health:
+    """Read the health from the database, where all processes report their status. Takes a few seconds at most."""
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS), reading(place.engine) as conn:
-            parts = await _parts(place, conn)
+        async with asyncio.timeout(DATABASE_TIMEOUT_SECONDS), reading(resources.engine) as conn:
+            processes = await read_alive_processes(conn)
     except (SQLAlchemyError, OSError, TimeoutError) as error:
-        # Whoever asks needs no token, and is not told what the driver says of hosts and users.
+        # The health can be read without a token, so the driver's text, which names hosts and users, is only logged.
         log.warning("the database does not answer", error=str(error) or type(error).__name__)
-        reason = "the database does not answer"
-        return Health("down", reason, None, {"database": Part("down", reason)})
-    parts["storage"] = await asyncio.to_thread(_storage, place.settings.resolved_storage_url())
-    worst = [part for status in ("down", "degraded") for part in parts.values() if part.status == status]
-    if worst:
-        return Health(worst[0].status, worst[0].reason, worst[0].since, parts)
-    return Health("ok", None, None, parts)
+        reason = "the database does not answer: run `spheroseg doctor` on the server"
+        return Health("down", reason, None, {"database": ComponentHealth("down", reason)})
+    components = _check_processes(processes, is_queue_enabled=resources.settings.enable_message_queue)
+    components["storage"] = await asyncio.to_thread(_check_storage, resources.settings.resolved_storage_url())
+    for status in ("down", "degraded"):
+        for component in components.values():
+            if component.status == status:
+                return Health(status, component.reason, component.since, components)
+    return Health("ok", None, None, components)
 
 
-async def _parts(place: Resources, conn: AsyncConnection) -> dict[str, Part]:
-    await conn.execute(select(DatabaseTime()))
-    alive: dict[str, list[Any]] = {kind: [] for kind in ("relay", "collect", "worker", "backend")}
-    for row in await read_alive(conn):
-        alive.setdefault(row.kind, []).append(row)
-    is_queued = place.settings.enable_message_queue
-    parts = {
-        "database": Part("ok"),
-        "message_queue": _message_queue(alive["relay"]) if is_queued else Part("disabled"),
-        "collect": _needed(alive["collect"], "no collect is running: results wait, and are not lost"),
-        "workers": _workers(alive["worker"], needed=not is_queued),
-        "backend": Part("ok", instances=_instances(alive["backend"])),
+def _check_processes(processes: Sequence[Process], *, is_queue_enabled: bool) -> dict[str, ComponentHealth]:
+    def of_kind(kind: str) -> list[Process]:
+        return [process for process in processes if process.kind == kind]
+
+    return {
+        "database": ComponentHealth("ok"),
+        "message_queue": _check_relays(of_kind("relay")) if is_queue_enabled else ComponentHealth("disabled"),
+        "collect": _check_any_alive(
+            of_kind("collect"),
+            "no collect process is running: results wait and are not lost; start `spheroseg collect`",
+        ),
+        "workers": _check_workers(of_kind("worker"), is_heartbeat_expected=not is_queue_enabled),
+        "backend": ComponentHealth("ok", instances=_instances(of_kind("backend"))),
     }
-    return parts
 
 
-def _message_queue(relays: list[Any]) -> Part:
-    """On the database queue or not: the relays know."""
+def _check_relays(relays: Sequence[Process]) -> ComponentHealth:
+    """Return whether tasks go through RabbitMQ. One working relay is enough."""
     if not relays:
-        return Part("degraded", "no relay is running: tasks go over the database queue")
-    working = [row for row in relays if row.state == "ok"]
+        return ComponentHealth(
+            "degraded",
+            "no relay is running: tasks go through the database queue instead of RabbitMQ; start `spheroseg relay`",
+        )
+    working = [relay for relay in relays if relay.state == "ok"]
     if working:
-        return Part("ok", since=min(row.since for row in working), instances=_instances(relays))
-    paused = all(row.state == "paused" for row in relays)
-    cause = "the relay is paused" if paused else relays[0].reason
-    return Part(
+        return ComponentHealth("ok", since=min(relay.since for relay in working), instances=_instances(relays))
+    is_paused = all(relay.state == "paused" for relay in relays)
+    cause = "the relay is paused; resume it: POST /api/admin/relay/resume" if is_paused else relays[0].reason
+    return ComponentHealth(
         "degraded",
-        f"tasks go over the database queue: {cause}",
-        min(row.since for row in relays),
+        f"tasks go through the database queue: {cause}",
+        min(relay.since for relay in relays),
         _instances(relays),
     )
 
 
-def _needed(rows: list[Any], otherwise: str) -> Part:
-    return Part("ok", instances=_instances(rows)) if rows else Part("degraded", otherwise)
+def _check_workers(workers: Sequence[Process], *, is_heartbeat_expected: bool) -> ComponentHealth:
+    if workers and all(worker.state == "away" for worker in workers):
+        return ComponentHealth(
+            "degraded",
+            "no worker can reach its queue: look at the workers' logs",
+            min(worker.since for worker in workers),
+            _instances(workers),
+        )
+    if is_heartbeat_expected:
+        return _check_any_alive(workers, "no worker is running: tasks wait; start `spheroseg worker`")
+    # A worker that has no DATABASE_URL cannot record a heartbeat, so a missing one proves nothing.
+    return ComponentHealth("ok", instances=_instances(workers))
 
 
-def _workers(rows: list[Any], *, needed: bool) -> Part:
-    if rows and all(row.state == "away" for row in rows):
-        return Part("degraded", "no worker reaches its queue", min(row.since for row in rows), _instances(rows))
-    if needed:
-        return _needed(rows, "no worker is running: tasks wait")
-    # A worker that knows only RabbitMQ cannot tell the database that it is there.
-    return Part("ok", instances=_instances(rows))
+def _check_any_alive(processes: Sequence[Process], reason_if_none: str) -> ComponentHealth:
+    if not processes:
+        return ComponentHealth("degraded", reason_if_none)
+    return ComponentHealth("ok", instances=_instances(processes))
 
 
-def _instances(rows: list[Any]) -> list[dict[str, Any]]:
+def _instances(processes: Sequence[Process]) -> list[dict[str, Any]]:
     return [
         {
-            "name": row.name,
-            "state": row.state,
-            "reason": row.reason,
-            "since": row.since,
-            "seen_at": row.seen_at,
-            "detail": row.detail,
+            "name": process.name,
+            "state": process.state,
+            "reason": process.reason,
+            "since": process.since,
+            "seen_at": process.seen_at,
+            "detail": process.detail,
         }
-        for row in rows
+        for process in processes
     ]
 
 
-def _storage(url: str) -> Part:
+def _check_storage(url: str) -> ComponentHealth:
     if "://" in url.removeprefix("file://"):
-        return Part("ok")
+        return ComponentHealth("ok")
     folder = Path(url.removeprefix("file://"))
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if free < RESERVE_BYTES:
-        return Part("degraded", f"the disk of the storage is full: {free // 1024**2} MB are free")
-    return Part("ok")
+        return ComponentHealth(
+            "degraded", f"the disk of the storage is full: only {free // 1024**2} MB are free; free some space"
+        )
+    return ComponentHealth("ok")

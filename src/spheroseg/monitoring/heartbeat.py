@@ -1,4 +1,4 @@
-"""A process tells the database every few seconds that it is alive, and how it is."""
+"""Heartbeats: each process records in the database, every few seconds, that it is alive and what its status is."""
 
 import asyncio
 import os
@@ -15,12 +15,18 @@ from spheroseg.database.components import leave, tell
 
 log = structlog.get_logger()
 
-EVERY_SECONDS = 5.0
+INTERVAL_SECONDS = 5.0
+# A changed status is recorded without waiting for the next interval.
+STATUS_CHECK_SECONDS = 1.0
+LEAVE_TIMEOUT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Standing:
-    """state: ok; away, when what it needs does not answer; or paused."""
+class ProcessStatus:
+    """The status that a process reports about itself.
+
+    state: `ok`, `away` (a service that the process needs does not answer) or `paused`.
+    """
 
     state: str = "ok"
     reason: str | None = None
@@ -29,37 +35,46 @@ class Standing:
 
 @asynccontextmanager
 async def heartbeat(
-    engine: AsyncEngine, kind: str, look: Callable[[], Standing] = Standing, *, every: float = EVERY_SECONDS
+    engine: AsyncEngine,
+    kind: str,
+    read_status: Callable[[], ProcessStatus] = ProcessStatus,
+    *,
+    interval: float = INTERVAL_SECONDS,
 ) -> AsyncIterator[None]:
-    """Tell how it stands, `look`, every `every` seconds as long as the block runs; a change within a second."""
+    """Record the status of this process while the block runs, and remove the record afterwards.
+
+    The status is recorded every `interval` seconds, and within a second of a change.
+    """
     name = f"{kind}-{os.uname().nodename}-{os.getpid()}"
-    beating = asyncio.create_task(_beat(engine, name, kind, look, every))
+    beating = asyncio.create_task(_beat(engine, name, kind, read_status, interval))
     try:
         yield
     finally:
         beating.cancel()
         await asyncio.gather(beating, return_exceptions=True)
         try:
-            async with asyncio.timeout(2.0), engine.begin() as conn:
+            async with asyncio.timeout(LEAVE_TIMEOUT_SECONDS), engine.begin() as conn:
                 await leave(conn, name)
         except (SQLAlchemyError, OSError):
-            # It will be seen to be silent.
+            # The record expires by itself once the process has been silent for long enough.
             pass
 
 
-async def _beat(engine: AsyncEngine, name: str, kind: str, look: Callable[[], Standing], every: float) -> None:
+async def _beat(
+    engine: AsyncEngine, name: str, kind: str, read_status: Callable[[], ProcessStatus], interval: float
+) -> None:
     clock = asyncio.get_running_loop().time
-    told: Standing | None = None
-    told_at = -every
+    recorded: ProcessStatus | None = None
+    recorded_at = -interval
     while True:
-        standing = look()
-        is_news = told is None or (standing.state, standing.reason) != (told.state, told.reason)
-        if is_news or clock() - told_at >= every:
+        status = read_status()
+        has_changed = recorded is None or (status.state, status.reason) != (recorded.state, recorded.reason)
+        if has_changed or clock() - recorded_at >= interval:
             try:
                 async with engine.begin() as conn:
-                    await tell(conn, name, kind, standing.state, standing.reason, standing.detail)
-                told, told_at = standing, clock()
+                    await tell(conn, name, kind, status.state, status.reason, status.detail)
+                recorded, recorded_at = status, clock()
             except (SQLAlchemyError, OSError) as error:
-                log.warning("the database was not told that this process is alive", kind=kind, error=str(error))
-                await asyncio.sleep(every)
-        await asyncio.sleep(min(1.0, every))
+                log.warning("the heartbeat of this process cannot be recorded", kind=kind, error=str(error))
+                await asyncio.sleep(interval)
+        await asyncio.sleep(min(STATUS_CHECK_SECONDS, interval))

@@ -17,7 +17,7 @@ from spheroseg.database.engine import open_engine
 from spheroseg.monitoring.exporter.database import DatabaseFigures
 from spheroseg.monitoring.exporter.rabbitmq import RabbitFigures
 from spheroseg.monitoring.exporter.source import Source
-from spheroseg.monitoring.heartbeat import Standing, heartbeat
+from spheroseg.monitoring.heartbeat import ProcessStatus, heartbeat
 from spheroseg.settings import Settings
 
 DATABASE_SECONDS = 10.0
@@ -40,10 +40,10 @@ class Exporter:
             families += answer.figures or []
         return families
 
-    def standing(self) -> Standing:
-        """What it says of itself in the database."""
+    def status(self) -> ProcessStatus:
+        """Return the status that the heartbeat of the exporter records."""
         blind = [f"{source.name}: {source.last.reason}" for source in self.sources if source.last.figures is None]
-        return Standing("away", "; ".join(blind)) if blind else Standing()
+        return ProcessStatus("away", "; ".join(blind)) if blind else ProcessStatus()
 
     async def health(self) -> dict[str, Any]:
         """`status` is ok, or blind where a source does not answer; per source why."""
@@ -73,7 +73,7 @@ async def open_exporter(
         sources.append(Source("rabbitmq", RabbitFigures(management).ask, max_age=rabbitmq_seconds))
     exporter = Exporter(*sources)
     try:
-        async with heartbeat(engine, "exporter", exporter.standing):
+        async with heartbeat(engine, "exporter", exporter.status):
             yield exporter
     finally:
         for source in sources:
