@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker import Broker, Delivery
 from spheroseg.broker.rabbit import RabbitBroker
-from spheroseg.broker.table import TableBroker, TableConsumer
+from spheroseg.broker.table import TableBroker
 from spheroseg.database import queue
 from spheroseg.database.engine import reading
 from spheroseg.errors import BrokerAway
@@ -176,7 +176,7 @@ async def test_what_is_concluded_is_reported_and_settled(broker: Broker, reject:
     report = Message(id="r", routing_key="task.failed", body=b"r")
     async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
         (delivery,) = await consumer.take(1, 5)
-        await consumer.conclude(delivery, report, reject=reject)
+        await consumer.report_and_settle(delivery, report, reject=reject)
     assert await drain(broker) == []
     assert await drain(broker, Queue.RESULTS) == ["r"]
     assert await drain(broker, Queue.DEAD_LETTERS, wait=2.0 if reject else 0.3) == ["done"] * reject
@@ -206,7 +206,7 @@ async def test_more_than_the_prefetch_is_gathered_in_the_order_of_a_take(broker:
     await broker.publish([message(f"premium-{n}", priority=10) for n in range(2)])
     async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
         first = await consumer.take(1, 5)
-        others = await consumer.gather(2, 0.0)
+        others = await consumer.take_more(2, 0.0)
         assert names(first + others) == ["premium-0", "premium-1", "regular-0"]
         assert not any(delivery.redelivered for delivery in others)
         await consumer.ack(others[:1])
@@ -225,7 +225,7 @@ async def test_what_is_not_gathered_waits_for_others(broker: Broker) -> None:
     await broker.publish([message(str(n)) for n in range(4)])
     async with broker.consume(Queue.TASKS, prefetch=1) as busy:
         first = await busy.take(1, 5)
-        others = await busy.gather(1, 0.0)
+        others = await busy.take_more(1, 0.0)
         await busy.ack(others)
         assert await broker.depth(Queue.TASKS) == 2, "none is in the busy one's hand but the first"
         async with broker.consume(Queue.TASKS, prefetch=1) as idle:
@@ -238,8 +238,8 @@ async def test_a_gathering_waits_a_moment_for_what_comes_and_ends_in_time(broker
     async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
         await consumer.take(1, 5)
         async with asyncio.timeout(3):
-            assert await consumer.gather(3, 0.05) == []
-        gathering = asyncio.create_task(consumer.gather(2, 10))
+            assert await consumer.take_more(3, 0.05) == []
+        gathering = asyncio.create_task(consumer.take_more(2, 10))
         await broker.publish([message("second"), message("third")])
         async with asyncio.timeout(5):
             assert names(await gathering) == ["second", "third"]
@@ -248,13 +248,13 @@ async def test_a_gathering_waits_a_moment_for_what_comes_and_ends_in_time(broker
 async def test_what_was_gathered_stays_and_comes_again_like_what_was_taken(broker: Broker) -> None:
     await broker.publish([message(str(n)) for n in range(3)])
     async with broker.consume(Queue.TASKS, prefetch=1) as worker:
-        in_hand = await worker.take(1, 5) + await worker.gather(2, 0.0)
+        in_hand = await worker.take(1, 5) + await worker.take_more(2, 0.0)
         async with broker.consume(Queue.TASKS, prefetch=1) as rival:
             assert await rival.take(1, 2.5 * LEASE) == []
         assert not any(delivery.revoked.is_set() for delivery in in_hand)
         await worker.ack(in_hand[1:2])
     async with broker.consume(Queue.TASKS, prefetch=1) as worker:
-        again = await worker.take(1, 5) + await worker.gather(2, 0.0)
+        again = await worker.take(1, 5) + await worker.take_more(2, 0.0)
         assert sorted(names(again)) == ["0", "2"]
         assert all(delivery.redelivered for delivery in again)
 
@@ -271,7 +271,7 @@ class TestTable:
     ) -> None:
         await table.publish([message("orphan")])
         # Nothing renews its leases, as in a process that was frozen or killed.
-        silent = TableConsumer(table, Queue.TASKS, prefetch=1)
+        silent = table.consumer(Queue.TASKS, prefetch=1)
         (held,) = await silent.take(1, 5)
         async with table.consume(Queue.TASKS, prefetch=1) as heir:
             (again,) = await heir.take(1, 4 * LEASE)
@@ -289,10 +289,10 @@ class TestTable:
             (delivery,) = await consumer.take(1, 5)
             await execute(engine, "ALTER TABLE segmentation_queue RENAME TO away")
             with pytest.raises(BrokerAway):
-                await consumer.conclude(delivery, report, reject=False)
+                await consumer.report_and_settle(delivery, report, reject=False)
             await execute(engine, "ALTER TABLE away RENAME TO segmentation_queue")
             assert await consumer.take(1, 0) == [], "the prefetch is used up"
-            await consumer.conclude(delivery, report, reject=False)
+            await consumer.report_and_settle(delivery, report, reject=False)
         assert await drain(table) == []
         assert await drain(table, Queue.RESULTS) == ["r"]
 

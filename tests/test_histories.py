@@ -27,7 +27,8 @@ from hypothesis.stateful import (
 from sqlalchemy import func, select, text
 
 from spheroseg.broker import Delivery
-from spheroseg.broker.table import TableBroker, TableConsumer
+from spheroseg.broker.table import TableBroker
+from spheroseg.broker.table_consumer import TableConsumer
 from spheroseg.database.engine import open_engine, reading
 from spheroseg.database.revisions import create_tables
 from spheroseg.database.schema import metadata, segmentation_failures, segmentation_queue, segmentation_results
@@ -87,7 +88,7 @@ class Histories(RuleBasedStateMachine):
     @rule()
     def take(self) -> None:
         async def taking() -> None:
-            consumer = TableConsumer(self.broker, Queue.TASKS, prefetch=1)
+            consumer = self.broker.consumer(Queue.TASKS, prefetch=1)
             for delivery in await consumer.take(1, 0.0):
                 task = order(delivery.message)
                 if delivery.redelivered:
@@ -173,7 +174,7 @@ class Histories(RuleBasedStateMachine):
 
     async def _collect(self) -> None:
         for queue in (Queue.RESULTS, Queue.DEAD_LETTERS):
-            consumer = TableConsumer(self.broker, queue, prefetch=100)
+            consumer = self.broker.consumer(queue, prefetch=100)
             deliveries = await consumer.take(100, 0.0)
             async with self.engine.begin() as conn:
                 if queue == Queue.RESULTS:
@@ -260,7 +261,7 @@ class Histories(RuleBasedStateMachine):
                 await hand.consumer.give_back()
             for _ in range(200):
                 await sweep(self.engine, POLICY)
-                consumer = TableConsumer(self.broker, Queue.TASKS, prefetch=1)
+                consumer = self.broker.consumer(Queue.TASKS, prefetch=1)
                 for delivery in await consumer.take(1, 0.0):
                     task = order(delivery.message)
                     await self._report(self._failed(task, "lost") if delivery.redelivered else self._completed(task))

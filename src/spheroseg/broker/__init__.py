@@ -1,4 +1,4 @@
-"""The one port to the queues, with two real implementations that pass the same tests."""
+"""The one interface to the message queues. It has two real implementations, which must pass the same tests."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from spheroseg.messages import Message, Queue
 
 @dataclass(frozen=True, eq=False)
 class Delivery:
-    """A message in this consumer's hand.
+    """A message that was delivered to this consumer and is not yet settled (acknowledged or rejected).
 
-    redelivered: somebody had it before and did not settle it.
-    revoked: set when the message is no longer ours (cancelled, lease lost); stop working on it.
-    tag: what the broker knows it by.
+    redelivered: an earlier consumer received the message and did not settle it.
+    tag: what the broker needs to settle the delivery. Other code must not look into it.
+    revoked: set when the message is no longer ours (cancelled, or its lease was lost). Stop working on it.
     """
 
     message: Message
@@ -26,43 +26,55 @@ class Delivery:
 
 class Consumer(Protocol):
     async def take(self, limit: int, wait: float) -> list[Delivery]:
-        """Up to `limit` messages, without holding more than the prefetch; waits up to `wait` seconds for one."""
+        """Return up to `limit` messages, waiting up to `wait` seconds for the first.
+
+        Never exceeds the prefetch. Raises BrokerAway if the broker is unreachable.
+        """
         ...
 
-    async def gather(self, limit: int, wait: float) -> list[Delivery]:
-        """Up to `limit` messages more than the prefetch allows; waits up to `wait` seconds for them.
+    async def take_more(self, limit: int, wait: float) -> list[Delivery]:
+        """Return up to `limit` messages in excess of the prefetch, waiting up to `wait` seconds for them.
 
-        For who works on all of them at once, so that none waits in a hand for another. Raises nothing: what did not
-        come is there for the next take.
+        For a consumer that works on all of its messages at once, so that none of them waits for another. If the
+        broker is unreachable, it returns what it has so far; the other messages come with a later `take`.
         """
         ...
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Done: they are gone for good."""
+        """Acknowledge the deliveries, which removes the messages for good. Raises BrokerAway."""
         ...
 
     async def reject(self, deliveries: Sequence[Delivery]) -> None:
-        """Never again: they become dead letters."""
+        """Reject the deliveries, which makes the messages dead letters. Raises BrokerAway."""
         ...
 
-    async def conclude(self, delivery: Delivery, report: Message, *, reject: bool) -> None:
-        """Publish `report`, then reject or ack `delivery`; in one step where both are rows of the database.
+    async def report_and_settle(self, delivery: Delivery, report: Message, *, reject: bool) -> None:
+        """Publish `report`, then reject or acknowledge `delivery`. The table does both in one transaction.
 
-        Raises BrokerAway while the report may not be safe: then the delivery is still in hand. What was reported and
-        could not be settled raises nothing and comes again.
+        Raises BrokerAway while the report may not be safe; `delivery` is then still unsettled, so try again. If the
+        report is safe but `delivery` could not be settled, nothing is raised: the message is delivered again.
         """
         ...
 
 
 class Broker(Protocol):
     async def publish(self, messages: Sequence[Message]) -> None:
-        """Returns when the messages are safe. After an exception each may or may not have been published."""
+        """Publish the messages and return once they are stored durably.
+
+        Raises BrokerAway; each message may then have been published or not.
+        """
         ...
 
     def consume(self, queue: Queue, prefetch: int) -> AbstractAsyncContextManager[Consumer]:
-        """At most `prefetch` unsettled at a time. What is unsettled at the end goes back to the queue."""
+        """Open a consumer that holds at most `prefetch` unsettled messages.
+
+        Messages that are unsettled when the context ends go back to the queue.
+        """
         ...
 
     async def depth(self, queue: Queue) -> int:
-        """How many messages wait in the queue, not counting those in somebody's hand."""
+        """Return the number of messages that wait in the queue, without those already delivered to a consumer.
+
+        Raises BrokerAway.
+        """
         ...

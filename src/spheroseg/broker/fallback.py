@@ -8,25 +8,27 @@ from uuid import UUID
 import structlog
 
 from spheroseg.broker import Delivery
-from spheroseg.broker.table import TableBroker, TableConsumer
+from spheroseg.broker.table import TableBroker
+from spheroseg.broker.table_consumer import TableConsumer
 from spheroseg.errors import BrokerAway
 from spheroseg.messages import Message, Queue
 
 if TYPE_CHECKING:  # aio-pika belongs to an extra
-    from spheroseg.broker.rabbit import RabbitBroker, RabbitConsumer
+    from spheroseg.broker.rabbit import RabbitBroker
+    from spheroseg.broker.rabbit_consumer import RabbitConsumer
 
 log = structlog.get_logger()
 
 
 class FallbackBroker:
-    """For a worker that reaches both.
+    """A broker for a worker that can reach RabbitMQ and the database.
 
-    It needs no signal and no switch. An idle worker looks into the table too: at once while RabbitMQ does not answer
-    it, and otherwise when the next message there has been waiting for `patience` seconds, which means that nobody is
-    moving it to RabbitMQ, for whatever reason.
+    An idle worker also takes from the table: at once while RabbitMQ is unreachable, otherwise when the next message
+    there has been ready for `patience` seconds. That means that nobody relays it to RabbitMQ, for whatever reason, so
+    no signal and no switch is needed.
 
-    What is said of a message from the table goes into the table. At RabbitMQ it could be out of reach when the
-    message is gone, and the task would look like one that no queue holds.
+    Reports about a message from the table go into the table. If they went to RabbitMQ, they could be out of reach
+    after the message was removed, and the task would look lost.
     """
 
     def __init__(self, rabbit: "RabbitBroker", table: TableBroker, *, patience: float = 3.0) -> None:
@@ -37,8 +39,8 @@ class FallbackBroker:
 
     async def publish(self, messages: Sequence[Message]) -> None:
         from_table = {task_id for consumer in self._consumers for task_id in consumer.tasks_from_table()}
-        if about_them := [message for message in messages if message.task_id in from_table]:
-            await self.table.publish(about_them)
+        if for_table := [message for message in messages if message.task_id in from_table]:
+            await self.table.publish(for_table)
         others = [message for message in messages if message.task_id not in from_table]
         try:
             await self.rabbit.publish(others)
@@ -51,8 +53,8 @@ class FallbackBroker:
 
     @asynccontextmanager
     async def consume(self, queue: Queue, prefetch: int) -> AsyncIterator["FallbackConsumer"]:
-        async with self.rabbit.consume(queue, prefetch) as first, self.table.consume(queue, prefetch) as second:
-            consumer = FallbackConsumer(self, queue, first, second)
+        async with self.rabbit.consume(queue, prefetch) as rabbit, self.table.consume(queue, prefetch) as table:
+            consumer = FallbackConsumer(self, queue, rabbit, table)
             self._consumers.append(consumer)
             try:
                 yield consumer
@@ -61,6 +63,8 @@ class FallbackBroker:
 
 
 class FallbackConsumer:
+    """Consumes from RabbitMQ and from the table. It holds deliveries of one of them at a time."""
+
     def __init__(self, broker: FallbackBroker, queue: Queue, rabbit: "RabbitConsumer", table: TableConsumer) -> None:
         self.broker = broker
         self.queue = queue
@@ -68,49 +72,47 @@ class FallbackConsumer:
         self.table = table
 
     async def take(self, limit: int, wait: float) -> list[Delivery]:
-        is_away = False
         try:
-            if deliveries := await self.rabbit.take(limit, wait):
-                return deliveries
+            deliveries = await self.rabbit.take(limit, wait)
         except BrokerAway:
-            is_away = True
-        if is_away:
             return await self.table.take(limit, wait)
-        waiting = await self.broker.table.seconds_at_head(self.queue)
-        if waiting is not None and waiting > self.broker.patience:
+        if deliveries:
+            return deliveries
+        seconds_ready = await self.broker.table.seconds_at_head(self.queue)
+        if seconds_ready is not None and seconds_ready > self.broker.patience:
             return await self.table.take(limit, 0.0)
         return []
 
-    async def gather(self, limit: int, wait: float) -> list[Delivery]:
-        # From where the last came.
-        return await (self.table if self.table.held else self.rabbit).gather(limit, wait)
+    async def take_more(self, limit: int, wait: float) -> list[Delivery]:
+        # From the queue that the held messages came from.
+        return await (self.table if self.table.held else self.rabbit).take_more(limit, wait)
 
     def tasks_from_table(self) -> set[UUID]:
-        """The tasks of the messages from the table that are in hand."""
+        """Return the tasks of the unsettled messages from the table."""
         return {delivery.message.task_id for delivery in self.table.held.values() if delivery.message.task_id}
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        for consumer, its_own in self._by_origin(deliveries):
-            await consumer.ack(its_own)
+        from_table, from_rabbit = self._split(deliveries)
+        if from_table:
+            await self.table.ack(from_table)
+        if from_rabbit:
+            await self.rabbit.ack(from_rabbit)
 
     async def reject(self, deliveries: Sequence[Delivery]) -> None:
-        for consumer, its_own in self._by_origin(deliveries):
-            await consumer.reject(its_own)
+        from_table, from_rabbit = self._split(deliveries)
+        if from_table:
+            await self.table.reject(from_table)
+        if from_rabbit:
+            await self.rabbit.reject(from_rabbit)
 
-    async def conclude(self, delivery: Delivery, report: Message, *, reject: bool) -> None:
-        if delivery.tag in self.table.held:
-            await self.table.conclude(delivery, report, reject=reject)
+    async def report_and_settle(self, delivery: Delivery, report: Message, *, reject: bool) -> None:
+        if self.table.holds(delivery):
+            await self.table.report_and_settle(delivery, report, reject=reject)
         else:
             await self.broker.publish([report])
             await self.rabbit.settle_reported(delivery, reject=reject)
 
-    def _by_origin(
-        self, deliveries: Sequence[Delivery]
-    ) -> list[tuple["RabbitConsumer | TableConsumer", list[Delivery]]]:
-        from_table = [delivery for delivery in deliveries if delivery.tag in self.table.held]
-        from_rabbit = [delivery for delivery in deliveries if delivery not in from_table]
-        origins: list[tuple[RabbitConsumer | TableConsumer, list[Delivery]]] = [
-            (self.table, from_table),
-            (self.rabbit, from_rabbit),
-        ]
-        return [(consumer, its_own) for consumer, its_own in origins if its_own]
+    def _split(self, deliveries: Sequence[Delivery]) -> tuple[list[Delivery], list[Delivery]]:
+        from_table = [delivery for delivery in deliveries if self.table.holds(delivery)]
+        from_rabbit = [delivery for delivery in deliveries if not self.table.holds(delivery)]
+        return from_table, from_rabbit

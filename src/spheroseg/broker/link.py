@@ -1,7 +1,6 @@
-"""One connection to RabbitMQ: opened when it is needed, asked with a time limit, dropped when it is silent."""
+"""A connection to RabbitMQ that opens on demand, limits the time of every request, and drops a silent server."""
 
 import asyncio
-import random
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -12,18 +11,23 @@ import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
 
+from spheroseg.backoff import Backoff
 from spheroseg.errors import BrokerAway
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
-BACKOFF_SECONDS = 0.5
-BACKOFF_MAX_SECONDS = 15.0
+RECONNECT = Backoff(first=0.5, maximum=15.0)
+CLOSE_SECONDS = 2.0
 
 
 class Link:
-    """One connection, for one purpose, opened when it is needed."""
+    """One connection for one purpose, opened when it is needed.
+
+    declare: declares the topology on each new connection. patience: seconds to wait for any answer of the server.
+    heartbeat: seconds. unreachable_since, connected_since: monotonic seconds, None if it does not apply.
+    """
 
     def __init__(
         self,
@@ -40,7 +44,7 @@ class Link:
         self.patience = patience
         self.heartbeat = heartbeat
         self.ssl_context = ssl_context
-        self.away_since: float | None = None
+        self.unreachable_since: float | None = None
         self.connected_since: float | None = None
         self._declare = declare
         self._connection: AbstractConnection | None = None
@@ -50,26 +54,29 @@ class Link:
         self._closing: set[asyncio.Task[None]] = set()
 
     async def channel(self, *, confirms: bool) -> AbstractChannel:
-        """A fresh channel. Raises BrokerAway, at once while it is too early for another try to connect."""
+        """Return a new channel, connecting first if need be.
+
+        Raises BrokerAway; without trying to connect if the backoff after the last failure is not over.
+        """
         async with self._opening:
             if self._connection is not None:
-                # The library may call a connection open that the server has closed: what counts is a channel on it.
+                # The library may call a connection open that the server has closed. Opening a channel shows it.
                 try:
-                    return await self._channel_on(self._connection, confirms)
+                    return await self._open_channel(self._connection, confirms)
                 except BrokerAway as error:
                     if error.is_silence:
                         self.give_up(error)
-            return await self._channel_on(await self._connect(), confirms)
+            return await self._open_channel(await self._connect(), confirms)
 
-    async def _channel_on(self, connection: AbstractConnection, confirms: bool) -> AbstractChannel:
+    async def _open_channel(self, connection: AbstractConnection, confirms: bool) -> AbstractChannel:
         channel = connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
         await self.ask(channel.initialize())
         return channel
 
     async def _connect(self) -> AbstractConnection:
-        wait = self._next_try - time.monotonic()
-        if wait > 0:
-            raise BrokerAway(f"RabbitMQ does not answer; next try in {wait:.1f} s")
+        seconds_left = self._next_try - time.monotonic()
+        if seconds_left > 0:
+            raise BrokerAway(f"RabbitMQ does not answer; next try in {seconds_left:.1f} s")
         self.forget()
         try:
             connection = await self.ask(
@@ -89,29 +96,29 @@ class Link:
         return connection
 
     def give_up(self, error: BrokerAway) -> None:
-        """Drop the connection, and let nobody try again before the backoff is over."""
+        """Drop the connection after `error`, and refuse to connect again before the backoff is over."""
         self.forget()
         self._failures += 1
-        ceiling = min(BACKOFF_MAX_SECONDS, BACKOFF_SECONDS * 2.0 ** min(self._failures - 1, 10))
-        self._next_try = time.monotonic() + ceiling * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
-        if self.away_since is None:
-            self.away_since = time.monotonic()
-            log.warning("RabbitMQ is away", purpose=self.purpose, error=str(error))
+        self._next_try = time.monotonic() + RECONNECT.equal_jitter(self._failures)
+        if self.unreachable_since is None:
+            self.unreachable_since = time.monotonic()
+            log.warning("RabbitMQ is unreachable", purpose=self.purpose, error=str(error))
 
     def has_answered(self) -> None:
-        """What this link is for has worked."""
-        if self.away_since is not None:
-            seconds = round(time.monotonic() - self.away_since, 1)
-            log.info("RabbitMQ is back", purpose=self.purpose, away_seconds=seconds)
-        self._failures, self._next_try, self.away_since = 0, 0.0, None
+        """Reset the backoff, because the purpose of this connection was served."""
+        if self.unreachable_since is not None:
+            seconds = round(time.monotonic() - self.unreachable_since, 1)
+            log.info("RabbitMQ is reachable again", purpose=self.purpose, away_seconds=seconds)
+        self._failures, self._next_try, self.unreachable_since = 0, 0.0, None
 
-    async def ask(self, question: Awaitable[T], patience: float | None = None) -> T:
-        """The answer to a question to the server, or BrokerAway: no answer in time, or the connection lost.
+    async def ask(self, request: Awaitable[T], patience: float | None = None) -> T:
+        """Return the server's answer to `request`. Wait at most `patience` seconds, by default those of the link.
 
-        In a task of its own, because the library cancels what waits on a connection that it loses, and a
-        CancelledError from there must not look like somebody cancelling us.
+        Raises BrokerAway if no answer came in time (`is_silence`), the connection was lost, or the server refused.
         """
-        asking = asyncio.ensure_future(question)
+        # A separate task: the library cancels requests on a connection that it loses, and its CancelledError must not
+        # look as if somebody had cancelled the caller.
+        asking = asyncio.ensure_future(request)
         try:
             await asyncio.wait({asking}, timeout=self.patience if patience is None else patience)
         finally:
@@ -121,14 +128,14 @@ class Link:
             raise BrokerAway("RabbitMQ did not answer in time", is_silence=True)
         if asking.cancelled():
             raise BrokerAway("the connection to RabbitMQ was lost")
-        # Whatever it is: the library raises even bare Exception for what waits on a connection that it loses.
+        # Any exception: the library raises even a bare Exception for requests on a connection that it loses.
         error = asking.exception()
         if isinstance(error, Exception):
             raise BrokerAway(f"RabbitMQ: {type(error).__name__}: {error}") from error
         return asking.result()
 
     def forget(self) -> None:
-        """Drop the connection without waiting for a server that may never answer."""
+        """Drop the connection and close it in the background: the server may never answer."""
         connection, self._connection = self._connection, None
         if connection is not None and not connection.is_closed:
             closing = asyncio.create_task(_close(connection))
@@ -136,13 +143,14 @@ class Link:
             closing.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
+        """Close the connection, waiting no more than CLOSE_SECONDS for the server."""
         self.forget()
         await asyncio.gather(*self._closing, return_exceptions=True)
 
 
 async def _close(connection: AbstractConnection) -> None:
     closing = asyncio.ensure_future(connection.close())
-    await asyncio.wait({closing}, timeout=2.0)
+    await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
     if not closing.done():
         closing.cancel()
     with suppress(asyncio.CancelledError, Exception):

@@ -56,7 +56,7 @@ async def _connection(rabbit: "RabbitBroker | None") -> dict[str, Any]:
     try:
         await rabbit.depth(Queue.TASKS)
     except BrokerAway as error:
-        return {"status": "disconnected", "since": _moment(rabbit.away_since), "reason": str(error)}
+        return {"status": "disconnected", "since": _moment(rabbit.unreachable_since), "reason": str(error)}
     return {"status": "connected", "since": _moment(rabbit.connected_since)}
 
 

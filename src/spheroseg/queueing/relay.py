@@ -17,7 +17,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.backoff import Backoff
-from spheroseg.broker.table import TableBroker, to_message
+from spheroseg.broker.table import TableBroker
+from spheroseg.broker.table_messages import to_message
 from spheroseg.database import queue as table
 from spheroseg.database import switches
 from spheroseg.database.engine import reading
@@ -169,7 +170,7 @@ class Relay:
         first_error = next((error for error in errors if error is not None), None)
         self._refusals = self._refusals + 1 if first_error else 0
         delay = 0.0
-        if first_error and not first_error.is_silence and self.rabbit.away_since is None:
+        if first_error and not first_error.is_silence and self.rabbit.unreachable_since is None:
             # Refused by a server that answers, as from a full queue: leave it alone for a while.
             delay = Backoff(BACKOFF_SECONDS, self.options.backoff_max).equal_jitter(self._refusals)
         async with self.engine.begin() as conn:

@@ -116,7 +116,7 @@ class Slot:
         try:
             deliveries = await consumer.take(1, wait=0.5)
             if deliveries and self.options.batch_size > 1:
-                deliveries += await consumer.gather(self.options.batch_size - 1, GATHER_SECONDS)
+                deliveries += await consumer.take_more(self.options.batch_size - 1, GATHER_SECONDS)
             self._says("busy" if deliveries else "idle")
             return deliveries
         except BrokerAway as error:

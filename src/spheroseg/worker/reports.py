@@ -41,9 +41,11 @@ class Reporter:
         """Publish, however long the queue is away: an outcome that is not reported is lost work."""
         await self._insist(lambda: self.broker.publish(messages), messages)
 
-    async def conclude(self, consumer: Consumer, delivery: Delivery, report: Message, *, reject: bool) -> None:
+    async def report_and_settle(
+        self, consumer: Consumer, delivery: Delivery, report: Message, *, reject: bool
+    ) -> None:
         """Publish `report` as `publish` does, and settle what it is about."""
-        await self._insist(lambda: consumer.conclude(delivery, report, reject=reject), [report])
+        await self._insist(lambda: consumer.report_and_settle(delivery, report, reject=reject), [report])
 
     async def _insist(self, publish: Callable[[], Awaitable[None]], messages: Sequence[Message]) -> None:
         pause = 0.2

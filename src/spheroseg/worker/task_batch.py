@@ -98,7 +98,7 @@ class Lot:
             # Somebody had it and vanished. Whether it is tried again is for collect, which can count.
             lost = "the worker vanished in the middle of it"
             report = self.reporter.failed(task, None, "worker_lost", lost, cause="lost")
-            await self._conclude(Job(delivery, task, datetime.now(UTC)), report)
+            await self._report_and_settle(Job(delivery, task, datetime.now(UTC)), report)
             return None
         return task
 
@@ -221,9 +221,9 @@ class Lot:
 
     async def _conclude_all(self) -> None:
         while outcome := await self._outcomes.get():
-            await self._conclude(*outcome)
+            await self._report_and_settle(*outcome)
 
-    async def _conclude(self, job: Job, report: TaskCompleted | TaskFailed | None) -> None:
+    async def _report_and_settle(self, job: Job, report: TaskCompleted | TaskFailed | None) -> None:
         """Report and settle. Without a report: the message was revoked."""
         if report is None:
             self._about(job).info("stopped: the task is no longer ours")
@@ -234,7 +234,7 @@ class Lot:
             await self.reporter.publish([report.message()])
             self._settle_first = self.consumer.reject if failed else self.consumer.ack
         else:
-            await self.reporter.conclude(self.consumer, job.delivery, report.message(), reject=failed)
+            await self.reporter.report_and_settle(self.consumer, job.delivery, report.message(), reject=failed)
         reason = getattr(report, "reason", None)
         self.status.finished[reason or "completed"] += 1
         self._about(job).info("finished", kind=report.kind, reason=reason)
