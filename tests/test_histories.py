@@ -151,7 +151,7 @@ class Histories(RuleBasedStateMachine):
         async def losing() -> None:
             if reported:
                 await self._report(self._completed(hand.task))
-            await hand.consumer.give_back()
+            await hand.consumer.release_all()
 
         self.do(losing())
         self.lost.append(hand.task)
@@ -258,7 +258,7 @@ class Histories(RuleBasedStateMachine):
         async def ending() -> None:
             # From here on nothing goes wrong: then every task must come to its end.
             for hand in self.hands:
-                await hand.consumer.give_back()
+                await hand.consumer.release_all()
             for _ in range(200):
                 await sweep(self.engine, POLICY)
                 consumer = self.broker.consumer(Queue.TASKS, prefetch=1)
