@@ -9,7 +9,8 @@ from onnxruntime.quantization import QuantType, quantize_static
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from spheroseg.segmentation.model.card import CARD, NETWORK, Card, read_card
-from spheroseg.segmentation.model.passes import Grey, Look
+from spheroseg.segmentation.model.planner import PassPlanner
+from spheroseg.segmentation.model.windows import Grey
 
 FLOAT32, FLOAT16, INT8, INT8_7_BITS = "float32", "float16", "int8", "int8-weights-of-7-bits"
 PRECISIONS = (FLOAT32, FLOAT16, INT8, INT8_7_BITS)

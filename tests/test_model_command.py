@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from spheroseg.segmentation.model import find_model
-from spheroseg.segmentation.model.check import check
+from spheroseg.segmentation.model.check import check_model
 
 from .support.networks import card, model_folder, network, onnx
 
@@ -101,14 +101,14 @@ def test_check_says_what_is_wrong_and_what_to_do(
     tmp_path: Path, content: bytes | None, changes: dict[str, Any], name: str, words: str
 ) -> None:
     folder = model_folder(tmp_path, "blur", content, **changes)
-    faults = [line for line in check(folder) if not line.is_ok]
+    faults = [line for line in check_model(folder) if not line.is_ok]
     assert {fault.name for fault in faults} == {name}
-    assert words in " ".join(f"{fault.what} {fault.step}" for fault in faults)
+    assert words in " ".join(f"{fault.detail} {fault.remedy}" for fault in faults)
 
 
 def test_a_name_that_is_taken_and_a_multiple_that_is_too_small_are_told(tmp_path: Path) -> None:
-    (taken,) = [line for line in check(model_folder(tmp_path, "classical-contrast")) if not line.is_ok]
+    (taken,) = [line for line in check_model(model_folder(tmp_path, "classical-contrast")) if not line.is_ok]
     assert taken.name == "name"
     halves = network(halves=True)
     folder = model_folder(tmp_path, "halves", halves, input={**card("x")["input"], "multiple": 1})
-    assert "raise input.multiple" in " ".join(line.step for line in check(folder) if line.name == "sizes")
+    assert "raise input.multiple" in " ".join(line.remedy for line in check_model(folder) if line.name == "sizes")

@@ -1,4 +1,4 @@
-"""Networks in model folders: what they answer, for one picture or many, whole or in tiles."""
+"""Networks in model folders: their answers, for one picture or many, whole or in tiles."""
 
 import asyncio
 import hashlib
@@ -16,8 +16,10 @@ from spheroseg.errors import ModelUnusable
 from spheroseg.messages import TaskNew
 from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.model import Network
-from spheroseg.segmentation.model.passes import LARGEST_SIDE, aligned, clean, spans, typical_diameter
-from spheroseg.segmentation.separate import areas_apart
+from spheroseg.segmentation.model.cleaning import remove_doubtful
+from spheroseg.segmentation.model.passes import typical_diameter
+from spheroseg.segmentation.model.windows import MAX_PASS_SIDE_PX, round_up, split_side
+from spheroseg.segmentation.separate import object_areas
 from spheroseg.storage import ImageStore
 from spheroseg.worker.child import Child, child_command
 
@@ -27,11 +29,11 @@ from .support.synthetic import Picture
 OWN_SIZE: dict[str, Any] = {"scale": None, "input": {"name": "image", "multiple": 8, "margin": 8}}
 
 
-def discs(height: int, width: int, apart: int, *, noise: float = 3.0) -> Picture:
-    """Bright discs, half as wide as they are apart, on dark ground."""
+def discs(height: int, width: int, spacing: int, *, noise: float = 3.0) -> Picture:
+    """Return bright discs on dark ground, half as wide as their spacing, px."""
     y, x = np.mgrid[0:height, 0:width]
-    distance = np.hypot(x % apart - apart / 2, y % apart - apart / 2)
-    picture = 40 + 150 * np.clip(apart / 4 - distance + 0.5, 0, 1)
+    distance = np.hypot(x % spacing - spacing / 2, y % spacing - spacing / 2)
+    picture = 40 + 150 * np.clip(spacing / 4 - distance + 0.5, 0, 1)
     return np.asarray(picture + np.random.default_rng(1).normal(0, noise, picture.shape), np.float32)
 
 
@@ -59,9 +61,9 @@ def test_a_margin_below_what_the_network_sees_leaves_seams(tmp_path: Path) -> No
 def test_windows_keep_each_pixel_once_and_their_margin_from_every_cut(
     length: int, multiple: int, margin: int
 ) -> None:
-    windows = spans(length, multiple, margin)
+    windows = split_side(length, multiple, margin)
     assert [pixel for _, _, kept in windows for pixel in range(length)[kept]] == list(range(length))
-    padded = aligned(length, multiple)
+    padded = round_up(length, multiple)
     for begin, size, kept in windows:
         assert begin % multiple == size % multiple == 0
         assert size <= 1024
@@ -89,29 +91,29 @@ def test_pictures_of_one_shape_run_as_one_inference(tmp_path: Path, monkeypatch:
     seen: list[int] = []
     infer = loaded.infer
 
-    def counted(grey: Picture, **_: Any) -> tuple[Picture, Picture | None]:
+    def count_pictures(grey: Picture, **_: Any) -> tuple[Picture, Picture | None]:
         seen.append(len(grey))
         return infer(grey)
 
-    monkeypatch.setattr(loaded, "infer", counted)
+    monkeypatch.setattr(loaded, "infer", count_pictures)
     loaded.maps([discs(200, 200, 50), discs(100, 200, 50), discs(300, 300, 50), discs(150, 300, 50)])
     assert seen == [2, 2]
 
 
-def test_small_objects_are_looked_at_more_finely(tmp_path: Path) -> None:
+def test_small_objects_get_a_finer_pass(tmp_path: Path) -> None:
     loaded = Network(model_folder(tmp_path))
     coarse, fine = loaded.maps([discs(600, 600, 400), discs(600, 600, 40)])
     assert coarse.probability.shape == (64, 64)
-    typical = typical_diameter(areas_apart(fine, 0.5))
+    typical = typical_diameter(object_areas(fine, 0.5))
     assert typical is not None
     assert 12 <= typical <= 1.6 * 12
     finest = loaded.maps([discs(1200, 900, 8)])[0].probability.shape
     assert finest == (512, 384)
 
 
-def test_a_picture_in_which_nothing_is_found_is_looked_at_again_and_never_beyond_its_own_size(tmp_path: Path) -> None:
-    low = card("blur")["scale"] | {"finest": 4096}
-    faint = model_folder(tmp_path, scale=low, input={"name": "image", "low": 0.5, "high": 100.0, "margin": 8})
+def test_a_picture_without_a_finding_gets_a_finer_pass_but_never_beyond_its_own_size(tmp_path: Path) -> None:
+    scale = card("blur")["scale"] | {"finest": 4096}
+    faint = model_folder(tmp_path, scale=scale, input={"name": "image", "low": 0.5, "high": 100.0, "margin": 8})
     point = np.random.default_rng(1).normal(10, 1, (1500, 2000)).astype(np.float32)
     point[700, 700] = 4000
     loaded = Network(faint)
@@ -122,11 +124,14 @@ def test_a_picture_in_which_nothing_is_found_is_looked_at_again_and_never_beyond
 def test_a_small_picture_is_enlarged_and_a_huge_one_reduced(tmp_path: Path) -> None:
     small, huge = model_folder(tmp_path, "small"), model_folder(tmp_path, "huge", **OWN_SIZE)
     assert Network(small).maps([discs(20, 32, 16)])[0].probability.shape == (40, 64)
-    assert Network(huge).maps([discs(64, 6000, 60)])[0].probability.shape == (round(64 * LARGEST_SIDE / 6000), 4096)
+    assert Network(huge).maps([discs(64, 6000, 60)])[0].probability.shape == (
+        round(64 * MAX_PASS_SIDE_PX / 6000),
+        4096,
+    )
 
 
 @pytest.mark.parametrize("grey", [0.0, 7.0, 65535.0])
-def test_a_picture_of_one_grey_has_no_object_whatever_the_network_says(tmp_path: Path, grey: float) -> None:
+def test_a_flat_picture_has_no_object_whatever_the_network_answers(tmp_path: Path, grey: float) -> None:
     loaded = Network(model_folder(tmp_path, content=network(last="Relu")))
     (found,) = loaded.maps([np.full((100, 120), grey, np.float32)])
     assert not found.probability.any()
@@ -160,12 +165,12 @@ def test_an_answer_that_is_no_probability_is_refused(tmp_path: Path, last: str, 
         Network(folder).maps([discs(100, 100, 40)])
 
 
-def test_the_typical_diameter_is_that_of_half_of_the_area() -> None:
+def test_objects_up_to_the_typical_diameter_hold_half_of_the_area() -> None:
     mask = np.zeros((300, 300), np.uint8)
     cv2.circle(mask, (100, 100), 40, 1, -1)
     for at in range(10, 290, 20):
         cv2.circle(mask, (at, 280), 3, 1, -1)
-    areas = areas_apart(Maps(mask.astype(np.float32)), 0.5)
+    areas = object_areas(Maps(mask.astype(np.float32)), 0.5)
     assert len(areas) == 15
     assert typical_diameter(areas) == pytest.approx(80, rel=0.03)
     assert typical_diameter(areas[:0]) is None
@@ -189,27 +194,27 @@ async def test_a_large_image_takes_little_memory_in_the_child(tmp_path: Path) ->
     )
     try:
         await child.start()
-        idle = _most_bytes(child)
+        idle = _peak_memory(child)
         async with asyncio.timeout(60):
             answer = await child.perform(task)
         assert len(answer["result"]["objects"]) == 25, json.dumps(answer)[:500]
         one_tile = 200e6  # as much for any image
-        assert _most_bytes(child) - idle < 2e9 * (3000 / 10_000) ** 2 + one_tile
+        assert _peak_memory(child) - idle < 2e9 * (3000 / 10_000) ** 2 + one_tile
     finally:
         await child.kill()
 
 
-def _most_bytes(child: Child) -> int:
-    """The most memory that the process ever had; needs Linux."""
+def _peak_memory(child: Child) -> int:
+    """Return the most memory, bytes, that the process ever had. Needs Linux."""
     assert child._process is not None
     status = Path(f"/proc/{child._process.pid}/status")
     if not status.exists():
-        pytest.skip("only Linux tells how much memory another process has taken")
+        pytest.skip("only Linux reports the memory of another process")
     (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024
 
 
-def test_what_is_too_small_to_be_an_object_is_taken_out() -> None:
+def test_regions_that_are_too_small_are_removed() -> None:
     probability = np.zeros((100, 200), np.float32)
     probability[10:50, 10:50] = 0.95  # 1600 px²
     probability[60:70, 10:20] = 0.95  # 100 px², 6 %
@@ -217,21 +222,21 @@ def test_what_is_too_small_to_be_an_object_is_taken_out() -> None:
     probability[79, 9:16] = 0.3  # its faint rim goes with it
     probability[10:90, 100:190] = 0.6  # large, and unsure
     kept = probability.copy()
-    clean(kept, 0.5, 0.0, 0.0)
+    remove_doubtful(kept, 0.5, 0.0, 0.0)
     np.testing.assert_array_equal(kept, probability)
-    clean(kept, 0.5, 50, 0.0)
+    remove_doubtful(kept, 0.5, 50, 0.0)
     assert not kept[75:90, 5:20].any()
     probability[75:90, 5:20] = 0
     np.testing.assert_array_equal(kept, probability)
 
 
-def test_what_is_hardly_sure_anywhere_is_taken_out() -> None:
+def test_regions_with_few_confident_pixels_are_removed() -> None:
     probability = np.zeros((100, 200), np.float32)
     probability[10:50, 10:50] = 0.6
     probability[10:50, 10:20] = 0.8  # a quarter
     probability[9, 10:50] = 0.3
     probability[10:50, 100:140] = 0.6
     probability[10:50, 100:120] = 0.8  # a half
-    clean(probability, 0.5, 0.0, 0.33)
+    remove_doubtful(probability, 0.5, 0.0, 0.33)
     assert not probability[:, :90].any()
     assert (probability[10:50, 100:140] > 0.5).all()

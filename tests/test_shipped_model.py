@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from spheroseg.segmentation.model import DEFAULT_MODEL, Network, find_model, load_model
-from spheroseg.segmentation.model.check import check
+from spheroseg.segmentation.model.check import check_model
 from spheroseg.training.composed import field_samples
 from spheroseg.training.data import Sample, read_samples, scene_samples
 from spheroseg.training.evaluate import ALL, evaluate, summaries
@@ -29,7 +29,7 @@ def scored(samples: Sequence[Sample]) -> Summary:
 def test_the_default_is_a_network_that_passes_every_check() -> None:
     folder = find_model(DEFAULT_MODEL).folder
     assert folder is not None
-    assert [line for line in check(folder) if not line.is_ok] == []
+    assert [line for line in check_model(folder) if not line.is_ok] == []
 
 
 def test_its_card_names_data_licences_recipe_and_the_quality_of_three_folds() -> None:

@@ -12,7 +12,7 @@ import torch
 
 from spheroseg.errors import ModelUnusable
 from spheroseg.segmentation.model import Network
-from spheroseg.segmentation.model.check import check
+from spheroseg.segmentation.model.check import check_model
 from spheroseg.training.course import MARGIN, TRAINED_ON, Course, make
 from spheroseg.training.crops import BORDER, FIRST_SEED, KNOWN, SIDE, Crops, Source, from_samples, from_scenes
 from spheroseg.training.data import MANIFEST, TEST_SEED, Sample, read_samples, scene_samples
@@ -167,7 +167,7 @@ def test_a_course_makes_a_model_that_can_be_used_and_tells_how_good_it_is(tmp_pa
     (scene,) = scene_samples(1)
     (maps,) = network.maps([scene.read()[0]])
     assert maps.distance is not None
-    faults = [line for line in check(folder) if not line.is_ok]
+    faults = [line for line in check_model(folder) if not line.is_ok]
     assert not faults
 
 

@@ -100,20 +100,22 @@ def check(
     Exit code: 0 it can, 1 it cannot.
     """
     # Not before it is wanted: it loads what every other command does without.
-    from spheroseg.segmentation.model.check import check as examine
+    from spheroseg.segmentation.model.check import check_model
 
     console = Console(highlight=False, soft_wrap=True)
-    lines = []
-    for line in examine(folder):
-        lines.append(line)
+    results = []
+    for result in check_model(folder):
+        results.append(result)
         if not as_json:
-            mark = "[green]ok  [/]" if line.is_ok else "[bold red]FAIL[/]"
-            console.print(f"{mark}  {line.name}: {escape(line.what)}")
-            if line.step:
-                console.print(f"      [cyan]→[/] {escape(line.step)}")
+            mark = "[green]ok  [/]" if result.is_ok else "[bold red]FAIL[/]"
+            console.print(f"{mark}  {result.name}: {escape(result.detail)}")
+            if result.remedy:
+                console.print(f"      [cyan]→[/] {escape(result.remedy)}")
     if as_json:
-        print_json([{"name": a.name, "ok": a.is_ok, "what": a.what, "what_to_do": a.step or None} for a in lines])
-    if not all(line.is_ok for line in lines):
+        print_json(
+            [{"name": r.name, "ok": r.is_ok, "what": r.detail, "what_to_do": r.remedy or None} for r in results]
+        )
+    if not all(result.is_ok for result in results):
         raise typer.Exit(1)
     if not as_json:
         console.print("It can be used: put the folder into one of MODEL_DIRS, then name it with --model.")

@@ -57,7 +57,7 @@ def find_owners(maps: Maps, threshold: float, shape: tuple[int, int]) -> Owners 
     return Owners(shape, labels, peaks)
 
 
-def areas_apart(maps: Maps, threshold: float) -> Values:
+def object_areas(maps: Maps, threshold: float) -> Values:
     """The areas, px² of the map, of all objects where the probability exceeds `threshold`.
 
     Objects that touch count each for itself, where the model tells distances.

@@ -1,7 +1,7 @@
-"""The models: grey values in, where the objects are out.
+"""Models: they compute from grey values where the objects are.
 
-A model is a folder with `model.onnx` and `model.json`, or the built-in classical one, which has none. This package
-alone knows ONNX Runtime.
+A model is a folder with `model.onnx` and `model.json`, or the built-in classical one, which has none. Only this
+package uses ONNX Runtime.
 """
 
 from spheroseg.segmentation.model.card import Card, read_card

@@ -1,4 +1,4 @@
-"""`model.json`: what a network is called, what it takes, what it gives, and how good it is."""
+"""`model.json`: the name of a network, its input and output, and its measured quality."""
 
 import hashlib
 import json
@@ -6,24 +6,29 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from spheroseg.errors import ModelUnusable
-from spheroseg.segmentation.model.passes import LARGEST_SIDE, TILE, aligned
+from spheroseg.segmentation.model.windows import MAX_PASS_SIDE_PX, TILE_SIDE_PX, round_up
 
 CARD = "model.json"
 NETWORK = "model.onnx"
 
 Name = Annotated[str, Field(min_length=1)]
-Side = Annotated[int, Field(ge=16, le=LARGEST_SIDE)]
+Side = Annotated[int, Field(ge=16, le=MAX_PASS_SIDE_PX)]
 
 
-class _Part(BaseModel):
-    # A field with a slip in its name would otherwise change nothing, in silence.
+class _Section(BaseModel):
+    # A misspelt field would otherwise be ignored in silence.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Input(_Part):
-    """`low`, `high`: percentiles of the grey values that become 0 and 1. `multiple`, `margin`: px of a pass."""
+class NetworkInput(_Section):
+    """The input of the network.
+
+    `low`, `high`: percentiles of the grey values that become 0 and 1. `multiple`: px, height and width must be
+    multiples of it. `margin`: px beside a cut in which the answer depends on the cut.
+    """
 
     name: Name = "image"
     low: Annotated[float, Field(ge=0, le=100)] = 0.5
@@ -32,26 +37,27 @@ class Input(_Part):
     margin: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
-    def _fits(self) -> "Input":
+    def _check_ranges(self) -> "NetworkInput":
         if self.low >= self.high:
             raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
-        most = (TILE // self.multiple - 1) // 2 * self.multiple
-        if aligned(self.margin, self.multiple) > most:
-            raise ValueError(f"margin must be at most {most}, so that a tile of {TILE} px has a middle")
+        max_margin = (TILE_SIDE_PX // self.multiple - 1) // 2 * self.multiple
+        if round_up(self.margin, self.multiple) > max_margin:
+            raise ValueError(f"margin must be at most {max_margin}, so that a tile of {TILE_SIDE_PX} px has a middle")
         return self
 
 
-class Output(_Part):
-    """Names of the network's outputs."""
+class NetworkOutput(_Section):
+    """The names of the network's outputs. `distance`: None if it has none."""
 
     probability: Name = "probability"
     distance: Name | None = None
 
 
-class Scale(_Part):
-    """`side`, `finest`: longer side of the first and the finest pass, px.
+class Scale(_Section):
+    """The sizes of the passes, px.
 
-    `object_px`, `large_px`: diameters below which a finer pass is worth while, and above which a coarser one is.
+    `side`, `finest`: longer side of the first and the finest pass. `object_px`, `large_px`: diameters below
+    which a finer pass follows, and above which a coarser one does. None: no such pass.
     """
 
     side: Side
@@ -60,7 +66,7 @@ class Scale(_Part):
     finest: Side | None = None
 
     @model_validator(mode="after")
-    def _together(self) -> "Scale":
+    def _check_order(self) -> "Scale":
         if (self.object_px is None) != (self.finest is None):
             raise ValueError("object_px and finest go together: give both, or side alone")
         if self.finest is not None and self.finest < self.side:
@@ -70,16 +76,20 @@ class Scale(_Part):
         return self
 
 
-class Card(_Part):
-    """All of `model.json`. `training` and `quality` are the author's own words, shown as they are."""
+class Card(_Section):
+    """All of `model.json`. docs/model.md explains the fields.
+
+    `debris`: area below which a region is removed, as a share of the typical object's. `least_sure`: share of a
+    region's area that must be confident. `training` and `quality` are free, and shown as they are.
+    """
 
     format: Literal[1]
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     version: Name
     licence: Name
     description: str = ""
-    input: Input
-    output: Output
+    input: NetworkInput
+    output: NetworkOutput
     scale: Scale | None = None
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     debris: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -88,19 +98,22 @@ class Card(_Part):
     quality: dict[str, Any] = {}
 
     def identity(self, network_sha256: str) -> str:
-        """The sha256 of the model: what changes a result changes it, and nothing else does."""
-        meant = self.model_dump(include={"name", "version", "input", "output", "scale", "threshold", "debris"})
-        # Only where they do something, so that models from before they were there are still themselves.
+        """Return the sha256 of the model. It covers exactly what changes a result.
+
+        `network_sha256`: that of `model.onnx`.
+        """
+        relevant = self.model_dump(include={"name", "version", "input", "output", "scale", "threshold", "debris"})
+        # Left out if they have no effect, so that models that are older than these fields keep their hash.
         if self.least_sure:
-            meant["least_sure"] = self.least_sure
+            relevant["least_sure"] = self.least_sure
         if self.scale and self.scale.large_px is None:
-            del meant["scale"]["large_px"]
-        canonical = json.dumps(meant, sort_keys=True, separators=(",", ":"))
+            del relevant["scale"]["large_px"]
+        canonical = json.dumps(relevant, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(f"{network_sha256}\n{canonical}".encode()).hexdigest()
 
 
 def read_card(folder: Path) -> Card:
-    """The card of the model in `folder`. Raises ModelUnusable, naming every mistake in it."""
+    """Read the card of the model in `folder`. Raise ModelUnusable, naming every mistake in it."""
     path = folder / CARD
     try:
         card = Card.model_validate_json(path.read_bytes())
@@ -109,7 +122,7 @@ def read_card(folder: Path) -> Card:
     except OSError as error:
         raise ModelUnusable(f"{path} cannot be read: {error.strerror or error}") from None
     except ValidationError as error:
-        faults = "; ".join(_fault(fault) for fault in error.errors())
+        faults = "; ".join(_describe(detail) for detail in error.errors())
         raise ModelUnusable(f"{path} cannot be used: {faults}") from None
     if card.name != folder.absolute().name:
         raise ModelUnusable(
@@ -119,19 +132,19 @@ def read_card(folder: Path) -> Card:
     return card
 
 
-def _fault(fault: Any) -> str:
-    where = ".".join(str(part) for part in fault["loc"])
-    words = {
+def _describe(detail: ErrorDetails) -> str:
+    field = ".".join(str(part) for part in detail["loc"])
+    problem = {
         "missing": "is missing",
         "extra_forbidden": "there is no such field: correct its name, or move it into training or quality",
-    }.get(fault["type"], f"{fault['msg']}, it is {fault['input']!r:.60}")
-    if fault["type"] in ("value_error", "json_invalid"):
-        words = str(fault["msg"]).removeprefix("Value error, ")
-    return f"{where}: {words}" if where else words
+    }.get(detail["type"], f"{detail['msg']}, it is {detail['input']!r:.60}")
+    if detail["type"] in ("value_error", "json_invalid"):
+        problem = detail["msg"].removeprefix("Value error, ")
+    return f"{field}: {problem}" if field else problem
 
 
 def read_network(folder: Path) -> bytes:
-    """The bytes of `model.onnx`. Raises ModelUnusable."""
+    """Read the bytes of `model.onnx`. Raise ModelUnusable if they cannot be read."""
     try:
         return (folder / NETWORK).read_bytes()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Which models there are: the built-in one, the shipped ones, and those in the folders of MODEL_DIRS."""
+"""Finds models: the built-in one, the shipped ones, and those in the folders of MODEL_DIRS."""
 
 import hashlib
 from collections.abc import Sequence
@@ -21,25 +21,25 @@ SHIPPED = Path(__file__).parents[2] / "models"
 
 
 class Model(Protocol):
-    """Anything that says where the objects are."""
+    """Anything that finds objects in pictures."""
 
     name: str
     version: str
     sha256: str
 
     def maps(self, pictures: Sequence[npt.NDArray[np.float32]]) -> list[Maps]:
-        """The maps of each picture, float32 grey values (height, width) of any size, run together where that helps.
+        """Compute the maps of each picture: float32 grey values (height, width) of any size.
 
-        What comes out for a picture does not depend on those beside it.
+        Pictures may be run together; the maps of one do not depend on the others.
         """
         ...
 
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model that was found, not loaded. `folder` and `card` are None for the built-in one.
+    """A model that was found, but not loaded. `folder` and `card` are None for the built-in one.
 
-    `fault`: why it cannot be used, and what to do; its version and hash are then empty.
+    `fault`: why it cannot be used, and what to do. Its version and hash are then empty.
     """
 
     name: str
@@ -53,23 +53,23 @@ class KnownModel:
 
 
 def known_models(dirs: Sequence[Path] = ()) -> list[KnownModel]:
-    """All models, the built-in one first, then the shipped ones, then those in `dirs`; also the unusable ones.
+    """Return all models: the built-in one, then the shipped ones, then those in `dirs`. Unusable ones are included.
 
-    Networks are hashed, not loaded: a file that is no network is not noticed here.
+    Networks are hashed, not loaded, so a file that is no network is not noticed here.
     """
     built_in = classical.ClassicalModel()
-    found = [KnownModel(built_in.name, built_in.version, built_in.sha256, "MIT")]
-    found += [_known(folder) for place in (SHIPPED, *dirs) for folder in _model_folders(place)]
-    return [_told_apart(model, found) for model in found]
+    models = [KnownModel(built_in.name, built_in.version, built_in.sha256, "MIT")]
+    models += [_describe_folder(folder) for parent in (SHIPPED, *dirs) for folder in _model_folders(parent)]
+    return [_refuse_duplicate(model, models) for model in models]
 
 
-def _model_folders(place: Path) -> list[Path]:
-    if not place.is_dir():
+def _model_folders(parent: Path) -> list[Path]:
+    if not parent.is_dir():
         return []
-    return sorted(f for f in place.iterdir() if (f / CARD).exists() or (f / NETWORK).exists())
+    return sorted(f for f in parent.iterdir() if (f / CARD).exists() or (f / NETWORK).exists())
 
 
-def _known(folder: Path) -> KnownModel:
+def _describe_folder(folder: Path) -> KnownModel:
     try:
         card = read_card(folder)
         network = _network_sha256(folder)
@@ -81,18 +81,18 @@ def _known(folder: Path) -> KnownModel:
 def _network_sha256(folder: Path) -> str:
     path = folder / NETWORK
     if not path.is_file():
-        read_network(folder)
+        read_network(folder)  # raises the error that says so
     state = path.stat()
-    return _hashed(folder, state.st_mtime_ns, state.st_size, state.st_ino)
+    return _hash_network(folder, state.st_mtime_ns, state.st_size, state.st_ino)
 
 
 @lru_cache(maxsize=64)
-def _hashed(folder: Path, *_: int) -> str:
+def _hash_network(folder: Path, *_file_state: int) -> str:
     return hashlib.sha256(read_network(folder)).hexdigest()
 
 
-def _told_apart(model: KnownModel, found: Sequence[KnownModel]) -> KnownModel:
-    same = [other for other in found if other.name == model.name]
+def _refuse_duplicate(model: KnownModel, models: Sequence[KnownModel]) -> KnownModel:
+    same = [other for other in models if other.name == model.name]
     if len(same) == 1:
         return model
     places = " and ".join(str(other.folder or "the one built in") for other in same)
@@ -101,14 +101,14 @@ def _told_apart(model: KnownModel, found: Sequence[KnownModel]) -> KnownModel:
 
 
 def find_model(name: str, dirs: Sequence[Path] = ()) -> KnownModel:
-    """The model of that name, not loaded. Raises ModelUnusable, naming those there are or what is wrong with it."""
+    """Find the model of that name without loading it. Raise ModelUnusable if there is none, or it cannot be used."""
     known = known_models(dirs)
     for model in known:
         if model.name == name:
             if model.fault:
                 raise ModelUnusable(model.fault)
             return model
-    missing = "".join(f"; MODEL_DIRS names {place}, which is no folder" for place in dirs if not place.is_dir())
+    missing = "".join(f"; MODEL_DIRS names {folder}, which is no folder" for folder in dirs if not folder.is_dir())
     names = ", ".join(dict.fromkeys(model.name for model in known))
     raise ModelUnusable(
         f"there is no model {name!r}: known are {names}{missing}; "
@@ -117,6 +117,6 @@ def find_model(name: str, dirs: Sequence[Path] = ()) -> KnownModel:
 
 
 def load_model(name: str, dirs: Sequence[Path] = ()) -> Model:
-    """The model of that name, ready for work. Raises ModelUnusable like `find_model`, and for a broken network."""
-    found = find_model(name, dirs)
-    return classical.ClassicalModel() if found.folder is None else Network(found.folder)
+    """Load the model of that name. Raise ModelUnusable as `find_model` does, and for a broken network."""
+    known = find_model(name, dirs)
+    return classical.ClassicalModel() if known.folder is None else Network(known.folder)

@@ -1,4 +1,4 @@
-"""What one picture costs: `python -m spheroseg.segmentation.model.cost FOLDER` prints seconds and bytes as JSON."""
+"""Measures what one picture costs: `python -m spheroseg.segmentation.model.cost FOLDER` prints seconds and bytes."""
 
 import json
 import resource
@@ -13,7 +13,7 @@ from spheroseg.segmentation.model.network import Network
 
 
 def main() -> None:
-    # As in a worker's child.
+    # As in the child process of a worker.
     cv2.setNumThreads(1)
     network = Network(Path(sys.argv[1]))
     y, x = np.mgrid[0:1000, 0:1000]
@@ -24,11 +24,12 @@ def main() -> None:
     started = time.perf_counter()
     network.maps([picture])
     seconds = time.perf_counter() - started
-    print(json.dumps({"seconds": seconds, "bytes": _most_bytes()}))
+    print(json.dumps({"seconds": seconds, "bytes": _peak_memory()}))
 
 
-def _most_bytes() -> int:
-    # Linux counts what the parent had when it started us into ru_maxrss, but not into this.
+def _peak_memory() -> int:
+    """Return the most memory, bytes, that this process ever had."""
+    # Linux includes the parent's memory at the fork in ru_maxrss, but not in VmHWM.
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024
