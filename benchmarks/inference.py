@@ -1,13 +1,13 @@
-"""The task system with a real model: what the queue, batches, decoding and writing cost beside the network.
+"""The task system with a real model: the cost of the queue, of batches, of decoding and of writing.
 
-What is printed are medians (least to most) of the rounds. Everything that is compared takes turns within a round, and
-a ratio is taken within its round, because a shared machine drifts.
+Prints medians (minimum to maximum) of the rounds. What is compared alternates within a round, and a ratio is taken
+within its round, because the speed of a shared machine drifts.
 """
 
 import sys
 from pathlib import Path
 
-# Python puts the folder of a script first, where this file's neighbour would hide the standard library's `queue`.
+# Python puts the folder of a script first on its path, where queue.py would hide the standard library's `queue`.
 sys.path.pop(0)
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -20,7 +20,7 @@ from dataclasses import asdict
 
 import cv2
 
-from benchmarks import bare, networks, whole
+from benchmarks import bare, whole
 from benchmarks.databases import sqlite
 from benchmarks.figures import print_table, spread
 from benchmarks.processor import Rate, only
@@ -32,11 +32,9 @@ from spheroseg.settings import read_settings
 from spheroseg.storage import ImageStore
 
 DESCRIPTION = """Measure images per second through the whole queue (SQLite) over a bare loop on the same images,
-batches, the shares of decoding, inference, outlines and writing, and the network in ONNX Runtime and in PyTorch, on 1
-and on 2 cores. Prints Markdown tables."""
+batches, and the shares of decoding, inference, outlines and writing, on 1 and on 2 cores. Prints Markdown tables."""
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES = ROOT / "examples" / "spheroids"
 BARE, WRITING, QUEUE, BATCHES = "bare loop", "bare loop that writes", "queue", "queue, batches of 8"
 BATCH_SIZE = 8
 Round = dict[str, Rate]
@@ -95,38 +93,8 @@ def _spreads(rates: Sequence[Rate]) -> list[str]:
     return [spread([rate.per_second for rate in rates]), spread([rate.milliseconds for rate in rates])]
 
 
-def compare_networks(network: Path, cores: Sequence[int], repeats: int) -> None:
-    with_torch = networks.torch_is_there()
-    found = list(networks.cases(cores, with_torch))
-    times: dict[networks.Case, list[list[float]]] = {case: [] for case in found}
-    for _ in range(repeats):
-        for case in found:
-            with only(case.threads):
-                run = networks.opened(case, network)
-                times[case].append([networks.milliseconds(run, shape, case.threads) for shape in networks.SHAPES])
-    shapes = [f"{n} × {height} × {width}" for n, height, width in networks.SHAPES]
-    print_table(
-        "The network alone, ms a call",
-        ["engine", "cores", "optimisation", *shapes],
-        [
-            [case.engine, str(case.threads), case.optimisation, *map(spread, zip(*its_times, strict=True))]
-            for case, its_times in times.items()
-        ],
-    )
-    if not with_torch:
-        print("\nPyTorch is not installed here and is left out: pip install 'spheroseg[train]'")
-        return
-    rows = []
-    for count in cores:
-        theirs = times[networks.Case("PyTorch", count)]
-        ours = times[networks.Case("ONNX Runtime", count, networks.OPTIMISATIONS[-1])]
-        ratios = [[t / o for t, o in zip(its, mine, strict=True)] for its, mine in zip(theirs, ours, strict=True)]
-        rows.append([str(count), *map(spread, zip(*ratios, strict=True))])
-    print_table("Images per second of ONNX Runtime to those of PyTorch", ["cores", *shapes], rows)
-
-
 def _images(source: Path, count: int, side: int | None, folder: Path) -> list[Path]:
-    """`count` images of `source`, from the first again where there are fewer, each a file of its own."""
+    """Write `count` images of `source`, repeated if there are fewer, each as a file of its own, and return the paths."""
     inputs = [item for item in find_inputs([source]).inputs if not item.problem]
     if not inputs:
         raise SystemExit(f"there are no images in {source}: name a folder with --images")
@@ -151,21 +119,15 @@ def _images(source: Path, count: int, side: int | None, folder: Path) -> list[Pa
 
 
 def main(arguments: argparse.Namespace) -> None:
-    here = os.sched_getaffinity(0)
-    cores = [count for count in (1, 2) if count <= len(here)]
-    print(f"{len(here)} cores, load average {os.getloadavg()[0]:.1f} at the beginning")
+    available = os.sched_getaffinity(0)
+    cores = [count for count in (1, 2) if count <= len(available)]
+    print(f"{len(available)} cores, load average {os.getloadavg()[0]:.1f} at the beginning")
     dirs = read_settings().model_folders
     model = find_model(arguments.model, dirs)
     with tempfile.TemporaryDirectory() as folder:
         images = _images(arguments.images, arguments.count, arguments.side, Path(folder))
-        if arguments.repeats:
-            selected = bare.Selected(model.name, dirs)
-            asyncio.run(compare_whole(images, selected, cores, arguments.repeats, Path(folder)))
-    network = arguments.network or (model.folder / "model.onnx" if model.folder else None)
-    if network:
-        compare_networks(network, cores, arguments.network_repeats)
-    else:
-        print(f"\n{arguments.model} has no network in ONNX: engines are not compared")
+        selected = bare.Selected(model.name, dirs)
+        asyncio.run(compare_whole(images, selected, cores, arguments.repeats, Path(folder)))
     print(f"\nload average {os.getloadavg()[0]:.1f} at the end")
 
 
@@ -177,14 +139,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=100, help="images in a measurement (%(default)s)")
     parser.add_argument("--side", type=int, help="resize them to this longer side, px; by default as they are")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="its name (%(default)s)")
-    parser.add_argument("--network", type=Path, help="an ONNX file; by default that of the model")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds (%(default)s); 0: only the network")
-    parser.add_argument("--network-repeats", type=int, default=3, help="rounds of the network (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds (%(default)s)")
     return parser.parse_args()
 
 
 if __name__ == "__main__":
     with open(os.devnull, "w") as log:
-        # Rendered as in earnest, then thrown away.
+        # Log entries are rendered as usual and then discarded.
         log_to(log)
         main(_parse())

@@ -1,7 +1,6 @@
 """Processor time, which says what work costs even where other programs are busy on the same cores."""
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,11 +47,3 @@ def only(cores: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-def called() -> str:
-    """What the processor is called, and which instructions for int8 it has."""
-    told = Path("/proc/cpuinfo").read_text()
-    name = re.search(r"^model name\s*: (.+)$", told, re.MULTILINE)
-    instructions = sorted(set(re.findall(r"\b(?:avx512_vnni|avx_vnni|amx_int8)\b", told)))
-    return f"{name[1] if name else 'a processor'} with {', '.join(instructions) or 'no instructions for int8'}"
