@@ -94,7 +94,7 @@ def _spreads(rates: Sequence[Rate]) -> list[str]:
 
 
 def _images(source: Path, count: int, side: int | None, folder: Path) -> list[Path]:
-    """Write `count` images of `source`, repeated if there are fewer, each as a file of its own, and return the paths."""
+    """Write `count` images of `source`, repeated if there are fewer, as files of their own. Return their paths."""
     inputs = [item for item in find_inputs([source]).inputs if not item.problem]
     if not inputs:
         raise SystemExit(f"there are no images in {source}: name a folder with --images")
