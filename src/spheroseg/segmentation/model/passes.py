@@ -36,7 +36,7 @@ class Pass:
         *,
         is_aimed: bool = False,
     ) -> None:
-        self.side = max(pixels.shape)
+        self.side: int = max(pixels.shape)
         self.is_aimed = is_aimed
         self._pixels = pixels
         self._low, self._high = grey_range
