@@ -56,6 +56,16 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC)
 
 
+class StateName(TypeDecorator[TaskState]):
+    """The state of a task, stored by its name."""
+
+    impl = String(20)
+    cache_ok = True
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> TaskState | None:
+        return None if value is None else TaskState(value)
+
+
 def _json() -> Any:
     return JSON().with_variant(JSONB(), "postgresql")
 
@@ -156,7 +166,7 @@ segmentation_tasks = Table(
     Column("id", Uuid, primary_key=True),
     Column("batch_id", ForeignKey("segmentation_batches.id"), nullable=False),
     Column("image_id", ForeignKey("images.id"), nullable=False),
-    Column("state", String(20), nullable=False),
+    Column("state", StateName, nullable=False),
     Column("attempt", Integer, nullable=False),
     # With which the present set of tries began: retries used = attempt - first_attempt - lost_count.
     Column("first_attempt", Integer, nullable=False),

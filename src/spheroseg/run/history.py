@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-from sqlalchemy import select
-
 from spheroseg.database.engine import open_engine, reading
-from spheroseg.database.schema import projects
+from spheroseg.database.runs import find_project
 from spheroseg.database.versions import ResultVersion, result_versions
 from spheroseg.errors import OutputUnusable
 from spheroseg.run.folder import DATABASE, PROJECT
@@ -20,8 +18,7 @@ async def read_versions(out: Path) -> list[ResultVersion]:
     engine = open_engine(f"sqlite:///{database}")
     try:
         async with reading(engine) as conn:
-            wanted = select(projects.c.id).where(projects.c.name == PROJECT)
-            project_id = (await conn.execute(wanted)).scalar_one_or_none()
+            project_id = await find_project(conn, PROJECT)
             return await result_versions(conn, project_id) if project_id else []
     finally:
         await engine.dispose()

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import tifffile
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg import __version__
 from spheroseg.database.engine import reading
-from spheroseg.database.schema import segmentation_failures, segmentation_results, segmentation_tasks
+from spheroseg.database.runs import RunFailure, RunTask, read_outcomes
 from spheroseg.export.bundle import pieces_of_bundle
 from spheroseg.export.coco import CocoFile
 from spheroseg.export.geojson import encode_geojson
@@ -93,13 +92,15 @@ async def write_outputs(
     with _coco(options) as coco:
         for start in range(0, len(task_ids), _CHUNK):
             chunk = task_ids[start : start + _CHUNK]
-            tasks, results, failures = await _read(engine, chunk)
+            async with reading(engine) as conn:
+                outcomes = await read_outcomes(conn, chunk)
             for number, task_id in enumerate(chunk, start=start):
                 item, name = listing.inputs[number], names[number]
-                entry = _entry(item, tasks[task_id], failures[task_id])
-                result = results.get(task_id)
-                if tasks[task_id].finished_at:
-                    finished.append(tasks[task_id].finished_at)
+                task = outcomes.tasks[task_id]
+                entry = _entry(item, task, outcomes.failures.get(task_id, ()))
+                result = outcomes.results.get(task_id)
+                if task.finished_at:
+                    finished.append(task.finished_at)
                 found: list[dict[str, Any]] = []
                 if result is not None:
                     mask, overlay = result["mask"], result["overlay"]
@@ -171,19 +172,7 @@ def _place_outlines(
     return placed
 
 
-async def _read(engine: AsyncEngine, task_ids: Sequence[UUID]) -> tuple[dict[UUID, Any], dict[UUID, Any], Any]:
-    t, r, f = segmentation_tasks, segmentation_results, segmentation_failures
-    async with reading(engine) as conn:
-        tasks = {row.id: row for row in await conn.execute(select(t).where(t.c.id.in_(task_ids)))}
-        stored = await conn.execute(select(r.c.task_id, r.c.result).where(r.c.task_id.in_(task_ids), ~r.c.superseded))
-        results = {row.task_id: row.result for row in stored}
-        failures = defaultdict(list)
-        for row in await conn.execute(select(f).where(f.c.task_id.in_(task_ids)).order_by(f.c.id)):
-            failures[row.task_id].append(row)
-    return tasks, results, failures
-
-
-def _entry(item: Input, task: Any, failures: Sequence[Any]) -> dict[str, Any]:
+def _entry(item: Input, task: RunTask, failures: Sequence[RunFailure]) -> dict[str, Any]:
     return {
         "image": item.name,
         "page": item.page + 1,

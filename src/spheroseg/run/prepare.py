@@ -2,25 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from spheroseg.database import queue, revisions
 from spheroseg.database.projects import NewImage, ensure_project, ensure_user
-from spheroseg.database.schema import images, segmentation_batches
-from spheroseg.database.schema import segmentation_tasks as t
+from spheroseg.database.runs import EarlierTask, read_earlier_tasks, read_unfinished_ids
 from spheroseg.database.tasks import hand_back_processing
 from spheroseg.database.versions import result_versions, version_key
 from spheroseg.queueing.submit import cancel, retry, submit
 from spheroseg.run.folder import PROJECT, USER
 from spheroseg.run.inputs import Input
 from spheroseg.run.options import Only, RunOptions
-from spheroseg.segmentation.parameters import with_defaults
 from spheroseg.storage import ImageStore
-from spheroseg.tasks import UNFINISHED, TaskState
+from spheroseg.tasks import TaskState
 
 # Once more for what may be better now; a damaged file is not.
 LASTING = frozenset({"bad_image", "unsupported_image", "image_too_large", "bad_parameters", "model_unusable"})
@@ -71,8 +67,7 @@ async def prepare(
             submitted = iter(batch.task_ids)
         ids = [next(submitted) if task is None else task.id for task in wanted]
         await retry(conn, [task.id for task in wanted if task and _deserves_another_try(task, options.only)])
-        unfinished = await conn.execute(select(t.c.id).where(t.c.state.in_(sorted(UNFINISHED))))
-        await cancel(conn, sorted(set(unfinished.scalars()) - set(ids)))
+        await cancel(conn, sorted(await read_unfinished_ids(conn) - set(ids)))
         version = await _version(conn, project_id, options)
     return inputs, ids, version
 
@@ -87,41 +82,19 @@ def _identity(item: Input) -> tuple[str, int, str]:
     return item.storage_key, item.page, item.sha256
 
 
-async def _earlier_tasks(conn: AsyncConnection, options: RunOptions) -> list[Any]:
-    b = segmentation_batches
-    rows = await conn.execute(
-        select(
-            t.c.id,
-            t.c.state,
-            t.c.reason,
-            t.c.attempt,
-            images.c.storage_key,
-            images.c.page,
-            images.c.sha256,
-            b.c.parameters,
-        )
-        .join(b, b.c.id == t.c.batch_id)
-        .join(images, images.c.id == t.c.image_id)
-        .where(
-            b.c.model == options.model.name,
-            b.c.model_sha256 == options.model.sha256,
-            b.c.pixel_size_um.is_not_distinct_from(options.pixel_size_um),
-            t.c.state != TaskState.CANCELLED,
-        )
-        .order_by(t.c.id)
-    )
-    parameters = asdict(options.parameters)
-    return [row for row in rows if with_defaults(row.parameters) == parameters]
+async def _earlier_tasks(conn: AsyncConnection, options: RunOptions) -> list[EarlierTask]:
+    model = options.model
+    return await read_earlier_tasks(conn, model.name, model.sha256, asdict(options.parameters), options.pixel_size_um)
 
 
-def _still_there(task: Any, store: ImageStore) -> Any:
+def _still_there(task: EarlierTask | None, store: ImageStore) -> EarlierTask | None:
     """A completed task whose files somebody has deleted is no longer done."""
     if task is None or task.state != TaskState.COMPLETED:
         return task
     return task if store.path(f"results/{task.id}/{task.attempt}/mask.tif").exists() else None
 
 
-def _deserves_another_try(task: Any, only: Only | None) -> bool:
+def _deserves_another_try(task: EarlierTask, only: Only | None) -> bool:
     if task.state != TaskState.FAILED or only == Only.CHANGED:
         return False
     return only == Only.FAILED or task.reason not in LASTING

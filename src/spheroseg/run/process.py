@@ -9,20 +9,19 @@ from typing import IO
 from uuid import UUID
 
 import structlog
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker.table import TableBroker
 from spheroseg.database import queue
 from spheroseg.database.engine import reading
-from spheroseg.database.schema import segmentation_tasks as t
+from spheroseg.database.runs import count_finished_except
 from spheroseg.database.tasks import count_states
 from spheroseg.messages import Queue
 from spheroseg.queueing.collect import collect
 from spheroseg.run.options import RunOptions
 from spheroseg.settings import Settings
-from spheroseg.tasks import UNFINISHED, TaskState
+from spheroseg.tasks import TaskState
 from spheroseg.worker.child import child_command
 from spheroseg.worker.loop import WorkerOptions, work
 
@@ -105,15 +104,13 @@ async def _reports_left(engine: AsyncEngine) -> int:
         return await queue.depth(conn, Queue.RESULTS, in_hand=True)
 
 
-async def _finished_elsewhere(engine: AsyncEngine, task_ids: Sequence[UUID]) -> Counter[str]:
-    """States of the finished tasks of earlier runs, which are none of ours and do not change any more."""
-    ours = set(task_ids)
+async def _finished_elsewhere(engine: AsyncEngine, task_ids: Sequence[UUID]) -> Counter[TaskState]:
+    """Return the number of finished tasks of earlier runs in each state; those do not change any more."""
     async with reading(engine) as conn:
-        rows = await conn.execute(select(t.c.id, t.c.state).where(t.c.state.not_in(sorted(UNFINISHED))))
-        return Counter(row.state for row in rows if row.id not in ours)
+        return await count_finished_except(conn, task_ids)
 
 
-async def _progress(engine: AsyncEngine, elsewhere: Counter[str], total: int) -> Progress:
+async def _progress(engine: AsyncEngine, elsewhere: Counter[TaskState], total: int) -> Progress:
     async with reading(engine) as conn:
         counts = await count_states(conn)
     completed, failed = (counts[state] - elsewhere[state] for state in (TaskState.COMPLETED, TaskState.FAILED))
