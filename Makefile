@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast check sql lock servers clean
+.PHONY: help run extras test test-fast check sql lock servers clean
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
@@ -10,6 +10,8 @@ help: ## this list
 
 run: .venv/run ## set up, then turn the images of the example plate into growth curves, in results/
 	$(BIN)/spheroseg run examples/plate --out results
+
+extras: .venv/extras ## install the rest of the program: HTTP backend, RabbitMQ, PostgreSQL, Parquet
 
 test: .venv/dev servers ## set up, servers included, then run every test, two files at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile --durations=25
@@ -50,10 +52,17 @@ clean: ## remove the environment and the example results
 	    else echo 'Python lacks venv here. Install it, then try again: sudo apt-get install python3-venv'; exit 1; fi; \
 	    $(PYTHON) -m venv .venv; }
 
+# Python compiles what it uses when it first runs it; to compile everything takes 90 MB.
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c requirements.lock
+
 .venv/run: .venv/bin/python pyproject.toml requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e .
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+.venv/extras: .venv/run
+	$(PIP_INSTALL) -e '.[all]'
 	@touch $@
 
 .venv/dev: .venv/run
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	$(PIP_INSTALL) -e '.[dev]'
 	@touch $@
