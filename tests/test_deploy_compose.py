@@ -148,7 +148,7 @@ def test_the_image_holds_what_the_commands_need_and_runs_as_nobody_special() -> 
 
 def blocks_of(page: Path) -> list[str]:
     """What stands in the shell blocks of a page."""
-    found = re.findall(r"^ *```bash\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE)
+    found = re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE)
     return [textwrap.dedent(block) for block in found]
 
 
