@@ -148,6 +148,7 @@ def environment(folder: Path, port: int) -> dict[str, str]:
     return {**os.environ, **QUICK, **ours}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", sorted({block.page for block in BLOCKS if block.runs}), ids=lambda page: page.name)
 def test_the_commands_of_a_page_run_one_after_the_other(page: Path, folder: Path, port: int) -> None:
     script = "".join(block.text for block in BLOCKS if block.page == page and block.runs)
