@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rocrate.rocrate import ROCrate
 
-from spheroseg.export.bundle import PIECE, pieces_of_bundle
+from spheroseg.export.bundle import PIECE, stream_bundle
 
 MANIFEST: dict[str, Any] = {
     "spheroseg": "1.2.3",
@@ -43,7 +43,7 @@ def run_files(folder: Path) -> dict[str, Path]:
 
 def test_every_file_is_in_the_zip_with_its_size_and_checksum(tmp_path: Path) -> None:
     files = run_files(tmp_path)
-    with zipfile.ZipFile(io.BytesIO(b"".join(pieces_of_bundle(files, MANIFEST)))) as archive:
+    with zipfile.ZipFile(io.BytesIO(b"".join(stream_bundle(files, MANIFEST)))) as archive:
         assert archive.testzip() is None
         names = archive.namelist()
         assert names == [*sorted(files), "ro-crate-metadata.json", "manifest.json"]
@@ -61,7 +61,7 @@ def test_every_file_is_in_the_zip_with_its_size_and_checksum(tmp_path: Path) -> 
 
 def test_its_metadata_are_an_ro_crate_that_says_how_the_files_came_about(tmp_path: Path) -> None:
     files = run_files(tmp_path)
-    with zipfile.ZipFile(io.BytesIO(b"".join(pieces_of_bundle(files, MANIFEST)))) as archive:
+    with zipfile.ZipFile(io.BytesIO(b"".join(stream_bundle(files, MANIFEST)))) as archive:
         archive.extractall(tmp_path / "crate")
     crate = ROCrate(tmp_path / "crate")
     told = {str(entity.id) for entity in crate.get_by_type("File")}
@@ -86,7 +86,7 @@ def test_it_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
         file.truncate(40 * PIECE)
     tracemalloc.start()
     try:
-        size = sum(len(piece) for piece in pieces_of_bundle({"masks/large.tif": large}, MANIFEST))
+        size = sum(len(piece) for piece in stream_bundle({"masks/large.tif": large}, MANIFEST))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -99,7 +99,7 @@ def test_files_too_large_for_the_old_form_of_zip_are_in_the_new_one(
 ) -> None:
     files = run_files(tmp_path)
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 20)
-    content = b"".join(pieces_of_bundle(files, MANIFEST))
+    content = b"".join(stream_bundle(files, MANIFEST))
     monkeypatch.undo()
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert archive.testzip() is None

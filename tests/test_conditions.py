@@ -3,21 +3,23 @@
 import pytest
 
 from spheroseg.errors import BadPlate
-from spheroseg.plate.assign import with_conditions
-from spheroseg.plate.conditions import Condition, read_conditions
-from spheroseg.plate.names import Preview, parse
-from spheroseg.plate.table import encode_preview
+from spheroseg.plate.condition_assignment import assign_conditions
+from spheroseg.plate.condition_table import read_conditions
+from spheroseg.plate.conditions import Condition
+from spheroseg.plate.names import parse_names
+from spheroseg.plate.preview import Preview
+from spheroseg.plate.preview_table import encode_preview
 from spheroseg.plate.wells import parse_well
 
 
 def assigned(names: list[str], table: str | bytes) -> Preview:
-    return with_conditions(
-        parse(names), read_conditions(table if isinstance(table, bytes) else table.encode(), "c.csv")
+    return assign_conditions(
+        parse_names(names), read_conditions(table if isinstance(table, bytes) else table.encode(), "c.csv")
     )
 
 
 def conditions_of(preview: Preview) -> dict[str, Condition]:
-    return {picture.name: picture.condition for picture in preview.pictures}
+    return {picture.name: picture.condition for picture in preview.images}
 
 
 def complaint(table: str | bytes) -> str:
@@ -64,7 +66,7 @@ def test_a_row_for_an_image_goes_before_one_for_its_well_and_one_of_a_plate_befo
         ["p/A1_t1.png", "p/A1_t2.png", "q/A1_t1.png"],
         "image,plate,well,condition\n,,A1,any\n,q,A1,of q\np/A1_t2.png,,,of one\n",
     )
-    assert [picture.condition.name for picture in found.pictures] == ["any", "of one", "of q"]
+    assert [picture.condition.name for picture in found.images] == ["any", "of one", "of q"]
     assert not found.notes[1:]
 
 
@@ -82,7 +84,7 @@ def test_a_row_for_an_image_mends_its_place() -> None:
 
 def test_samples_have_conditions_too() -> None:
     found = assigned(["1_day2_18D.tif", "1_day2_18S.tif"], "sample,condition\n1_18D,dense\n")
-    assert [picture.condition.label for picture in found.pictures] == ["dense", ""]
+    assert [picture.condition.label for picture in found.images] == ["dense", ""]
 
 
 def test_rows_that_meet_no_picture_are_named() -> None:
@@ -95,9 +97,9 @@ def test_what_preview_writes_can_be_mended_and_read_back() -> None:
     before = assigned(names, 'well,drug,concentration,unit,note\nA1,x,0.1,µM,"two, or\nthree"\n')
     written = encode_preview(before)
     again = assigned(names, written)
-    assert again.pictures == before.pictures
+    assert again.images == before.images
     mended = written.decode("utf-8-sig").replace("what.png,,,", "what.png,,C9,").encode()
-    assert str(assigned(names, mended).pictures[2].place.well) == "C09"  # type: ignore[union-attr]
+    assert str(assigned(names, mended).images[2].position.well) == "C09"  # type: ignore[union-attr]
 
 
 def test_every_bad_line_is_named_at_once() -> None:
@@ -108,11 +110,11 @@ def test_every_bad_line_is_named_at_once() -> None:
     assert said.splitlines() == [
         "c.csv cannot be used:",
         "  line 3: there is no well ZZ9: the largest plate goes from A01 to AF48",
-        "  line 4: concentration must be a number, not '5 µM'; its unit has a column of its own, unit",
+        "  line 4: concentration must be a number, not '5 µM'; write its unit into the column unit",
         "  line 5: 'B2-A1' goes backwards: name the upper left well first, then the lower right one",
         "  line 7: names no well, image or sample",
         "  line 8: the concentration is below 0",
-        "  line 10: 5 cells where the header has 4; quote what holds a ','",
+        "  line 10: 5 cells, but the header has 4: quote a cell that contains ','",
         "  line 9: A01 is on line 2 already",
     ]
 

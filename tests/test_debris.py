@@ -1,7 +1,7 @@
 """What is too small to be a spheroid of the plate."""
 
-from spheroseg.export.growth import GrowthTables, growth_tables
-from spheroseg.plate.debris import DEBRIS, PART
+from spheroseg.export.growth_tables import GrowthTables, build_growth_tables
+from spheroseg.plate.debris import DEBRIS, MIN_AREA_SHARE
 from spheroseg.plate.options import GrowthOptions, WellValue
 
 from .support.frames import frame
@@ -12,20 +12,20 @@ USUAL = 10_000.0
 def tables(*, well_value: WellValue = WellValue.LARGEST, um: float | None = 1.0) -> GrowthTables:
     """Two wells of spheroids, one with a cell beside it, and a well with nothing but cells."""
     frames = [
-        frame("A01", 0, USUAL, PART * USUAL * 0.9, um=um),
+        frame("A01", 0, USUAL, MIN_AREA_SHARE * USUAL * 0.9, um=um),
         frame("A01", 24, 1.5 * USUAL, um=um),
         frame("A02", 0, USUAL, um=um),
         frame("A02", 24, 1.5 * USUAL, um=um),
         frame("A03", 0, 60.0, 80.0, um=um),
         frame("A03", 24, 70.0, um=um),
     ]
-    return growth_tables(frames, GrowthOptions(well_value=well_value))
+    return build_growth_tables(frames, GrowthOptions(well_value=well_value))
 
 
 def test_cells_beside_a_spheroid_are_listed_but_are_not_the_well() -> None:
     made = tables(well_value=WellValue.SUM)
     first = [row for row in made.growth if row["well"] == "A01" and row["time_h"] == 0]
-    assert [row["area_um2"] for row in first] == [USUAL, PART * USUAL * 0.9]
+    assert [row["area_um2"] for row in first] == [USUAL, MIN_AREA_SHARE * USUAL * 0.9]
     assert [DEBRIS in row["qc_flags"] for row in first] == [False, True]
     well = next(row for row in made.wells if row["well"] == "A01" and row["time_h"] == 0)
     assert (well["area_um2"], well["qc_flags"]) == (USUAL, "several_objects")
@@ -43,10 +43,10 @@ def test_a_well_of_cells_alone_has_no_value_and_says_why() -> None:
 def test_a_spheroid_that_a_drug_has_shrunk_is_no_debris() -> None:
     frames = [frame("A01", hours, USUAL) for hours in (0, 24, 48)]
     frames += [frame("A02", hours, area) for hours, area in ((0, USUAL), (24, 0.2 * USUAL), (48, 0.04 * USUAL))]
-    made = growth_tables(frames, GrowthOptions())
+    made = build_growth_tables(frames, GrowthOptions())
     assert all(DEBRIS not in row["qc_flags"] for row in made.growth)
 
 
 def test_images_without_a_place_are_held_against_nothing() -> None:
     frames = [frame("", None, USUAL, sample="", time_point=None), frame("", None, 60.0)]
-    assert all(DEBRIS not in row["qc_flags"] for row in growth_tables(frames, GrowthOptions()).growth)
+    assert all(DEBRIS not in row["qc_flags"] for row in build_growth_tables(frames, GrowthOptions()).growth)

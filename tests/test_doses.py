@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from spheroseg.plate.dose_response import DoseCurve, NoCurve, fit_doses, response
-from spheroseg.plate.doses import ENDPOINT_COLUMNS, IC50_COLUMNS, endpoint_rows, ic50_rows
-from spheroseg.plate.fits import Row
+from spheroseg.plate.dose_response import DoseResponseFit, evaluate_dose_response, fit_dose_response
+from spheroseg.plate.endpoints import ENDPOINT_COLUMNS, build_endpoint_rows
+from spheroseg.plate.fit_refusal import FitRefusal
+from spheroseg.plate.ic50 import IC50_COLUMNS, build_ic50_rows
+from spheroseg.plate.rows import EndpointRow, WellRow
 
 DOSES = np.repeat([0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30], 3)
 # Root length of ryegrass (cm) at concentrations of ferulic acid (mM): Inderjit, Streibig and Olofsdotter 2002,
@@ -27,26 +29,33 @@ def few(count: int) -> str:
     return f"an IC50 needs 4 concentrations above 0 that have a value; there are {count}"
 
 
-def curve(doses: Sequence[float] | np.ndarray, values: Sequence[float] | np.ndarray) -> DoseCurve:
-    found = fit_doses(doses, values)
-    assert isinstance(found, DoseCurve), found
+def curve(doses: Sequence[float] | np.ndarray, values: Sequence[float] | np.ndarray) -> DoseResponseFit:
+    found = fit_dose_response(doses, values)
+    assert isinstance(found, DoseResponseFit), found
     return found
 
 
 def reason(doses: Sequence[float] | np.ndarray, values: Sequence[float] | np.ndarray) -> str:
-    found = fit_doses(doses, values)
-    assert isinstance(found, NoCurve), found
+    found = fit_dose_response(doses, values)
+    assert isinstance(found, FitRefusal), found
     return found.reason
 
 
-def endpoint(dose: float | None, value: float | None, **more: object) -> Row:
-    row: Row = {"plate": "p", "drug": "x", "concentration": dose, "unit": "µM", "time_h": 72.0, "qc_flags": ""}
-    return row | {"rel_volume": value} | more
+def endpoint(dose: float | None, value: float | None, **more: object) -> EndpointRow:
+    row: EndpointRow = {
+        "plate": "p",
+        "drug": "x",
+        "concentration": dose,
+        "unit": "µM",
+        "time_h": 72.0,
+        "qc_flags": "",
+    }
+    return row | {"time_h": 72.0, "qc_flags": "", "rel_volume": value} | more
 
 
-def plate(noise: float = 0.1, **more: object) -> list[Row]:
+def plate(noise: float = 0.1, **more: object) -> list[EndpointRow]:
     rng = np.random.default_rng(1)
-    values = response(DOSES, 0.5, 1.2, 4, 1) + rng.normal(0, noise, len(DOSES))
+    values = evaluate_dose_response(DOSES, 0.5, 1.2, 4, 1) + rng.normal(0, noise, len(DOSES))
     return [endpoint(float(d), float(v), **more) for d, v in zip(DOSES, values, strict=True)]
 
 
@@ -65,20 +74,20 @@ def test_the_published_fit_of_ryegrass_is_met() -> None:
 
 
 def test_a_curve_without_noise_gives_its_own_numbers_back() -> None:
-    found = curve(DOSES, response(DOSES, 0.5, 1.2, 4e6, 1e6))
+    found = curve(DOSES, evaluate_dose_response(DOSES, 0.5, 1.2, 4e6, 1e6))
     assert (found.ic50, found.hill, found.top, found.bottom) == pytest.approx((0.5, 1.2, 4e6, 1e6), rel=1e-5)
     assert (found.ic50_low, found.ic50_high, found.r2) == pytest.approx((0.5, 0.5, 1), rel=1e-5)
 
 
 def test_the_response_at_no_dose_is_the_top_and_half_way_at_the_ic50() -> None:
-    assert list(response([0, 0.5], 0.5, 3, 4, 1)) == pytest.approx([4, 2.5])
+    assert list(evaluate_dose_response([0, 0.5], 0.5, 3, 4, 1)) == pytest.approx([4, 2.5])
 
 
 def test_nineteen_of_twenty_intervals_hold_the_ic50() -> None:
     rng, draws, held = np.random.default_rng(3), 100, 0
     doses = np.repeat([0, 0.03, 0.3, 1, 3, 30], 3)
     for _ in range(draws):
-        found = curve(doses, response(doses, 0.5, 1.2, 4, 1) + rng.normal(0, 0.15, len(doses)))
+        found = curve(doses, evaluate_dose_response(doses, 0.5, 1.2, 4, 1) + rng.normal(0, 0.15, len(doses)))
         held += found.ic50_low <= 0.5 <= found.ic50_high
     assert abs(held / draws - 0.95) <= 0.05
 
@@ -92,13 +101,13 @@ def test_no_effect_is_no_ic50() -> None:
 @pytest.mark.parametrize("ic50", [40.0, 300.0])
 def test_a_plateau_that_was_not_reached_is_no_ic50(ic50: float) -> None:
     noise = np.random.default_rng(5).normal(0, 0.05, len(DOSES))
-    assert "a plateau was not reached" in reason(DOSES, response(DOSES, ic50, 1.2, 4, 1) + noise)
+    assert "a plateau was not reached" in reason(DOSES, evaluate_dose_response(DOSES, ic50, 1.2, 4, 1) + noise)
 
 
 def test_an_ic50_beside_the_last_concentration_is_refused() -> None:
-    assert "next to the highest concentration" in reason(DOSES, response(DOSES, 20, 1.2, 4, 1))
+    assert "next to the highest concentration" in reason(DOSES, evaluate_dose_response(DOSES, 20, 1.2, 4, 1))
     treated = DOSES[DOSES > 0]
-    assert "next to the lowest concentration" in reason(treated, response(treated, 0.02, 1.2, 4, 1))
+    assert "next to the lowest concentration" in reason(treated, evaluate_dose_response(treated, 0.02, 1.2, 4, 1))
 
 
 def test_a_step_between_two_concentrations_has_no_place_for_an_ic50() -> None:
@@ -107,7 +116,7 @@ def test_a_step_between_two_concentrations_has_no_place_for_an_ic50() -> None:
 
 
 def test_a_drug_that_makes_wells_grow_has_no_ic50() -> None:
-    assert "rises with the concentration" in reason(DOSES, response(DOSES, 0.5, 1.2, 1, 4))
+    assert "rises with the concentration" in reason(DOSES, evaluate_dose_response(DOSES, 0.5, 1.2, 1, 4))
 
 
 def test_few_concentrations_or_wells_are_refused() -> None:
@@ -116,7 +125,7 @@ def test_few_concentrations_or_wells_are_refused() -> None:
 
 
 def test_the_row_of_a_drug_tells_wells_concentrations_and_time() -> None:
-    (row,) = ic50_rows(plate())
+    (row,) = build_ic50_rows(plate())
     assert tuple(row) == IC50_COLUMNS
     assert (row["drug"], row["unit"], row["measure"], row["time_h"]) == ("x", "µM", "rel_volume", 72)
     assert (row["n_wells"], row["n_concentrations"], row["refused"]) == (27, 8, None)
@@ -131,7 +140,7 @@ def test_the_row_of_a_drug_tells_wells_concentrations_and_time() -> None:
 def test_several_units_are_refused() -> None:
     rows = plate()
     rows[5]["unit"] = "nM"
-    (row,) = ic50_rows(rows)
+    (row,) = build_ic50_rows(rows)
     assert (row["unit"], row["ic50"]) == ("µM, nM", None)
     assert "give all in one" in str(row["refused"])
 
@@ -141,7 +150,7 @@ def test_wells_without_drug_and_vehicles_are_untreated_for_every_drug_on_their_p
     other = [row | {"drug": "y"} for row in plate()]
     bare = [endpoint(0.0, 4.0, drug=""), endpoint(0.0, 4.0, drug="DMSO"), endpoint(0.0, 9.0, drug="", plate="q")]
     unknown = [endpoint(None, 4.0, drug="")]
-    found = {row["drug"]: row["n_wells"] for row in ic50_rows(treated + other + bare + unknown)}
+    found = {row["drug"]: row["n_wells"] for row in build_ic50_rows(treated + other + bare + unknown)}
     assert found == {"x": 24 + 2, "y": 27 + 2}
 
 
@@ -150,24 +159,26 @@ def test_wells_without_a_value_or_unlike_their_neighbours_do_not_count() -> None
     rows[3] |= {"rel_volume": None}
     rows[4] |= {"qc_flags": "unlike_neighbours"}
     rows[5] |= {"qc_flags": "touches_edge"}
-    assert ic50_rows(rows)[0]["n_wells"] == 25
+    assert build_ic50_rows(rows)[0]["n_wells"] == 25
 
 
 def test_the_measure_is_the_relative_volume_or_else_the_volume() -> None:
     rows = [row | {"rel_volume": None, "volume_px3": row["rel_volume"]} for row in plate()]
-    assert ic50_rows(rows)[0]["measure"] == "volume_px3"
-    assert ic50_rows(plate(), "rel_area")[0]["refused"] == few(0)
-    assert ic50_rows([]) == []
+    assert build_ic50_rows(rows)[0]["measure"] == "volume_px3"
+    assert build_ic50_rows(plate(), "rel_area")[0]["refused"] == few(0)
+    assert build_ic50_rows([]) == []
 
 
-def frames(well: str, times: Sequence[float | None], **more: object) -> list[Row]:
+def frames(well: str, times: Sequence[float | None], **more: object) -> list[WellRow]:
     return [
         {"plate": "p", "well": well, "time_h": time, "volume_um3": 100.0 + n} | more for n, time in enumerate(times)
     ]
 
 
 def test_the_endpoint_is_the_last_time_that_most_wells_have() -> None:
-    rows = endpoint_rows([*frames("A01", [0, 24, 48, 72]), *frames("A02", [0, 24, 48]), *frames("A03", [0, 24, 48])])
+    rows = build_endpoint_rows(
+        [*frames("A01", [0, 24, 48, 72]), *frames("A02", [0, 24, 48]), *frames("A03", [0, 24, 48])]
+    )
     assert [tuple(row) for row in rows] == [ENDPOINT_COLUMNS] * 3
     assert [(row["well"], row["time_h"], row["volume_um3"]) for row in rows] == [
         (f"A0{n}", 48, 102) for n in (1, 2, 3)
@@ -176,17 +187,17 @@ def test_the_endpoint_is_the_last_time_that_most_wells_have() -> None:
 
 def test_a_frame_without_a_value_is_no_endpoint() -> None:
     failed = frames("A02", [72], volume_um3=None, qc_flags="image_failed")
-    rows = endpoint_rows(frames("A01", [0, 24, 48, 72]) + frames("A02", [0, 24, 48]) + failed)
+    rows = build_endpoint_rows(frames("A01", [0, 24, 48, 72]) + frames("A02", [0, 24, 48]) + failed)
     assert [row["time_h"] for row in rows] == [48, 48]
 
 
 def test_a_well_without_that_time_has_no_value_and_says_so() -> None:
-    rows = endpoint_rows([*frames("A01", [0, 24, 48]), *frames("A02", [0, 24, 48]), *frames("A03", [0, 24])])
+    rows = build_endpoint_rows([*frames("A01", [0, 24, 48]), *frames("A02", [0, 24, 48]), *frames("A03", [0, 24])])
     assert (rows[2]["volume_um3"], rows[2]["time_h"], rows[2]["qc_flags"]) == (None, 48, "no_endpoint")
 
 
 def test_frames_of_one_round_are_one_time() -> None:
-    rows = endpoint_rows(
+    rows = build_endpoint_rows(
         [*frames("A01", [0, 24, 48]), *frames("A02", [0.5, 24.5, 48.5]), *frames("A03", [0, 24, 42])]
     )
     assert [row["time_h"] for row in rows] == [48, 48.5, 48.5]
@@ -194,14 +205,14 @@ def test_frames_of_one_round_are_one_time() -> None:
 
 
 def test_the_time_can_be_chosen() -> None:
-    rows = endpoint_rows([*frames("A01", [0, 24, 48]), *frames("A02", [0, 48])], at_h=24)
+    rows = build_endpoint_rows([*frames("A01", [0, 24, 48]), *frames("A02", [0, 48])], at_h=24)
     assert [(row["time_h"], row["volume_um3"]) for row in rows] == [(24, 101), (24, None)]
 
 
 def test_numbered_frames_have_an_endpoint_without_hours() -> None:
     rows = [frame | {"time_point": n} for n, frame in enumerate(frames("A01", [None, None, None]))]
-    assert [(row["time_h"], row["volume_um3"]) for row in endpoint_rows(rows)] == [(None, 102)]
+    assert [(row["time_h"], row["volume_um3"]) for row in build_endpoint_rows(rows)] == [(None, 102)]
 
 
 def test_no_wells_have_no_endpoints() -> None:
-    assert endpoint_rows([]) == []
+    assert build_endpoint_rows([]) == []

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from spheroseg.errors import BadPlate
-from spheroseg.export.growth import GROWTH_COLUMNS, Frame, GrowthTables, growth_tables, params_hash
+from spheroseg.export.growth_tables import GROWTH_COLUMNS, GrowthTables, PlateImage, build_growth_tables, params_hash
+from spheroseg.plate.condition_statistics import CONDITION_COLUMNS
 from spheroseg.plate.conditions import Condition
-from spheroseg.plate.curves import WELL_COLUMNS
-from spheroseg.plate.groups import CONDITION_COLUMNS
-from spheroseg.plate.names import Place
 from spheroseg.plate.options import GrowthOptions, VolumeMethod, WellValue
+from spheroseg.plate.position import PlatePosition
+from spheroseg.plate.well_curves import WELL_COLUMNS
 
 from .support.frames import ellipse, frame, of_area, result
 
@@ -23,8 +23,8 @@ CONTRACT = (
 )
 
 
-def tables(*frames: Frame, **options: Any) -> GrowthTables:
-    return growth_tables(frames, GrowthOptions(**options))
+def tables(*frames: PlateImage, **options: Any) -> GrowthTables:
+    return build_growth_tables(frames, GrowthOptions(**options))
 
 
 def column(rows: list[dict[str, Any]], name: str) -> list[Any]:
@@ -44,7 +44,9 @@ def test_the_columns_of_the_contract_come_first_and_in_every_row() -> None:
 
 
 def test_an_ellipse_has_its_known_values_in_micrometres() -> None:
-    image = Frame("a.tif", 2, Place(time_h=1 / 3), result=result([ellipse(150, 100)], 0.65), result_version=4)
+    image = PlateImage(
+        "a.tif", 2, PlatePosition(time_h=1 / 3), result=result([ellipse(150, 100)], 0.65), result_version=4
+    )
     ((row,), (well,), _) = (tables(image).growth, tables(image).wells, None)
     um = 0.65
     expected = {
@@ -82,7 +84,7 @@ def test_an_ellipse_has_its_known_values_in_micrometres() -> None:
     [("sphere", 11_847_688), ("lw2", 8_000_000), ("prolate", 8_377_580), ("revolution", 8_377_580)],
 )
 def test_the_volume_is_that_of_the_formula_asked_for_and_names_it(method: str, volume: float) -> None:
-    image = Frame("a.tif", 1, Place(time_h=0.0), result=result([ellipse(200, 100)], 0.5))
+    image = PlateImage("a.tif", 1, PlatePosition(time_h=0.0), result=result([ellipse(200, 100)], 0.5))
     made = tables(image, volume_method=VolumeMethod(method))
     for (row,) in (made.growth, made.wells):
         assert row["volume_um3"] == pytest.approx(volume / 8, rel=1e-4)
@@ -95,7 +97,7 @@ def test_what_is_missing_is_missing_and_never_0() -> None:
         frame("A01", 0, 100, um=None),
         frame("A02", 0),
         replace(frame("A03", 0), result=None, failed="bad_image"),
-        Frame("unplaced.tif", 1, Place(), result=result([of_area(100)])),
+        PlateImage("unplaced.tif", 1, PlatePosition(), result=result([of_area(100)])),
     )
     uncalibrated, nothing, failed, unplaced = made.growth
     micrometres = [name for name in GROWTH_COLUMNS if name.endswith(("_um", "_um2", "_um3"))]
@@ -244,7 +246,10 @@ def test_an_image_unlike_its_neighbours_is_flagged_in_all_tables() -> None:
 
 @pytest.mark.parametrize(
     ("name", "values", "expected"),
-    [("channel", ("1", "2"), "channels of a well (1, 2); choose one, as with --channel 1"), ("z", (3, 12), "--z 3")],
+    [
+        ("channel", ("1", "2"), "channels of a well (1, 2); choose one, for example with --channel 1"),
+        ("z", (3, 12), "--z 3"),
+    ],
 )
 def test_several_channels_or_positions_give_no_curves_until_one_is_chosen(
     name: str, values: tuple[Any, Any], expected: str
@@ -319,6 +324,6 @@ def test_the_persons_own_columns_are_carried_along_and_never_overwrite_ours() ->
 
 def test_channels_of_a_time_lapse_without_wells_are_not_averaged() -> None:
     frames = [frame("", hours, 100.0, channel=channel) for hours in (0.0, 24.0) for channel in ("BF", "GFP")]
-    made = growth_tables(frames, GrowthOptions())
+    made = build_growth_tables(frames, GrowthOptions())
     assert made.wells == []
-    assert "choose one, as with --channel BF" in made.no_curves
+    assert "choose one, for example with --channel BF" in made.no_curves

@@ -12,16 +12,16 @@ import openpyxl
 import pyarrow.parquet
 import pytest
 
-from spheroseg.export.columns import COLUMNS, Kind
-from spheroseg.export.growth import GROWTH_COLUMNS, GrowthTables, growth_tables
+from spheroseg.export.columns import COLUMNS, ColumnType
+from spheroseg.export.csv_table import encode_csv
+from spheroseg.export.growth_tables import GROWTH_COLUMNS, GrowthTables, build_growth_tables
 from spheroseg.export.parquet import encode_parquet
-from spheroseg.export.provenance import provenance_rows
-from spheroseg.export.tables import encode_csv
+from spheroseg.export.provenance import build_provenance_rows
 from spheroseg.export.workbook import encode_workbook
+from spheroseg.plate.condition_statistics import CONDITION_COLUMNS, SUMMARISED
 from spheroseg.plate.conditions import Condition
-from spheroseg.plate.curves import WELL_COLUMNS
-from spheroseg.plate.groups import CONDITION_COLUMNS, GROUPED
 from spheroseg.plate.options import GrowthOptions, VolumeMethod, WellValue
+from spheroseg.plate.well_curves import WELL_COLUMNS
 
 from .support.frames import MODEL, PARAMETERS, frame
 
@@ -82,7 +82,7 @@ MANIFEST: dict[str, Any] = {
 
 def some_tables() -> GrowthTables:
     dose = Condition("", "cisplatin", 2.5, "µM", more=(("cells", "0012"),))
-    return growth_tables(
+    return build_growth_tables(
         [
             frame("E05", 0, 1000, 20, um=0.65, condition=dose),
             frame("E05", 24, 2000, um=0.65, condition=dose, site=None),
@@ -143,7 +143,7 @@ def test_a_cell_takes_no_more_than_it_holds_and_nothing_else_than_numbers() -> N
 
 def test_what_one_sheet_cannot_hold_goes_on_in_the_next() -> None:
     rows = [{"page": number} for number in range(1, 8)]
-    read = sheets_of(encode_workbook({"growth": rows, "wells": rows[:2]}, most_rows=4))
+    read = sheets_of(encode_workbook({"growth": rows, "wells": rows[:2]}, max_rows=4))
     assert {name: [line[0] for line in lines] for name, lines in read.items()} == {
         "growth": ["page", 1, 2, 3],
         "growth_2": ["page", 4, 5, 6],
@@ -158,7 +158,7 @@ def test_a_table_without_rows_has_no_sheet() -> None:
 
 def test_the_same_tables_make_the_same_bytes_at_any_time() -> None:
     made = some_tables()
-    provenance = provenance_rows(MANIFEST, {"growth": made.growth}, GrowthOptions(), date="2026-11-24")
+    provenance = build_provenance_rows(MANIFEST, {"growth": made.growth}, GrowthOptions(), date="2026-11-24")
     book = encode_workbook({"growth": made.growth, "provenance": provenance})
     assert book == encode_workbook({"growth": made.growth, "provenance": provenance})
     with zipfile.ZipFile(io.BytesIO(book)) as parts:
@@ -169,7 +169,7 @@ def test_the_same_tables_make_the_same_bytes_at_any_time() -> None:
 
 def test_a_parquet_file_has_types_nulls_and_says_where_its_numbers_come_from() -> None:
     made = some_tables()
-    provenance = provenance_rows(MANIFEST, {"growth": made.growth}, GrowthOptions())
+    provenance = build_provenance_rows(MANIFEST, {"growth": made.growth}, GrowthOptions())
     table = pyarrow.parquet.read_table(io.BytesIO(encode_parquet(made.growth, provenance)))
     types = {field.name: str(field.type) for field in table.schema}
     assert types["well"] == types["qc_flags"] == types["cells"] == types["metrics_version"] == "string"
@@ -183,7 +183,7 @@ def test_a_parquet_file_has_types_nulls_and_says_where_its_numbers_come_from() -
 
 def test_a_persons_column_stays_text_whatever_it_is_called() -> None:
     own = Condition("c", more=(("top", "upper"), ("area_um2", "12"), ("passage_h", "4")))
-    rows = growth_tables([frame("A01", 0, 100, condition=own)], GrowthOptions()).growth
+    rows = build_growth_tables([frame("A01", 0, 100, condition=own)], GrowthOptions()).growth
     (read,) = pyarrow.parquet.read_table(io.BytesIO(encode_parquet(rows, []))).to_pylist()
     assert (read["own_top"], read["own_area_um2"], read["passage_h"]) == ("upper", "12", "4")
 
@@ -195,7 +195,7 @@ def test_a_table_without_rows_is_a_parquet_file_too() -> None:
 def test_csv_has_empty_cells_for_what_is_missing_and_no_formulas() -> None:
     image = replace(frame("A01", 0), image="=1+1.tif")
     (row,) = csv.DictReader(
-        io.StringIO(encode_csv(growth_tables([image], GrowthOptions()).growth, leading=GROWTH_COLUMNS).decode())
+        io.StringIO(encode_csv(build_growth_tables([image], GrowthOptions()).growth, leading=GROWTH_COLUMNS).decode())
     )
     assert list(row) == list(GROWTH_COLUMNS)
     assert (row["image"], row["area_um2"], row["rel_area"], row["n_objects"]) == ("'=1+1.tif", "", "", "0")
@@ -206,7 +206,7 @@ def test_csv_has_empty_cells_for_what_is_missing_and_no_formulas() -> None:
 def test_provenance_says_what_made_the_numbers_and_what_is_missing() -> None:
     made = some_tables()
     options = GrowthOptions(VolumeMethod.LW2, WellValue.SUM, t0_h=24)
-    rows = provenance_rows(MANIFEST, {"growth": made.growth, "wells": made.wells}, options, date="2026-11-23")
+    rows = build_provenance_rows(MANIFEST, {"growth": made.growth, "wells": made.wells}, options, date="2026-11-23")
     assert {tuple(row) for row in rows} == {("section", "item", "value", "meaning")}
     said = {(row["section"], row["item"]): (row["value"], row["meaning"]) for row in rows}
     assert said["software", "spheroseg"][0] == "0.2.0"
@@ -223,7 +223,7 @@ def test_provenance_says_what_made_the_numbers_and_what_is_missing() -> None:
     assert said["images", "completed"][0] == 3
     assert said["images", "failed"][0] == 1
     assert said["images without a result", "B01.tif page 2"] == ("bad_image", "the file is cut off")
-    assert said["files left alone", "notes.txt"][1] == "no image"
+    assert said["files left alone", "notes.txt"][1] == "not an image"
     assert said["columns of growth", "area_um2"] == ("µm²", "area, net of holes")
     assert said["columns of growth", "cells"] == ("text", "from your table of conditions")
     assert said["columns of wells", "n_images"][0] == "whole number"
@@ -236,20 +236,20 @@ def test_provenance_says_what_made_the_numbers_and_what_is_missing() -> None:
 
 def test_provenance_tells_t0_of_each_plate_and_why_there_are_no_curves() -> None:
     frames = [frame("A01", time, 10, plate=plate) for plate, time in (("p", 6.0), ("q", 0.0), ("p", 12.0))]
-    growth = growth_tables(frames, GrowthOptions()).growth
-    rows = provenance_rows(MANIFEST, {"growth": growth}, GrowthOptions(), no_curves="choose a channel")
+    growth = build_growth_tables(frames, GrowthOptions()).growth
+    rows = build_provenance_rows(MANIFEST, {"growth": growth}, GrowthOptions(), no_curves="choose a channel")
     said = {row["item"]: (row["value"], row["meaning"]) for row in rows}
     assert said["t0"] == (None, "h, the earliest time of each plate; rel_area and rel_volume are 1 there")
     assert (said["t0 of plate p"][0], said["t0 of plate q"][0]) == (6, 0)
     assert said["curves"] == (None, "choose a channel")
     assert said["date"][0] == MANIFEST["written_at"]
-    without = provenance_rows(MANIFEST, {"growth": growth}, GrowthOptions(), date="")
+    without = build_provenance_rows(MANIFEST, {"growth": growth}, GrowthOptions(), date="")
     assert [row["value"] for row in without if row["item"] == "date"] == [None]
 
 
 def test_the_page_about_growth_names_every_column() -> None:
     page = (Path(__file__).parents[1] / "docs" / "growth.md").read_text()
-    assert {name for name in (*GROWTH_COLUMNS, *WELL_COLUMNS, *GROUPED) if f"`{name}`" not in page} == set()
+    assert {name for name in (*GROWTH_COLUMNS, *WELL_COLUMNS, *SUMMARISED) if f"`{name}`" not in page} == set()
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_every_column_has_a_meaning_and_the_unit_of_its_name(names: list[str]) -
     assert set(names) <= COLUMNS.keys()
     for name in names:
         if name.endswith(("_um2", "_um2_mean", "_um2_sd")):
-            assert (COLUMNS[name].kind, COLUMNS[name].unit) == (Kind.NUMBER, "µm²")
+            assert (COLUMNS[name].type, COLUMNS[name].unit) == (ColumnType.NUMBER, "µm²")
     assert COLUMNS["doubling_time_ci_low"].unit == "h"
     assert COLUMNS["rate_ci_high"].unit == "1/h"
     assert COLUMNS["pixel_size_um"].unit == "µm"

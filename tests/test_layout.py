@@ -3,60 +3,61 @@
 import pytest
 
 from spheroseg.errors import BadPlate
-from spheroseg.plate.conditions import read_conditions
-from spheroseg.plate.layout import NOWHERE, Page, chosen, lay_out
+from spheroseg.plate.condition_table import read_conditions
+from spheroseg.plate.layout import ImagePage, lay_out_plate, select_positions
+from spheroseg.plate.position import NO_POSITION
 
-PLATE = [Page(f"{well}_t{hours}h.tif") for well in ("A01", "A02", "B01") for hours in (0, 24)]
+PLATE = [ImagePage(f"{well}_t{hours}h.tif") for well in ("A01", "A02", "B01") for hours in (0, 24)]
 
 
 def test_a_plate_is_recognised_and_what_does_not_belong_is_named() -> None:
-    layout = lay_out([*PLATE, Page("overview.tif")])
+    layout = lay_out_plate([*PLATE, ImagePage("overview.tif")])
     assert layout.is_plate
-    assert [(str(place.well), place.time_h) for place in layout.places[:2]] == [("A01", 0), ("A01", 24)]
-    assert layout.places[-1] == NOWHERE
+    assert [(str(place.well), place.time_h) for place in layout.positions[:2]] == [("A01", 0), ("A01", 24)]
+    assert layout.positions[-1] == NO_POSITION
     assert [name for name, _ in layout.unplaced] == ["overview.tif"]
 
 
 def test_a_folder_that_is_none_has_no_places_unless_a_person_says_so() -> None:
-    pages = [Page(f"image_{number:02}.png") for number in range(8)]
-    assert not lay_out(pages).is_plate
-    assert lay_out(pages).places == (NOWHERE,) * 8
-    assert not lay_out(PLATE, "off").is_plate
+    pages = [ImagePage(f"image_{number:02}.png") for number in range(8)]
+    assert not lay_out_plate(pages).is_plate
+    assert lay_out_plate(pages).positions == (NO_POSITION,) * 8
+    assert not lay_out_plate(PLATE, "off").is_plate
     with pytest.raises(BadPlate, match="plate preview"):
-        lay_out(pages, "{well}_t{time}")
-    two = [Page("A01.tif"), Page("A02.tif")]
-    assert not lay_out(two).is_plate
-    assert lay_out(two, "plain").is_plate
+        lay_out_plate(pages, "{well}_t{time}")
+    two = [ImagePage("A01.tif"), ImagePage("A02.tif")]
+    assert not lay_out_plate(two).is_plate
+    assert lay_out_plate(two, "plain").is_plate
 
 
 def test_conditions_make_a_plate_and_come_to_their_wells() -> None:
     table = "well,drug,concentration,unit\nA1,cisplatin,0.5,µM\nA2,DMSO,0,µM\n"
     rows = read_conditions(table.encode(), "c.csv")
-    layout = lay_out([Page("A01.tif"), Page("A02.tif")], conditions=rows)
+    layout = lay_out_plate([ImagePage("A01.tif"), ImagePage("A02.tif")], conditions=rows)
     assert layout.is_plate
     assert [condition.label for condition in layout.conditions] == ["cisplatin 0.5 µM", "DMSO 0 µM"]
 
 
 def test_pages_of_a_stack_are_times_after_that_of_the_name() -> None:
-    names = [Page("A01_t48h.tif", t=number + 1, time_h=number * 2.0) for number in range(3)]
-    layout = lay_out(names, "plain")
-    assert [place.time_h for place in layout.places] == [48, 50, 52]
+    names = [ImagePage("A01_t48h.tif", t=number + 1, time_h=number * 2.0) for number in range(3)]
+    layout = lay_out_plate(names, "plain")
+    assert [place.time_h for place in layout.positions] == [48, 50, 52]
     assert not layout.clashes
 
 
 def test_pages_that_are_only_numbered_need_an_interval_for_hours() -> None:
-    pages = [Page("A01.tif", t=number) for number in (1, 2, 3)]
-    assert [(place.time_point, place.time_h) for place in lay_out(pages, "plain").places] == [
+    pages = [ImagePage("A01.tif", t=number) for number in (1, 2, 3)]
+    assert [(place.time_point, place.time_h) for place in lay_out_plate(pages, "plain").positions] == [
         (1, None),
         (2, None),
         (3, None),
     ]
-    assert [place.time_h for place in lay_out(pages, "plain", interval_h=6).places] == [0, 6, 12]
+    assert [place.time_h for place in lay_out_plate(pages, "plain", interval_h=6).positions] == [0, 6, 12]
 
 
 def test_a_stack_tells_channel_and_z_where_the_name_does_not() -> None:
-    pages = [Page("A01_t0h.tif", channel=channel, z=z) for channel in ("BF", "GFP") for z in (1, 2)]
-    assert [(place.channel, place.z) for place in lay_out(pages, "plain").places] == [
+    pages = [ImagePage("A01_t0h.tif", channel=channel, z=z) for channel in ("BF", "GFP") for z in (1, 2)]
+    assert [(place.channel, place.z) for place in lay_out_plate(pages, "plain").positions] == [
         ("BF", 1),
         ("BF", 2),
         ("GFP", 1),
@@ -65,14 +66,14 @@ def test_a_stack_tells_channel_and_z_where_the_name_does_not() -> None:
 
 
 def test_the_same_place_twice_is_told() -> None:
-    layout = lay_out([*PLATE, Page("copy/A01_t0h.tif")], "{well}_t{hour}h")
+    layout = lay_out_plate([*PLATE, ImagePage("copy/A01_t0h.tif")], "{well}_t{hour}h")
     assert layout.clashes == (("A01_t0h.tif", "copy/A01_t0h.tif"),)
 
 
 def test_a_channel_and_a_z_can_be_chosen_where_the_places_tell_them() -> None:
-    pages = [Page(f"A01_t0h_{channel}.tif", z=z) for channel in ("C1", "C2") for z in (1, 2)]
-    places = lay_out(pages, "plain").places
+    pages = [ImagePage(f"A01_t0h_{channel}.tif", z=z) for channel in ("C1", "C2") for z in (1, 2)]
+    places = lay_out_plate(pages, "plain").positions
     assert [place.channel for place in places] == ["1", "1", "2", "2"]
-    assert chosen(places, channel=2, z=None) == [2, 3]
-    assert chosen(places, channel="all", z=1) == [0, 2]
-    assert chosen([NOWHERE], channel=2, z=1) == [0]
+    assert select_positions(places, channel=2, z=None) == [2, 3]
+    assert select_positions(places, channel="all", z=1) == [0, 2]
+    assert select_positions([NO_POSITION], channel=2, z=1) == [0]

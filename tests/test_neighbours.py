@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from spheroseg.plate.neighbours import unlike_neighbours
+from spheroseg.plate.neighbours import find_unlike_neighbours
 
 DAYS = [24.0 * day for day in range(8)]
 
@@ -14,7 +14,9 @@ DAYS = [24.0 * day for day in range(8)]
 def which(areas: Sequence[float], times: Sequence[float] | None = None) -> list[int]:
     times = times or [24.0 * place for place in range(len(areas))]
     return [
-        place for place, is_unlike in enumerate(unlike_neighbours(list(zip(times, areas, strict=True)))) if is_unlike
+        place
+        for place, is_unlike in enumerate(find_unlike_neighbours(list(zip(times, areas, strict=True))))
+        if is_unlike
     ]
 
 

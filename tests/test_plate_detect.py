@@ -3,7 +3,7 @@
 import pytest
 
 from spheroseg.plate.detect import is_plate
-from spheroseg.plate.names import parse
+from spheroseg.plate.names import parse_names
 
 
 @pytest.mark.parametrize(
@@ -25,4 +25,4 @@ from spheroseg.plate.names import parse
 def test_a_folder_is_a_plate_when_most_names_have_a_place_and_a_time_or_many_wells(
     names: list[str], expected: bool
 ) -> None:
-    assert is_plate([picture.place for picture in parse(names).pictures]) is expected
+    assert is_plate([picture.position for picture in parse_names(names).images]) is expected

@@ -7,27 +7,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spheroseg.errors import BadPlate
-from spheroseg.plate.names import PRESETS, Place, parse
-from spheroseg.plate.wells import PLATES, Well, parse_well
+from spheroseg.plate.names import PRESETS, parse_names
+from spheroseg.plate.position import PlatePosition
+from spheroseg.plate.wells import PLATE_FORMATS, Well, parse_well
 
 INVASION = Path(__file__).parents[2] / "shared" / "data" / "unlabelled" / "invasion"
 GUID = "1A2B3C4D-0011-2233-4455-66778899AABB"
 
 
-def place(name: str, pattern: str = "auto", interval_h: float | None = None) -> Place:
-    (picture,) = parse([name], pattern, interval_h=interval_h).pictures
-    assert picture.place, picture.reason
-    return picture.place
+def place(name: str, pattern: str = "auto", interval_h: float | None = None) -> PlatePosition:
+    (picture,) = parse_names([name], pattern, interval_h=interval_h).images
+    assert picture.position, picture.reason
+    return picture.position
 
 
 def reason(name: str, pattern: str = "auto") -> str:
-    (picture,) = parse([name], pattern).pictures
-    assert picture.place is None
+    (picture,) = parse_names([name], pattern).images
+    assert picture.position is None
     return picture.reason
 
 
-def at(well: str, **more: object) -> Place:
-    return Place(**{"well": parse_well(well), **more})  # type: ignore[arg-type]
+def at(well: str, **more: object) -> PlatePosition:
+    return PlatePosition(**{"well": parse_well(well), **more})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -71,16 +72,16 @@ def at(well: str, **more: object) -> Place:
         ("plate 4/day2/A01.tif", "plain", at("A01", plate="4", time_h=48.0)),
         ("first/A01_90min.tif", "plain", at("A01", plate="first", time_h=1.5)),
         ("moved.zip/E05/t07.tif", "plain", at("E05", plate="moved", time_point=7)),
-        ("1_day2_10x_CH1_8bit_18D(2).tif", "words", Place(sample="1_18D", time_h=48.0, channel="1")),
-        ("spheroid 12 48h.png", "words", Place(sample="spheroid 12", time_h=48.0)),
-        ("S1_d3.png", "words", Place(sample="S1", time_h=72.0)),
-        ("spheroid4/day_3.png", "words", Place(sample="spheroid4", time_h=72.0)),
+        ("1_day2_10x_CH1_8bit_18D(2).tif", "words", PlatePosition(sample="1_18D", time_h=48.0, channel="1")),
+        ("spheroid 12 48h.png", "words", PlatePosition(sample="spheroid 12", time_h=48.0)),
+        ("S1_d3.png", "words", PlatePosition(sample="S1", time_h=72.0)),
+        ("spheroid4/day_3.png", "words", PlatePosition(sample="spheroid4", time_h=72.0)),
     ],
 )
-def test_a_name_says_where_its_picture_belongs(name: str, preset: str, expected: Place) -> None:
+def test_a_name_says_where_its_picture_belongs(name: str, preset: str, expected: PlatePosition) -> None:
     assert place(name, preset) == expected
     assert place(name) == expected
-    assert parse([name]).preset == preset
+    assert parse_names([name]).preset == preset
 
 
 @pytest.mark.parametrize(
@@ -110,85 +111,88 @@ def test_the_moments_of_incucyte_become_hours_since_the_first_of_the_plate() -> 
         "b_A1_1_2024y06m01d_00h00m.tif",
         "b_A1_1_2024y06m01d_03h00m.tif",
     ]
-    found = parse(names)
+    found = parse_names(names)
     assert [spot.time_h for _, spot in found.placed] == [0.0, 30.5, 0.0, 3.0]
-    assert found.notes == ("time counts from the first picture of each plate",)
+    assert found.notes == ("time counts from the first image of each plate",)
 
 
 def test_one_date_on_all_pictures_is_no_time() -> None:
-    assert [spot.time_h for _, spot in parse(["20240102_A01.tif", "20240102_A02.tif"]).placed] == [None, None]
-    assert [spot.time_h for _, spot in parse(["2024-01-02/A01.tif", "2024-01-04/A01.tif"]).placed] == [0.0, 48.0]
+    assert [spot.time_h for _, spot in parse_names(["20240102_A01.tif", "20240102_A02.tif"]).placed] == [None, None]
+    assert [spot.time_h for _, spot in parse_names(["2024-01-02/A01.tif", "2024-01-04/A01.tif"]).placed] == [
+        0.0,
+        48.0,
+    ]
 
 
 def test_numbered_time_points_become_hours_once_somebody_says_how_far_apart_they_are() -> None:
     names = [f"A01_t{number:02d}.png" for number in (3, 4, 6)]
-    found = parse(names)
+    found = parse_names(names)
     assert [spot.time_h for _, spot in found.placed] == [None, None, None]
     assert "--interval" in found.notes[0]
-    found = parse(names, interval_h=6)
+    found = parse_names(names, interval_h=6)
     assert [spot.time_h for _, spot in found.placed] == [0, 6, 18]
-    assert found.notes == ("time point 3 is 0 h, one more is 6 h more",)
+    assert found.notes == ("time point 3 is 0 h, each further one is 6 h later",)
 
 
 def test_the_preset_that_reads_most_is_taken() -> None:
     names = [f"p_{well}_s{site}_w1.tif" for well in ("A01", "B02") for site in (1, 2)]
-    found = parse([*names, "notes.png"])
+    found = parse_names([*names, "notes.png"])
     assert (found.preset, found.is_guessed, len(found.placed)) == ("imagexpress", True, 4)
     assert [picture.name for picture in found.failed] == ["notes.png"]
     # A preset that somebody names is taken at its word.
-    assert parse(names, "yokogawa").placed == []
-    assert not parse(names, "yokogawa").is_guessed
+    assert parse_names(names, "yokogawa").placed == []
+    assert not parse_names(names, "yokogawa").is_guessed
 
 
 def test_a_word_that_could_be_the_well_is_judged_by_the_names_beside_it() -> None:
     names = [f"D3_{row}1.tif" for row in "ABCD"]
-    assert [spot.label for _, spot in parse(names).placed] == ["A01", "B01", "C01", "D01"]
+    assert [spot.well_or_sample for _, spot in parse_names(names).placed] == ["A01", "B01", "C01", "D01"]
     names = [f"{row}01_C1.tif" for row in "ABCD"]
-    assert [spot.label for _, spot in parse(names).placed] == ["A01", "B01", "C01", "D01"]
+    assert [spot.well_or_sample for _, spot in parse_names(names).placed] == ["A01", "B01", "C01", "D01"]
 
 
 def test_small_d_and_a_number_is_a_day_and_capital_d_a_well() -> None:
-    assert [spot.label for _, spot in parse(["S1_d3.png", "S1_d7.png"]).placed] == ["S1", "S1"]
-    found = parse(["S1_D3.png", "S1_D7.png"])
-    assert [spot.label for _, spot in found.placed] == ["D03", "D07"]
+    assert [spot.well_or_sample for _, spot in parse_names(["S1_d3.png", "S1_d7.png"]).placed] == ["S1", "S1"]
+    found = parse_names(["S1_D3.png", "S1_D7.png"])
+    assert [spot.well_or_sample for _, spot in found.placed] == ["D03", "D07"]
     assert found.notes == ("every well is in row D: if D3 means day 3, use --pattern words",)
 
 
 def test_2d_and_3d_are_days_only_among_other_days() -> None:
-    hours = [spot.time_h for _, spot in parse([f"A01_{day}d.tif" for day in (1, 2, 3)]).placed]
+    hours = [spot.time_h for _, spot in parse_names([f"A01_{day}d.tif" for day in (1, 2, 3)]).placed]
     assert hours == [24, 48, 72]
     assert place("A01_3d.tif").time_h is None
 
 
 def test_two_names_of_one_place_are_reported() -> None:
-    found = parse(["x_A1_t1.tif", "y_a01_t01.tif", "y_A2_t1.tif", "x_A1_t1.tif"])
+    found = parse_names(["x_A1_t1.tif", "y_a01_t01.tif", "y_A2_t1.tif", "x_A1_t1.tif"])
     assert found.clashes == [["x_A1_t1.tif", "y_a01_t01.tif"]]
-    assert len(found.pictures) == 3
+    assert len(found.images) == 3
 
 
-@given(st.sampled_from(sorted(PLATES)), st.data())
+@given(st.sampled_from(sorted(PLATE_FORMATS)), st.data())
 def test_every_well_of_every_plate_is_found_in_a_plain_name(size: int, data: st.DataObject) -> None:
-    rows, columns = PLATES[size]
+    rows, columns = PLATE_FORMATS[size]
     well = Well(data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, columns - 1)))
     for name in (f"{well}_t04.png", f"exp {well.name.lower()} day 3.png", f"{well}.tif"):
-        (picture,) = parse([name], "plain", wells=size).pictures
-        assert picture.place
-        assert picture.place.well == well
+        (picture,) = parse_names([name], "plain", wells=size).images
+        assert picture.position
+        assert picture.position.well == well
 
 
 def test_the_rows_past_p_are_read_where_the_plate_is_known_or_shows_itself() -> None:
     assert reason("R02.tif").startswith("no well")
-    found = parse(["AF48_t1.png", "T24_t1.png", "R02_t1.png"])
-    assert [spot.label for _, spot in found.placed] == ["AF48", "T24", "R02"]
+    found = parse_names(["AF48_t1.png", "T24_t1.png", "R02_t1.png"])
+    assert [spot.well_or_sample for _, spot in found.placed] == ["AF48", "T24", "R02"]
     assert found.plates == {"": 1536}
 
 
 def test_a_well_that_the_plate_does_not_have_is_a_reason() -> None:
-    found = parse(["p_A01_s1.tif", "p_P24_s1.tif"], "imagexpress", wells=96)
+    found = parse_names(["p_A01_s1.tif", "p_P24_s1.tif"], "imagexpress", wells=96)
     assert [picture.reason for picture in found.failed] == ["P24 is not on a plate of 96 wells"]
     assert found.plates == {"p": 96}
     with pytest.raises(BadPlate, match="no plates of 95 wells"):
-        parse([], wells=95)
+        parse_names([], wells=95)
 
 
 @pytest.mark.parametrize(
@@ -196,9 +200,9 @@ def test_a_well_that_the_plate_does_not_have_is_a_reason() -> None:
     [
         ("{well}_day{day}", "B3_day2.5.tif", at("B03", time_h=60.0)),
         ("{plate}-{well}-{hour}h{minute}*", "x/my-plate-C4-1h30_final.tif", at("C04", plate="my-plate", time_h=1.5)),
-        ("{time}/{sample}", "48h/organoid 3.tif", Place(sample="organoid 3", time_h=48.0)),
+        ("{time}/{sample}", "48h/organoid 3.tif", PlatePosition(sample="organoid 3", time_h=48.0)),
         ("r{row}c{column}f{site}p{z}-ch{channel}*", "r02c03f04p01-ch1sk1.tiff", at("B03", site=4, z=1, channel="1")),
-        (r"(?P<sample>s\d+)_(?P<time>\d+)", "x/s12_03.tif", Place(sample="s12", time_point=3)),
+        (r"(?P<sample>s\d+)_(?P<time>\d+)", "x/s12_03.tif", PlatePosition(sample="s12", time_point=3)),
         (
             r"(?P<row>\w)-(?P<column>\d+)_(?P<year>\d{4})(?P<month>\d\d)(?P<day>\d\d)",
             "A-1_20240102.tif",
@@ -206,7 +210,7 @@ def test_a_well_that_the_plate_does_not_have_is_a_reason() -> None:
         ),
     ],
 )
-def test_an_own_pattern_says_how_to_read(pattern: str, name: str, expected: Place) -> None:
+def test_an_own_pattern_says_how_to_read(pattern: str, name: str, expected: PlatePosition) -> None:
     assert place(name, pattern) == expected
 
 
@@ -219,12 +223,12 @@ def test_an_own_pattern_says_how_to_read(pattern: str, name: str, expected: Plac
         ("{well}_{well}", "twice"),
         (r"(?P<t>\d+)", "names t; known are"),
         ("{row}_{time}", "a row or a column alone"),
-        ("{time}", "whose it is"),
+        ("{time}", "whose image it is"),
     ],
 )
 def test_a_pattern_that_cannot_work_says_what_is_wrong(pattern: str, expected: str) -> None:
     with pytest.raises(BadPlate) as caught:
-        parse(["A01.tif"], pattern)
+        parse_names(["A01.tif"], pattern)
     assert expected in str(caught.value)
 
 
@@ -238,17 +242,17 @@ def test_a_pattern_that_finds_nonsense_says_so_of_each_name() -> None:
 @given(st.lists(st.text(max_size=40), max_size=8))
 def test_no_name_whatever_stops_the_others(names: list[str]) -> None:
     for pattern in ("auto", *PRESETS, "{well}_{time}"):
-        found = parse([*names, "A01_t1.png"], pattern)
-        assert len(found.pictures) == len({*names, "A01_t1.png"})
+        found = parse_names([*names, "A01_t1.png"], pattern)
+        assert len(found.images) == len({*names, "A01_t1.png"})
         assert all(picture.reason for picture in found.failed)
 
 
 @pytest.mark.skipif(not INVASION.exists(), reason="the real pictures are not here: shared/data beside the checkout")
 def test_the_real_pictures_make_four_curves_of_three_days() -> None:
-    found = parse(path.name for path in INVASION.iterdir())
+    found = parse_names(path.name for path in INVASION.iterdir())
     assert not found.failed
     assert not found.clashes
     curves: dict[str, set[float | None]] = {}
     for _, spot in found.placed:
-        curves.setdefault(spot.label, set()).add(spot.time_h)
+        curves.setdefault(spot.well_or_sample, set()).add(spot.time_h)
     assert curves == {label: {0.0, 48.0, 96.0} for label in ("1_18D", "1_18S", "2_18D", "2_18S")}

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from spheroseg.errors import BadImage, BadParameters
-from spheroseg.plate.assign import with_conditions
-from spheroseg.plate.conditions import read_conditions
-from spheroseg.plate.names import parse
+from spheroseg.plate.condition_assignment import assign_conditions
+from spheroseg.plate.condition_table import read_conditions
+from spheroseg.plate.names import parse_names
 from spheroseg.segmentation.contours import signed_area
 from spheroseg.segmentation.image import count_pages, decode
 from spheroseg.segmentation.pixel_size import PixelSize
@@ -154,16 +154,16 @@ def test_a_well_does_not_depend_on_how_many_others_there_are() -> None:
 @pytest.mark.parametrize("wells", [6, 96])
 def test_names_and_conditions_are_read_as_they_are_meant(naming: Naming, wells: int) -> None:
     design = Design(wells=wells, naming=naming, interval_h=7.5)
-    found = parse({frame.name for frame in frames(design)}, interval_h=7.5)
+    found = parse_names({frame.name for frame in frames(design)}, interval_h=7.5)
     assert found.preset == naming
     assert not found.failed
     assert not found.clashes
-    found = with_conditions(found, read_conditions(tables(design)["conditions.csv"], "conditions.csv"))
+    found = assign_conditions(found, read_conditions(tables(design)["conditions.csv"], "conditions.csv"))
     truth = {row["image"]: row for row in rows_of(design)}
     assert len(found.placed) == len(truth) == count(design)
     for picture, place in found.placed:
         row = truth[picture.name]
-        assert (place.plate, place.label, place.time_h) == (row["plate"], row["well"], float(row["time_h"]))
+        assert (place.plate, place.well_or_sample, place.time_h) == (row["plate"], row["well"], float(row["time_h"]))
         assert picture.condition.label == row["condition"]
         assert picture.condition.concentration == float(row["concentration"])
 
@@ -216,7 +216,7 @@ def test_a_stack_holds_all_times_of_a_well_at_16_bit() -> None:
     assert all(page.pixels.max() > 4095 for page in pages)
     assert not np.array_equal(pages[0].pixels, pages[2].pixels)
     assert [frame.page for frame in frames(design) if frame.name == name] == [1, 2, 3]
-    assert parse([name]).placed[0][1].time_h is None
+    assert parse_names([name]).placed[0][1].time_h is None
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from spheroseg.cli.simulate import simulate_app
 from spheroseg.errors import BadParameters, OutputUnusable
-from spheroseg.plate.names import parse
+from spheroseg.plate.names import parse_names
 from spheroseg.run.inputs import find_inputs
 
 SMALL = ("--wells", 6, "--times", 2, "--size", 96, "--pixel-size", 8)
@@ -48,7 +48,7 @@ def test_folders_of_time_points_are_made(tmp_path: Path) -> None:
     assert simulate(tmp_path, *SMALL, "--naming", "imagexpress").exit_code == 0
     names = [item.name for item in find_inputs([tmp_path]).inputs]
     assert names[0] == "TimePoint_1/simulated_A01_s1_w1.tif"
-    assert len(parse(names).placed) == 12
+    assert len(parse_names(names).placed) == 12
 
 
 def test_faults_are_named(tmp_path: Path) -> None:

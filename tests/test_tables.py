@@ -5,13 +5,14 @@ import io
 
 import pytest
 
-from spheroseg.export.tables import all_columns, encode_csv, object_rows
+from spheroseg.export.csv_table import encode_csv
+from spheroseg.export.object_table import build_object_rows, list_object_columns
 
 from .support.plates import a_result
 
 
 def table(name: str, um: float | None = None) -> list[dict[str, str]]:
-    content = encode_csv(object_rows({"image": name}, a_result(um)), leading=["image"])
+    content = encode_csv(build_object_rows({"image": name}, a_result(um)), leading=["image"])
     return list(csv.DictReader(io.StringIO(content.decode())))
 
 
@@ -31,10 +32,10 @@ def test_other_names_and_all_numbers_are_left_alone(name: str) -> None:
 def test_flags_of_image_and_object_stand_in_one_column_each_once() -> None:
     result = a_result(flags=["several_objects", "low_contrast"])
     result["objects"] = [{**result["objects"][0], "flags": ["touches_edge", "low_contrast"]}]
-    (row,) = object_rows({}, result)
+    (row,) = build_object_rows({}, result)
     assert row["qc_flags"] == "several_objects;low_contrast;touches_edge"
 
 
 def test_a_table_that_begins_before_its_rows_has_every_column_that_can_come() -> None:
-    (row,) = object_rows({"image": "a"}, a_result(um=0.5))
-    assert all_columns(["image"], ["threshold", "min_area_px"]) == list(row)
+    (row,) = build_object_rows({"image": "a"}, a_result(um=0.5))
+    assert list_object_columns(["image"], ["threshold", "min_area_px"]) == list(row)

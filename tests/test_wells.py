@@ -5,15 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spheroseg.errors import BadPlate
-from spheroseg.plate.wells import PLATES, Well, parse_row, parse_well, parse_wells, row_name, smallest_plate
+from spheroseg.plate.wells import PLATE_FORMATS, Well, parse_row, parse_well, parse_wells, row_name, smallest_plate
 
-sizes = st.sampled_from(sorted(PLATES))
+sizes = st.sampled_from(sorted(PLATE_FORMATS))
 
 
 @st.composite
 def wells(draw: st.DrawFn) -> tuple[int, Well]:
     size = draw(sizes)
-    rows, columns = PLATES[size]
+    rows, columns = PLATE_FORMATS[size]
     return size, Well(draw(st.integers(0, rows - 1)), draw(st.integers(0, columns - 1)))
 
 
@@ -35,7 +35,7 @@ def test_neither_case_nor_zeros_make_another_well(drawn: tuple[int, Well], digit
 
 @given(sizes)
 def test_no_two_wells_of_a_plate_share_a_name(size: int) -> None:
-    rows, columns = PLATES[size]
+    rows, columns = PLATE_FORMATS[size]
     assert len({Well(row, column).name for row in range(rows) for column in range(columns)}) == size
 
 
@@ -50,9 +50,9 @@ def test_what_is_no_well_is_said_to_be_none(text: str) -> None:
         parse_well(text)
 
 
-@pytest.mark.parametrize("size", sorted(PLATES))
+@pytest.mark.parametrize("size", sorted(PLATE_FORMATS))
 def test_the_last_well_names_the_plate(size: int) -> None:
-    rows, columns = PLATES[size]
+    rows, columns = PLATE_FORMATS[size]
     assert smallest_plate([Well(0, 0), Well(rows - 1, columns - 1)]) == size
 
 

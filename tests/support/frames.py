@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from spheroseg.export.growth import Frame
+from spheroseg.export.growth_tables import PlateImage
 from spheroseg.plate.conditions import NO_CONDITION, Condition
-from spheroseg.plate.names import Place
+from spheroseg.plate.position import PlatePosition
 from spheroseg.plate.wells import parse_well
 from spheroseg.segmentation.contours import Outline
 from spheroseg.segmentation.measure import measure
@@ -55,9 +55,11 @@ def frame(
     um: float | None = 1.0,
     condition: Condition = NO_CONDITION,
     **place: Any,
-) -> Frame:
+) -> PlateImage:
     """An image with disks of these areas (px²)."""
-    where = Place(well=parse_well(well) if well else None, time_h=time_h, **place)
+    where = PlatePosition(well=parse_well(well) if well else None, time_h=time_h, **place)
     name = "_".join(str(part) for part in (where.plate, well, where.sample, where.site, time_h, where.time_point))
     extra = "_".join(str(part) for part in (where.channel, where.z))
-    return Frame(f"{name}_{extra}.tif", 1, where, condition, result([of_area(area) for area in areas], um), "", 1)
+    return PlateImage(
+        f"{name}_{extra}.tif", 1, where, condition, result([of_area(area) for area in areas], um), "", 1
+    )

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from spheroseg.plate.wells import PLATES, Well
+from spheroseg.plate.wells import PLATE_FORMATS, Well
 
 Rows = list[dict[str, Any]]
 MEASURES = (
@@ -37,7 +37,7 @@ def well_rows(
     """A well has the condition of its column; `missing` frames have a row without values, `empty` wells no row."""
     chance = random.Random(6)
     speeds = rates or RATES
-    rows, columns = PLATES[wells]
+    rows, columns = PLATE_FORMATS[wells]
     found = []
     for well in (Well(row, column) for row in range(rows) for column in range(columns)):
         condition = list(speeds)[well.column * len(speeds) // columns]

@@ -33,7 +33,8 @@ from spheroseg.database.line import read_batch_place, read_pace, read_places
 from spheroseg.database.projects import check_visible, read_images
 from spheroseg.database.schema import webhooks
 from spheroseg.errors import BadRequest, Conflict
-from spheroseg.export.tables import all_columns, encode_csv_header, encode_csv_rows, object_rows
+from spheroseg.export.csv_table import encode_csv_header, encode_csv_rows
+from spheroseg.export.object_table import build_object_rows, list_object_columns
 from spheroseg.queueing.submit import cancel, retry, submit
 from spheroseg.queueing.webhooks import LONGEST_URL, check_webhook_url
 from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
@@ -326,7 +327,7 @@ async def download_results(batch_id: UUID, place: ThePlace, user: TheUser) -> St
 
 
 async def _csv(engine: AsyncEngine, batch_id: UUID) -> AsyncIterator[bytes]:
-    columns = all_columns(LEADING, [field.name for field in fields(Parameters)])
+    columns = list_object_columns(LEADING, [field.name for field in fields(Parameters)])
     yield encode_csv_header(columns)
     after: UUID | None = None
     while True:
@@ -342,5 +343,5 @@ async def _csv(engine: AsyncEngine, batch_id: UUID) -> AsyncIterator[bytes]:
 def _csv_rows(rows: Any, columns: list[str]) -> bytes:
     found: list[dict[str, Any]] = []
     for row in rows:
-        found += object_rows({"image": row.image, "page": row.page + 1, "image_id": row.image_id}, row.result)
+        found += build_object_rows({"image": row.image, "page": row.page + 1, "image_id": row.image_id}, row.result)
     return encode_csv_rows(found, columns)

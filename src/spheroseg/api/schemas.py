@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from spheroseg.database.line import PlaceInLine
-from spheroseg.export.tables import with_units
+from spheroseg.export.object_table import add_units
 from spheroseg.tasks import FINISHED, BatchState, TaskState, batch_state
 
 AHEAD = "Messages that go before the next one of it; null where nothing waits in line, as when it is delayed."
@@ -240,7 +240,7 @@ def result_fields(row: Any) -> dict[str, Any]:
         if kind in result
     }
     objects = [
-        {"object": number, **found, "measurements": with_units(found["measurements"], um)}
+        {"object": number, **found, "measurements": add_units(found["measurements"], um)}
         for number, found in enumerate(result.get("objects", []), start=1)
     ]
     return {

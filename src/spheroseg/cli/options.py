@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 from spheroseg.errors import UnreadableInput
-from spheroseg.plate.conditions import Row, read_conditions
+from spheroseg.plate.condition_table import read_conditions
+from spheroseg.plate.conditions import ConditionRow
 from spheroseg.plate.names import AUTO, PRESETS
-from spheroseg.plate.wells import PLATES
+from spheroseg.plate.wells import PLATE_FORMATS
 
 CONDITIONS = "conditions.csv"
 PATTERNS = (
@@ -30,7 +31,9 @@ Interval = Annotated[
 ]
 Wells = Annotated[
     int | None,
-    typer.Option(metavar="N", help=f"Wells of the plate: {', '.join(map(str, PLATES))}.", rich_help_panel="Plate"),
+    typer.Option(
+        metavar="N", help=f"Wells of the plate: {', '.join(map(str, PLATE_FORMATS))}.", rich_help_panel="Plate"
+    ),
 ]
 
 
@@ -40,7 +43,7 @@ def conditions_beside(paths: Sequence[Path]) -> Path | None:
     return beside if len(paths) == 1 and beside.is_file() else None
 
 
-def conditions_of(path: Path) -> list[Row]:
+def conditions_of(path: Path) -> list[ConditionRow]:
     """The lines of a CSV of conditions. Raises BadPlate, or UnreadableInput where there is no such file."""
     try:
         data = path.read_bytes()

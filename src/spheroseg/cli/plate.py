@@ -14,11 +14,12 @@ from rich.table import Table
 from spheroseg.cli.options import PATTERNS, Conditions, Interval, Wells, conditions_beside, conditions_of
 from spheroseg.cli.output import Json, print_json
 from spheroseg.errors import BadPlate
-from spheroseg.plate.assign import with_conditions
-from spheroseg.plate.names import AUTO, Picture, Preview, parse
-from spheroseg.plate.table import encode_preview, row_of
-from spheroseg.plate.times import as_text
-from spheroseg.plate.wells import PLATES, Well, row_name
+from spheroseg.plate.condition_assignment import assign_conditions
+from spheroseg.plate.names import AUTO, parse_names
+from spheroseg.plate.preview import Preview, PreviewImage
+from spheroseg.plate.preview_table import build_preview_row, encode_preview
+from spheroseg.plate.times import format_hours
+from spheroseg.plate.wells import PLATE_FORMATS, Well, row_name
 from spheroseg.run.inputs import find_names
 
 plate_app = typer.Typer(help="Plates: what the names of images say of well and time.", no_args_is_help=True)
@@ -55,10 +56,10 @@ def preview(
     Exit code: 0 names were understood, 1 not one was, 2 wrong use.
     """
     listing = find_names(paths)
-    found = parse((item.name for item in listing.inputs), pattern, wells=wells, interval_h=interval)
+    found = parse_names((item.name for item in listing.inputs), pattern, wells=wells, interval_h=interval)
     conditions = conditions or conditions_beside(paths)
     if conditions is not None:
-        found = with_conditions(found, conditions_of(conditions))
+        found = assign_conditions(found, conditions_of(conditions))
     if csv is not None:
         _write(csv, encode_preview(found))
     if as_json:
@@ -81,12 +82,12 @@ def _for_programs(found: Preview) -> dict[str, Any]:
     return {
         "preset": found.preset,
         "guessed": found.is_guessed,
-        "images": [row_of(picture) for picture in found.pictures],
+        "images": [build_preview_row(picture) for picture in found.images],
         "plates": [
             {
                 "plate": plate,
                 "wells": size,
-                "used": {str(well): n for well, n in sorted(found.wells_of(plate).items())},
+                "used": {str(well): n for well, n in sorted(found.count_images_per_well(plate).items())},
             }
             for plate, size in found.plates.items()
         ],
@@ -97,10 +98,10 @@ def _for_programs(found: Preview) -> dict[str, Any]:
 
 def _show(found: Preview, *, everything: bool) -> None:
     console = Console()
-    if not found.pictures:
+    if not found.images:
         console.print("No images here: PNG, JPEG, BMP and TIFF are read, in folders and zip archives.")
         return
-    rows = [(picture, _cells(picture)) for picture in found.pictures if picture.place]
+    rows = [(picture, _cells(picture)) for picture in found.images if picture.position]
     shown = rows if everything else rows[:ROWS]
     if rows:
         console.print(_table(shown, rows))
@@ -131,18 +132,20 @@ def _show(found: Preview, *, everything: bool) -> None:
         console.print("Write what your names look like, for example --pattern '{well}_day{day}'; see docs/plates.md.")
 
 
-def _cells(picture: Picture) -> dict[str, str]:
-    place = picture.place
+def _cells(picture: PreviewImage) -> dict[str, str]:
+    place = picture.position
     assert place
-    row = row_of(picture)
-    time = f"{as_text(place.time_h)} h" if place.time_h is not None else ""
+    row = build_preview_row(picture)
+    time = f"{format_hours(place.time_h)} h" if place.time_h is not None else ""
     if place.time_h is None and place.time_point is not None:
         time = f"point {place.time_point}"
     known = {**row, "time": time, "condition": picture.condition.label}
     return {word: "" if known[word] is None else str(known[word]) for word in SHOWN}
 
 
-def _table(shown: Sequence[tuple[Picture, dict[str, str]]], rows: Iterable[tuple[Picture, dict[str, str]]]) -> Table:
+def _table(
+    shown: Sequence[tuple[PreviewImage, dict[str, str]]], rows: Iterable[tuple[PreviewImage, dict[str, str]]]
+) -> Table:
     # What says nothing in any row takes room from what does.
     columns = [word for word in SHOWN if any(cells[word] for _, cells in rows)]
     table = Table(show_edge=False, header_style="bold")
@@ -161,9 +164,9 @@ def _table(shown: Sequence[tuple[Picture, dict[str, str]]], rows: Iterable[tuple
 
 
 def _print_map(console: Console, found: Preview, plate: str, size: int) -> None:
-    counts = found.wells_of(plate)
+    counts = found.count_images_per_well(plate)
     usual = statistics.mode(sorted(counts.values(), reverse=True))
-    rows, columns = PLATES[size]
+    rows, columns = PLATE_FORMATS[size]
     # A well of the largest plate has one character.
     width = 1 if size == 1536 else max(2, len(str(max(counts.values()))))
     gap = "" if size == 1536 else " "
@@ -203,7 +206,7 @@ def _print_counts(console: Console, found: Preview) -> None:
     ]
     how = f"read as {found.preset}" + (", the best guess" if found.is_guessed else "")
     console.print(
-        f"{len(places)} of {len(found.pictures)} images {escape(how)}: {', '.join(filter(None, counts))}",
+        f"{len(places)} of {len(found.images)} images {escape(how)}: {', '.join(filter(None, counts))}",
         highlight=False,
     )
 

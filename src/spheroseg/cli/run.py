@@ -19,9 +19,9 @@ from spheroseg.cli.progress import Bar
 from spheroseg.cli.stopping import stop_on_signal
 from spheroseg.cli.summary import print_summary
 from spheroseg.errors import OutputUnusable
-from spheroseg.export.kinds import Export
+from spheroseg.export.formats import ExportFormat
 from spheroseg.logs import Tolerant, log_to
-from spheroseg.plate.layout import OFF, Layout
+from spheroseg.plate.layout import OFF, PlateLayout
 from spheroseg.plate.names import AUTO
 from spheroseg.plate.options import GrowthOptions, Measure, PlateOptions, VolumeMethod, WellValue
 from spheroseg.run.folder import open_run, run_folder
@@ -86,7 +86,7 @@ def run(
         typer.Option("--time", metavar="N|all", help="Of stacks: the time point, from 1.", rich_help_panel="Stacks"),
     ] = ALL,
     export: Annotated[
-        list[Export] | None,
+        list[ExportFormat] | None,
         typer.Option(
             help="Write for other programs too: rois (ImageJ, Fiji), geojson (QuPath), coco (machine learning), "
             "bundle (everything as one zip). May be given several times.",
@@ -156,7 +156,7 @@ def run(
         parameters=Parameters(threshold, min_area_px, min_area_um2, objects, edge, separate),
         pixel_size_um=pixel_size,
         workers=workers or settings.worker_concurrency,
-        exports=frozenset(export or [Export.ROIS]),
+        exports=frozenset(export or [ExportFormat.ROIS]),
         only=only,
         plate=PlateOptions(
             pattern=plate,
@@ -227,7 +227,7 @@ def _listed(paths: Sequence[Path], options: RunOptions, console: Console) -> Lis
 
 
 async def _work(
-    listing: Listing, layout: Layout, options: RunOptions, settings: Settings, console: Console, log: Any
+    listing: Listing, layout: PlateLayout, options: RunOptions, settings: Settings, console: Console, log: Any
 ) -> tuple[Written, bool]:
     stopping = asyncio.Event()
     stopped = stop_on_signal(stopping, console)
@@ -243,7 +243,7 @@ async def _work(
         if left:
             console.print(f"{left} new, left alone: --only {options.only}", highlight=False)
             kept = set(inputs)
-            layout = layout.only([number for number, item in enumerate(listing.inputs) if item in kept])
+            layout = layout.select([number for number, item in enumerate(listing.inputs) if item in kept])
         listing = replace(listing, inputs=inputs)
         with Bar(console, len(task_ids)) as bar:
             await process(engine, options, settings, task_ids, stopping, bar.show, log)

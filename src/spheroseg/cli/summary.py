@@ -10,8 +10,8 @@ from rich.table import Table
 
 from spheroseg.cli.pixel_size import pixel_size_notes
 from spheroseg.cli.progress import duration
-from spheroseg.export.kinds import Export
-from spheroseg.plate.dose_response import LEAST_DOSES
+from spheroseg.export.formats import ExportFormat
+from spheroseg.plate.dose_response import MIN_CONCENTRATIONS
 from spheroseg.run.inputs import Listing
 from spheroseg.run.options import RunOptions
 from spheroseg.run.outputs import Line, Written
@@ -19,10 +19,10 @@ from spheroseg.run.outputs import Line, Written
 SUMMARY_LINES = 40
 NAMED = 5
 EXPORTED = {
-    Export.ROIS: ("rois/", "outlines for ImageJ and Fiji"),
-    Export.GEOJSON: ("geojson/", "outlines for QuPath"),
-    Export.COCO: ("coco.json", "outlines for machine learning"),
-    Export.BUNDLE: ("bundle.zip", "all of it in one file"),
+    ExportFormat.ROIS: ("rois/", "outlines for ImageJ and Fiji"),
+    ExportFormat.GEOJSON: ("geojson/", "outlines for QuPath"),
+    ExportFormat.COCO: ("coco.json", "outlines for machine learning"),
+    ExportFormat.BUNDLE: ("bundle.zip", "all of it in one file"),
 }
 
 
@@ -105,7 +105,7 @@ def _print_growth(console: Console, written: Written) -> None:
     if len(groups) > len(shown):
         console.print(f"… and {len(groups) - len(shown)} more, all in fits.csv")
     for row in growth.ic50:
-        if row["ic50"] is None and row["n_concentrations"] < LEAST_DOSES:
+        if row["ic50"] is None and row["n_concentrations"] < MIN_CONCENTRATIONS:
             continue
         value = f"{row['ic50']:.3g} {row['unit'] or ''}".strip() if row["ic50"] else escape(row["refused"] or "")
         interval = _interval(row["ic50_ci_low"], row["ic50_ci_high"], "")
@@ -148,8 +148,8 @@ def _files(written: Written, options: RunOptions, objects: int) -> Iterator[tupl
     yield "growth.xlsx", f"a row an object with well and time; also as {others}"
     yield "overlays/", "outlines and numbers, to look at"
     yield "masks/", "label images"
-    for kind in Export:
-        if kind in options.exports and (kind != Export.ROIS or objects):
+    for kind in ExportFormat:
+        if kind in options.exports and (kind != ExportFormat.ROIS or objects):
             yield EXPORTED[kind]
     yield "manifest.json", "every input, what became of it, and how"
     if written.growth and written.growth.tables.wells:

@@ -15,7 +15,7 @@ PIECE = 2**20  # bytes
 PACKED = frozenset({".png", ".tif", ".zip", ".xlsx", ".parquet"})  # to pack them again takes time and gains nothing
 
 
-def pieces_of_bundle(files: Mapping[str, Path], manifest: Mapping[str, Any]) -> Iterator[bytes]:
+def stream_bundle(files: Mapping[str, Path], manifest: Mapping[str, Any]) -> Iterator[bytes]:
     """The zip, piece by piece, so that it can go to a file or over a network as it comes about.
 
     files: names in the zip, and where they lie. manifest: that of the run. Its copy in the zip has, under `files`,

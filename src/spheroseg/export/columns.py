@@ -1,14 +1,16 @@
-"""What each column of the tables holds: its kind, its unit and its meaning, for the files that can say so."""
+"""Type, unit and meaning of each column of the tables, for the file formats that can hold them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 
-from spheroseg.plate.groups import GROUPED
+from spheroseg.plate.condition_statistics import SUMMARISED
 
 
-class Kind(StrEnum):
+class ColumnType(StrEnum):
+    """The type of the values of a column, as the sheet `provenance` names it."""
+
     TEXT = "text"
     WHOLE = "whole number"
     NUMBER = "number"
@@ -17,14 +19,18 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Column:
-    """`unit` is "" for what has none; `show` is how a spreadsheet shows its numbers."""
+    """Describes a column.
 
-    kind: Kind
+    unit: "" if it has none. number_format: how a spreadsheet shows its numbers, "" for the default.
+    """
+
+    type: ColumnType
     meaning: str
     unit: str = ""
-    show: str = ""
+    number_format: str = ""
 
 
+# Unit and number format by the end of the name of a column.
 _UNITS = {
     "_um3": ("µm³", "#,##0"),
     "_px3": ("px³", "#,##0"),
@@ -42,59 +48,59 @@ _STATISTICS = {
 }
 
 _TEXTS = {
-    "plate": "plate, by the names of the images",
+    "plate": "plate, from the name of the image",
     "well": "well of the plate: A01",
     "row": "row of the well: A",
-    "condition": "condition by its name, or else drug and concentration",
-    "image": "path of the image below the folder that was handed in",
-    "object_id": "object in its image, as on the overlay, in the mask and in the regions for ImageJ",
+    "condition": "name of the condition, or its drug and concentration",
+    "image": "path of the image within the folder that was given",
+    "object_id": "object in its image, numbered as in the overlay, the mask and the ImageJ regions",
     "volume_method": "formula of the volume",
-    "qc_flags": "what to look at, separated by ; (docs/metrics.md, docs/growth.md)",
-    "model_sha256": "SHA-256 of the file of the model",
+    "qc_flags": "quality flags, separated by ; (docs/metrics.md, docs/growth.md)",
+    "model_sha256": "SHA-256 of the model file",
     "params_hash": "SHA-256 of the parameters used, as compact JSON with sorted keys",
-    "pixel_size_source": "who said how large a pixel is: option, OME-XML or ImageJ",
+    "pixel_size_source": "where the pixel size comes from: option, OME-XML or ImageJ",
     "metrics_version": "version of the definitions of the measurements",
-    "sample": "what the names call it where they tell no well",
-    "channel": "channel, by the names of the images",
-    "drug": "drug, of the table of conditions",
+    "sample": "sample, from the name of the image, if it has no well",
+    "channel": "channel, from the name of the image or the stack",
+    "drug": "drug, from the table of conditions",
     "unit": "unit of the concentration",
-    "replicate": "replicate, of the table of conditions",
+    "replicate": "replicate, from the table of conditions",
     "model": "name of the model",
-    "level": "whether a well or a condition is fitted",
-    "measure": "what is fitted",
-    "refused": "why there are no numbers",
+    "level": "whether the row is about a well or a condition",
+    "measure": "measure that is fitted",
+    "refused": "why numbers are missing",
 }
 _WHOLE = {
     "col": "column of the well, from 1",
-    "n_objects": "objects found; empty where the image failed",
+    "n_objects": "number of objects found; empty if the image failed",
     "page": "page of a stack, from 1",
     "site": "site (field) in the well",
-    "z": "z position, a number",
-    "time_point": "number of the time point, where the names number them",
-    "result_version": "which result of this image it is, from 1",
-    "n_images": "images of this well at this time, the failed ones too",
-    "n_wells": "wells: the n of the statistics",
-    "n_points": "points that are fitted",
-    "n_concentrations": "concentrations that are fitted",
+    "z": "number of the z position",
+    "time_point": "number of the time point, if the names number them",
+    "result_version": "number of this result of the image, from 1",
+    "n_images": "number of images of this well at this time, failed ones included",
+    "n_wells": "number of wells: the n of the statistics",
+    "n_points": "number of points that are fitted",
+    "n_concentrations": "number of concentrations above 0 that are fitted",
 }
 _NUMBERS = {
     "time_h": "time of the image",
-    "t0_h": "time that relative values start from",
+    "t0_h": "time that relative values refer to",
     "area_um2": "area, net of holes",
     "perimeter_um": "length of the outer outline",
     "eq_diameter_um": "diameter of the disk of the same area",
-    "feret_max_um": "largest caliper",
-    "feret_min_um": "least caliper",
+    "feret_max_um": "largest caliper diameter",
+    "feret_min_um": "smallest caliper diameter",
     "volume_um3": "volume, by the formula in volume_method",
     "volume_sphere_um3": "π/6 d³",
     "volume_lw2_um3": "L·W²/2",
     "volume_prolate_um3": "π/6 L·W²",
-    "volume_revolution_um3": "the outline turned about its major axis",
+    "volume_revolution_um3": "volume of the outline rotated about its major axis",
     "area_px2": "area, net of holes",
     "perimeter_px": "length of the outer outline",
     "eq_diameter_px": "diameter of the disk of the same area",
-    "feret_max_px": "largest caliper",
-    "feret_min_px": "least caliper",
+    "feret_max_px": "largest caliper diameter",
+    "feret_min_px": "smallest caliper diameter",
     "volume_px3": "volume, by the formula in volume_method",
     "pixel_size_um": "side of a pixel",
     "from_h": "first time that is fitted",
@@ -113,48 +119,48 @@ _RATIOS = {
 _OTHERS = {
     "concentration": "concentration, in the unit of the column unit",
     "y0": "value of the model at the beginning, in the unit of the measure",
-    "capacity": "value that the model grows to, in the unit of the measure",
+    "capacity": "plateau of the model, in the unit of the measure",
     "aicc": "Akaike's information criterion, corrected for few points; the smaller, the better",
-    "ic50": "concentration of half the effect, in the unit of the column unit",
-    "hill": "steepness of the dose-response curve",
-    "top": "its upper end, in the unit of the measure",
-    "bottom": "its lower end, in the unit of the measure",
+    "ic50": "concentration half-way between the plateaus of the curve, in the unit of the column unit",
+    "hill": "Hill slope of the dose-response curve",
+    "top": "upper plateau of the dose-response curve, in the unit of the measure",
+    "bottom": "lower plateau of the dose-response curve, in the unit of the measure",
 }
+# Columns with a confidence interval, and how the names of its ends begin.
 _WITH_INTERVAL = {"rate_per_h": "rate", "doubling_time_h": "doubling_time", "capacity": "capacity", "ic50": "ic50"}
 
 
-def _number(name: str, meaning: str) -> Column:
-    unit, show = next((found for suffix, found in _UNITS.items() if name.endswith(suffix)), ("", ""))
-    return Column(Kind.NUMBER, meaning, unit, show)
+def _describe_number(name: str, meaning: str) -> Column:
+    unit, number_format = next((found for suffix, found in _UNITS.items() if name.endswith(suffix)), ("", ""))
+    return Column(ColumnType.NUMBER, meaning, unit, number_format)
 
 
-def _columns() -> dict[str, Column]:
-    columns = {name: Column(Kind.TEXT, meaning) for name, meaning in _TEXTS.items()}
-    columns |= {name: Column(Kind.WHOLE, meaning) for name, meaning in _WHOLE.items()}
-    columns |= {name: _number(name, meaning) for name, meaning in _NUMBERS.items()}
-    columns |= {name: Column(Kind.NUMBER, meaning, "", "0.0000") for name, meaning in _RATIOS.items()}
-    columns |= {name: Column(Kind.NUMBER, meaning) for name, meaning in _OTHERS.items()}
-    columns["best"] = Column(Kind.TRUTH, "whether this model describes the data best of all")
-    for name in GROUPED:
-        of = columns[name]
+def _describe_all() -> dict[str, Column]:
+    columns = {name: Column(ColumnType.TEXT, meaning) for name, meaning in _TEXTS.items()}
+    columns |= {name: Column(ColumnType.WHOLE, meaning) for name, meaning in _WHOLE.items()}
+    columns |= {name: _describe_number(name, meaning) for name, meaning in _NUMBERS.items()}
+    columns |= {name: Column(ColumnType.NUMBER, meaning, "", "0.0000") for name, meaning in _RATIOS.items()}
+    columns |= {name: Column(ColumnType.NUMBER, meaning) for name, meaning in _OTHERS.items()}
+    columns["best"] = Column(ColumnType.TRUTH, "whether this model describes the data best")
+    for name in SUMMARISED:
         for suffix, words in _STATISTICS.items():
             meaning = f"{words} {name}"
-            counts = suffix == "_n"
+            is_count = suffix == "_n"
             columns[name + suffix] = (
-                Column(Kind.WHOLE, meaning) if counts else Column(of.kind, meaning, of.unit, of.show)
+                Column(ColumnType.WHOLE, meaning) if is_count else replace(columns[name], meaning=meaning)
             )
     for name, stem in _WITH_INTERVAL.items():
-        of = columns[name]
         for end, words in (("low", "lower"), ("high", "upper")):
-            meaning = f"{words} end of the confidence interval of {name}"
-            columns[f"{stem}_ci_{end}"] = Column(of.kind, meaning, of.unit, of.show)
+            meaning = f"{words} end of the 95 % confidence interval of {name}"
+            columns[f"{stem}_ci_{end}"] = replace(columns[name], meaning=meaning)
     return columns
 
 
-COLUMNS: Mapping[str, Column] = MappingProxyType(_columns())
-# A column that the person's own table of conditions has brought along.
-OWN = Column(Kind.TEXT, "from your table of conditions")
+COLUMNS: Mapping[str, Column] = MappingProxyType(_describe_all())
+# A column that only the user's table of conditions has.
+USER_COLUMN = Column(ColumnType.TEXT, "from your table of conditions")
 
 
-def column(name: str) -> Column:
-    return COLUMNS.get(name, OWN)
+def describe_column(name: str) -> Column:
+    """Return the description of a column, which is that of USER_COLUMN if we do not know the name."""
+    return COLUMNS.get(name, USER_COLUMN)

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid5
 
-from spheroseg.export.kinds import object_name
-from spheroseg.export.tables import with_units
+from spheroseg.export.object_table import add_units, object_name
 
 CLASS = {"name": "Spheroid", "color": [255, 215, 0]}  # amber, as on the overlays
 
 
 def encode_geojson(result: Mapping[str, Any], task_id: UUID) -> bytes:
-    """A polygon with its holes for each object, with the measurements of the table under the same names.
+    """Return a GeoJSON document with one polygon per object, with its holes and its measurements.
 
-    result: a record of `segmentation_results`. task_id: makes the ids of the objects, which QuPath keeps, so that
-    the same result gives the same ids.
+    The names of the measurements are those of the table of objects. result: a record of `segmentation_results`.
+    task_id: the ids of the objects, which QuPath keeps, are derived from it, so that the same result gives the same
+    ids.
     """
     um = result["pixel_size"]["um"] if result["pixel_size"] else None
     features = [
@@ -25,13 +25,13 @@ def encode_geojson(result: Mapping[str, Any], task_id: UUID) -> bytes:
             "id": str(uuid5(task_id, object_name(number))),
             "geometry": {
                 "type": "Polygon",
-                "coordinates": [_closed(ring) for ring in (found["outer"], *found["holes"])],
+                "coordinates": [_close(ring) for ring in (found["outer"], *found["holes"])],
             },
             "properties": {
                 "objectType": "annotation",
                 "name": object_name(number),
                 "classification": CLASS,
-                "measurements": _measurements(found["measurements"], um),
+                "measurements": _select_finite(found["measurements"], um),
             },
         }
         for number, found in enumerate(result["objects"], start=1)
@@ -40,12 +40,14 @@ def encode_geojson(result: Mapping[str, Any], task_id: UUID) -> bytes:
     return json.dumps(collection, separators=(",", ":"), allow_nan=False).encode()
 
 
-def _closed(ring: Sequence[Sequence[float]]) -> list[Sequence[float]]:
+def _close(ring: Sequence[Sequence[float]]) -> list[Sequence[float]]:
     return [*ring, ring[0]]
 
 
-def _measurements(measured: Mapping[str, Any], um: float | None) -> dict[str, float]:
-    # JSON has no NaN, and a measurement that is not there is no number.
+def _select_finite(measurements: Mapping[str, Any], um: float | None) -> dict[str, float]:
+    # JSON has no NaN, and QuPath expects numbers.
     return {
-        name: value for name, value in with_units(measured, um).items() if value is not None and math.isfinite(value)
+        name: value
+        for name, value in add_units(measurements, um).items()
+        if value is not None and math.isfinite(value)
     }

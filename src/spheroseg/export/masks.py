@@ -1,4 +1,4 @@
-"""Label images that Fiji, QuPath and Python open with the right scale."""
+"""Label images that Fiji, QuPath and Python open with the correct pixel size."""
 
 import io
 
@@ -10,16 +10,16 @@ from spheroseg.segmentation.image import PixelSize
 
 
 def encode_mask(labels: npt.NDArray[np.uint16], pixel_size: PixelSize | None) -> bytes:
-    """A TIFF of `labels` (height, width; 0 is ground, i is object i), deflate-compressed.
+    """Return a deflate-compressed TIFF of `labels` (height, width), in which 0 is background and i is object i.
 
-    The pixel size, where known, is written as ImageJ does: `unit=micron` and pixels per µm in the resolution tags.
+    A known pixel size is written as ImageJ does: `unit=micron` and pixels per µm in the resolution tags.
     """
-    # The description is ImageJ's own, written by hand: tifffile's ImageJ mode does not compress.
+    # The description of ImageJ is written here, because the ImageJ mode of tifffile does not compress.
     lines = ["ImageJ=1.54f"]
     if pixel_size is not None:
         lines.append("unit=micron")
     if labels.any():
-        lines += ["min=0.0", f"max={float(labels.max())}"]  # or a picture of few objects opens all black
+        lines += ["min=0.0", f"max={float(labels.max())}"]  # otherwise an image of few objects opens all black
     file = io.BytesIO()
     tifffile.imwrite(
         file,

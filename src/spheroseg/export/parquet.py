@@ -6,31 +6,30 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spheroseg.export.columns import Kind, column
+from spheroseg.export.columns import ColumnType, describe_column
 
 
 def encode_parquet(rows: Sequence[Mapping[str, Any]], provenance: Sequence[Mapping[str, Any]]) -> bytes:
-    """Text, int64, float64 and boolean columns, those of the first row; None is null.
+    """Return a Parquet file with the columns of the first row, as text, int64, float64 or boolean. None is null.
 
-    The metadata of a column are its `unit` and `meaning`; those of the file have `spheroseg`, the rows of
-    `provenance_rows` as JSON.
+    provenance: rows of `build_provenance_rows`, which the metadata of the file have as JSON under `spheroseg`. The
+    metadata of a column have its `unit` and `meaning`.
     """
-    # Here and not above: they take as long to load as the rest of the command line.
+    # Imported here, because pyarrow takes as long to load as the rest of the command line.
     import pyarrow
     import pyarrow.parquet
 
     types = {
-        Kind.TEXT: pyarrow.string(),
-        Kind.WHOLE: pyarrow.int64(),
-        Kind.NUMBER: pyarrow.float64(),
-        Kind.TRUTH: pyarrow.bool_(),
+        ColumnType.TEXT: pyarrow.string(),
+        ColumnType.WHOLE: pyarrow.int64(),
+        ColumnType.NUMBER: pyarrow.float64(),
+        ColumnType.TRUTH: pyarrow.bool_(),
     }
     names = list(rows[0]) if rows else []
+    columns = {name: describe_column(name) for name in names}
     fields = [
-        pyarrow.field(
-            name, types[column(name).kind], metadata={"unit": column(name).unit, "meaning": column(name).meaning}
-        )
-        for name in names
+        pyarrow.field(name, types[column.type], metadata={"unit": column.unit, "meaning": column.meaning})
+        for name, column in columns.items()
     ]
     schema = pyarrow.schema(fields, metadata={"spheroseg": json.dumps(list(provenance), ensure_ascii=False)})
     arrays = [pyarrow.array([_cell(row[field.name]) for row in rows], field.type) for field in fields]

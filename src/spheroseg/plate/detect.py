@@ -1,24 +1,26 @@
-"""Whether a folder is a plate, as long as nobody has said so."""
+"""Whether the images of a folder are those of a plate, if the user has not said so."""
 
 from collections.abc import Sequence
 
-from spheroseg.plate.names import Place
+from spheroseg.plate.position import PlatePosition
 
-PLACED = 0.8  # of all names
-WELLS = 6  # the smallest plate: fewer, without a time, may be anything
+MIN_PLACED_SHARE = 0.8  # of all images
+MIN_WELLS = 6  # those of the smallest plate: fewer, without a time, may be anything
 
 
-def is_plate(places: Sequence[Place | None]) -> bool:
-    """Whether most images have a place of their own, and these are those of a time-lapse or of many wells.
+def is_plate(positions: Sequence[PlatePosition | None]) -> bool:
+    """Return whether most images have a position of their own, and form a time-lapse or fill many wells.
 
-    places: of every image in the folder; None where its name did not tell.
+    positions: one for each image of the folder; None if its name does not tell it.
     """
-    placed = [place for place in places if place]
-    if not placed or len(placed) < PLACED * len(places) or len(set(placed)) < PLACED * len(placed):
+    placed = [position for position in positions if position]
+    if not placed or len(placed) < MIN_PLACED_SHARE * len(positions):
+        return False
+    if len(set(placed)) < MIN_PLACED_SHARE * len(placed):
         return False
     times: dict[tuple[str, str], set[float]] = {}
-    for place in placed:
-        at = place.time_h if place.time_h is not None else place.time_point
-        times.setdefault((place.plate, place.label), set()).update([] if at is None else [at])
+    for position in placed:
+        time = position.time_h if position.time_h is not None else position.time_point
+        times.setdefault((position.plate, position.well_or_sample), set()).update([] if time is None else [time])
     is_time_lapse = sum(len(of_curve) > 1 for of_curve in times.values()) * 2 > len(times)
-    return is_time_lapse or len({place.well for place in placed if place.well}) >= WELLS
+    return is_time_lapse or len({position.well for position in placed if position.well}) >= MIN_WELLS

@@ -2,15 +2,15 @@
 
     y = bottom + (top - bottom) / (1 + (dose / ic50) ^ hill)
 
-At dose 0 it is `top`, so that untreated wells count as they are; `hill` > 0. This is LL.4 of the R package drc
-(Ritz et al. 2015, PLoS ONE 10:e0146021), there with b = hill, c = bottom, d = top, e = ic50. As there by default, it
-is fitted by least squares on the response itself. `ic50` is the relative IC50: the dose half way between the plateaus
-of the curve, not the one at half of the control (Sebaugh 2011, Pharm Stat 10:128).
+At dose 0 it is `top`, so untreated wells need no special treatment. `hill` is above 0. This is LL.4 of the R package
+drc (Ritz et al. 2015, PLoS ONE 10:e0146021), there with b = hill, c = bottom, d = top, e = ic50. As there by default,
+it is fitted by least squares on the response itself. `ic50` is the relative IC50: the dose half way between the
+plateaus of the curve, not the one at half of the control (Sebaugh 2011, Pharm Stat 10:128).
 
-For a given ic50 and hill the plateaus are a straight line's fit, so that only two parameters are searched (Golub and
-Pereyra 1973). The interval of the ic50 is that of the profile likelihood (Bates and Watts 1988, Nonlinear Regression
-Analysis, chapter 6): all ic50 whose best curve the F test does not tell from the best of all. It is lopsided where
-the data are, and has no end where a plateau was not reached.
+For a given ic50 and hill the plateaus follow from a linear fit, so that only two parameters are searched (Golub and
+Pereyra 1973, SIAM J Numer Anal 10:413). The interval of the ic50 is that of the profile likelihood (Bates and Watts
+1988, Nonlinear Regression Analysis, chapter 6): every ic50 whose best curve the F test does not reject against the
+best curve of all. It is asymmetric if the data are, and has no end if a plateau was not reached.
 """
 
 from dataclasses import dataclass
@@ -21,25 +21,31 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq, least_squares, minimize_scalar
 from scipy.special import fdtr, fdtri
 
+from spheroseg.plate.fit_refusal import FitRefusal
+
 Numbers = NDArray[np.float64]
 
-LEAST_DOSES = 4
-LEAST_WELLS = 6
-# Concentrations on either side of the ic50, 0 among them. Sebaugh asks for two past either bend of the curve.
-LEAST_BESIDE = 2
-SIGNIFICANT = 0.05
-# How far from the doses tested the interval of the ic50 is followed; where it goes on, it has no end.
-BEYOND = 10.0
-# A steeper curve is a step between two doses, a flatter one a straight line: neither has a place for the ic50.
-HILLS = (0.1, 50.0)
-# Points nearer to the curve than a part in 1e9 are on it.
+MIN_CONCENTRATIONS = 4
+MIN_WELLS = 6
+# Concentrations on either side of the ic50, which may include 0. Sebaugh (2011) asks for two beyond each bend.
+MIN_CONCENTRATIONS_PER_SIDE = 2
+SIGNIFICANCE_LEVEL = 0.05
+# The interval of the ic50 is searched up to this factor beyond the doses tested. If it goes on, it has no end.
+MAX_EXTRAPOLATION_FACTOR = 10.0
+# A steeper curve is a step between two doses, a flatter one a straight line. Neither determines the ic50.
+HILL_RANGE = (0.1, 50.0)
+# A curve that misses the points by less than this relative distance is exact.
 _EXACT = 1e-9
-_HILL_GRID = np.log(np.geomspace(*HILLS, 25))
+_HILL_GRID = np.log(np.geomspace(*HILL_RANGE, 25))
 
 
 @dataclass(frozen=True)
-class DoseCurve:
-    """`ic50_low` and `ic50_high` are the ends of the 95 % interval, in the unit of the doses."""
+class DoseResponseFit:
+    """A fitted curve.
+
+    ic50: in the unit of the doses, as are the ends of its 95 % interval. hill: without unit. top, bottom: in the unit
+    of the responses. r2: the share of the variance that the curve explains.
+    """
 
     ic50: float
     ic50_low: float
@@ -50,128 +56,140 @@ class DoseCurve:
     r2: float
 
 
-@dataclass(frozen=True)
-class NoCurve:
-    """Why the wells do not support an IC50: a sentence for the person."""
-
-    reason: str
+def evaluate_dose_response(doses: ArrayLike, ic50: float, hill: float, top: float, bottom: float) -> Numbers:
+    """Return the curve at those doses (0 or more, in the unit of `ic50`), in the unit of `top` and `bottom`."""
+    return bottom + (top - bottom) * _remaining_share(np.asarray(doses, dtype=np.float64), log(ic50), log(hill))
 
 
-def response(doses: ArrayLike, ic50: float, hill: float, top: float, bottom: float) -> Numbers:
-    """The curve at those doses (0 or more, in the unit of `ic50`), in the unit of `top` and `bottom`."""
-    return bottom + (top - bottom) * _part_left(np.asarray(doses, dtype=np.float64), log(ic50), log(hill))
+def fit_dose_response(doses: ArrayLike, responses: ArrayLike) -> DoseResponseFit | FitRefusal:
+    """Fit the curve to one response per well, or return why the wells do not support an IC50.
 
-
-def fit_doses(doses: ArrayLike, responses: ArrayLike) -> DoseCurve | NoCurve:
-    """Fits the curve to one response per well, in any unit."""
+    doses, responses: one-dimensional and of the same length, in any units. Doses are 0 or more.
+    """
     x, y = np.asarray(doses, dtype=np.float64), np.asarray(responses, dtype=np.float64)
     tested = np.unique(x[x > 0])
-    if len(tested) < LEAST_DOSES:
-        return NoCurve(
-            f"an IC50 needs {LEAST_DOSES} concentrations above 0 that have a value; there are {len(tested)}"
+    if len(tested) < MIN_CONCENTRATIONS:
+        return FitRefusal(
+            f"an IC50 needs {MIN_CONCENTRATIONS} concentrations above 0 that have a value; there are {len(tested)}"
         )
-    if len(y) < LEAST_WELLS:
-        return NoCurve(f"an IC50 needs {LEAST_WELLS} wells that have a value; there are {len(y)}")
+    if len(y) < MIN_WELLS:
+        return FitRefusal(f"an IC50 needs {MIN_WELLS} wells that have a value; there are {len(y)}")
     scale = float(np.abs(y).max()) or 1.0
-    search = _Search(x, y / scale)
-    about_mean, df = float(np.sum((search.y - search.y.mean()) ** 2)), len(y) - 4
-    place, hill = search.best(tested)
-    squares = max(search.squares(place, hill), len(y) * _EXACT**2)
-    f = (about_mean / squares - 1) * df / 3
-    if 1 - float(fdtr(3, df, max(f, 0.0))) > SIGNIFICANT:
-        return NoCurve("no effect is shown: the concentrations differ no more than the wells of one")
-    top, bottom = search.plateaus(place, hill)
+    curves = _ProfiledCurves(x, y / scale)
+    total_squares, df = float(np.sum((curves.y - curves.y.mean()) ** 2)), len(y) - 4
+    log_ic50, log_hill = curves.find_best(tested)
+    squares = max(curves.squares(log_ic50, log_hill), len(y) * _EXACT**2)
+    f = (total_squares / squares - 1) * df / 3
+    if 1 - float(fdtr(3, df, max(f, 0.0))) > SIGNIFICANCE_LEVEL:
+        return FitRefusal("no effect is shown: the concentrations differ no more than the wells of one")
+    top, bottom = curves.plateaus(log_ic50, log_hill)
     if bottom > top:
-        return NoCurve("the response rises with the concentration: nothing is inhibited, so there is no IC50")
+        return FitRefusal("the response rises with the concentration: nothing is inhibited, so there is no IC50")
     lowest, highest = log(tested[0]), log(tested[-1])
-    if not lowest <= place <= highest or hill <= log(HILLS[0]) + 1e-3:
-        return NoCurve("a plateau was not reached: the half way point is outside of the concentrations tested")
+    if not lowest <= log_ic50 <= highest or log_hill <= log(HILL_RANGE[0]) + 1e-3:
+        return FitRefusal("a plateau was not reached: the half-way point is outside the concentrations tested")
     doses = np.unique(x)
-    below, above = doses[doses <= exp(place)], doses[doses > exp(place)]
-    if min(len(below), len(above)) < LEAST_BESIDE:
-        side, way = ("highest", "higher") if len(above) < LEAST_BESIDE else ("lowest", "lower")
-        return NoCurve(f"the half way point is next to the {side} concentration: test {way} ones, to see the plateau")
-    if hill >= log(HILLS[1]) - 1e-3:
-        return NoCurve(
+    below, above = doses[doses <= exp(log_ic50)], doses[doses > exp(log_ic50)]
+    if min(len(below), len(above)) < MIN_CONCENTRATIONS_PER_SIDE:
+        side, way = ("highest", "higher") if len(above) < MIN_CONCENTRATIONS_PER_SIDE else ("lowest", "lower")
+        return FitRefusal(
+            f"the half-way point is next to the {side} concentration: test {way} ones, to see the plateau"
+        )
+    if log_hill >= log(HILL_RANGE[1]) - 1e-3:
+        return FitRefusal(
             f"the response falls in one step between {below[-1]:g} and {above[0]:g}: test more around them"
         )
     limit = squares * (1 + float(fdtri(1, df, 0.95)) / df)
-    low = search.end(place, hill, lowest - log(BEYOND), limit)
-    high = search.end(place, hill, highest + log(BEYOND), limit)
+    low = curves.find_interval_end(log_ic50, log_hill, lowest - log(MAX_EXTRAPOLATION_FACTOR), limit)
+    high = curves.find_interval_end(log_ic50, log_hill, highest + log(MAX_EXTRAPOLATION_FACTOR), limit)
     if low is None or high is None:
         side = "lowest" if low is None else "highest"
-        return NoCurve(
-            f"a plateau was not reached: the 95 % interval of the IC50 does not end within {BEYOND:g} times of the "
-            f"{side} concentration"
+        return FitRefusal(
+            f"a plateau was not reached: the 95 % interval of the IC50 does not end within a factor of "
+            f"{MAX_EXTRAPOLATION_FACTOR:g} of the {side} concentration"
         )
-    r2 = 1 - search.squares(place, hill) / about_mean
-    return DoseCurve(exp(place), exp(low), exp(high), exp(hill), top * scale, bottom * scale, r2)
+    r2 = 1 - curves.squares(log_ic50, log_hill) / total_squares
+    return DoseResponseFit(exp(log_ic50), exp(low), exp(high), exp(log_hill), top * scale, bottom * scale, r2)
 
 
-def _part_left(doses: Numbers, place: float, hill: float | Numbers) -> Numbers:
-    """The part of the response that is left: 1 at dose 0, half at exp(place), 0 without end."""
+def _remaining_share(doses: Numbers, log_ic50: float, log_hill: float | Numbers) -> Numbers:
+    """Return the share of the response that remains: 1 at dose 0, 0.5 at the ic50, 0 at an infinite dose."""
     with np.errstate(divide="ignore", over="ignore"):
-        return np.asarray(1 / (1 + np.exp(np.exp(hill) * (np.log(doses) - place))))
+        return np.asarray(1 / (1 + np.exp(np.exp(log_hill) * (np.log(doses) - log_ic50))))
 
 
 @dataclass(frozen=True)
-class _Search:
-    """The curve as a function of `place` = ln ic50 and `hill` = ln hill alone; the plateaus follow from them."""
+class _ProfiledCurves:
+    """All curves as a function of ln ic50 and ln hill alone, with the plateaus that fit the data best.
+
+    x: the doses. y: the responses, with a largest absolute value of 1.
+    """
 
     x: Numbers
     y: Numbers
 
-    def plateaus(self, place: float, hill: float) -> tuple[float, float]:
-        part = _part_left(self.x, place, hill)
-        off = part - part.mean()
-        spread = float(off @ off)
-        slope = float(off @ self.y) / spread if spread else 0.0
-        bottom = float(self.y.mean() - slope * part.mean())
+    def plateaus(self, log_ic50: float, log_hill: float) -> tuple[float, float]:
+        """Return the top and the bottom that fit best."""
+        share = _remaining_share(self.x, log_ic50, log_hill)
+        centred = share - share.mean()
+        spread = float(centred @ centred)
+        slope = float(centred @ self.y) / spread if spread else 0.0
+        bottom = float(self.y.mean() - slope * share.mean())
         return bottom + slope, bottom
 
-    def residuals(self, place: float, hill: float) -> Numbers:
-        top, bottom = self.plateaus(place, hill)
-        return bottom + (top - bottom) * _part_left(self.x, place, hill) - self.y
+    def residuals(self, log_ic50: float, log_hill: float) -> Numbers:
+        top, bottom = self.plateaus(log_ic50, log_hill)
+        return bottom + (top - bottom) * _remaining_share(self.x, log_ic50, log_hill) - self.y
 
-    def squares(self, place: float, hill: float) -> float:
-        off = self.residuals(place, hill)
-        return float(off @ off)
+    def squares(self, log_ic50: float, log_hill: float) -> float:
+        """Return the sum of the squared residuals."""
+        residuals = self.residuals(log_ic50, log_hill)
+        return float(residuals @ residuals)
 
-    def best(self, tested: Numbers) -> tuple[float, float]:
-        places = np.linspace(log(tested[0] / BEYOND), log(tested[-1] * BEYOND), 60)
-        grid = np.array([self._grid(p) for p in places])
-        place, hill = np.unravel_index(int(grid.argmin()), grid.shape)
-        start = (places[place], _HILL_GRID[hill])
+    def find_best(self, tested: Numbers) -> tuple[float, float]:
+        """Return ln ic50 and ln hill of the best curve. tested: the doses above 0, in ascending order."""
+        log_ic50s = np.linspace(
+            log(tested[0] / MAX_EXTRAPOLATION_FACTOR), log(tested[-1] * MAX_EXTRAPOLATION_FACTOR), 60
+        )
+        grid = np.array([self._squares_over_hills(log_ic50) for log_ic50 in log_ic50s])
+        best_ic50, best_hill = np.unravel_index(int(grid.argmin()), grid.shape)
+        start = (log_ic50s[best_ic50], _HILL_GRID[best_hill])
 
-        def residuals(at: Numbers) -> Numbers:
-            return self.residuals(float(at[0]), float(at[1]))
+        def residuals(parameters: Numbers) -> Numbers:
+            return self.residuals(float(parameters[0]), float(parameters[1]))
 
-        # A little room past the grid, so that a start on its edge is inside.
-        bounds = ([places[0] - 1, _HILL_GRID[0] - 1e-6], [places[-1] + 1, _HILL_GRID[-1] + 1e-6])
-        found = least_squares(residuals, start, bounds=bounds, xtol=1e-12, ftol=1e-14, gtol=1e-14)
-        return float(found.x[0]), float(found.x[1])
+        # The bounds are a little wider than the grid, so that a start on its edge is inside.
+        bounds = ([log_ic50s[0] - 1, _HILL_GRID[0] - 1e-6], [log_ic50s[-1] + 1, _HILL_GRID[-1] + 1e-6])
+        solution = least_squares(residuals, start, bounds=bounds, xtol=1e-12, ftol=1e-14, gtol=1e-14)
+        return float(solution.x[0]), float(solution.x[1])
 
-    def end(self, place: float, hill: float, last: float, limit: float) -> float | None:
-        """The ln ic50 between the best (`place`, `hill`) and `last` whose best curve has `limit` squares, if any."""
+    def find_interval_end(self, log_ic50: float, log_hill: float, last: float, limit: float) -> float | None:
+        """Return the ln ic50 between the best one and `last` whose best curve has `limit` squares, or None.
 
-        def over(at: float) -> float:
-            n = int(self._grid(at).argmin())
-            around = (_HILL_GRID[max(n - 1, 0)], _HILL_GRID[min(n + 1, len(_HILL_GRID) - 1)])
-            found = minimize_scalar(lambda h: self.squares(at, h), bounds=around, method="bounded")
-            return min(float(found.fun), self.squares(at, float(_HILL_GRID[n])), self.squares(at, hill)) - limit
+        log_ic50, log_hill: those of the best curve.
+        """
 
-        inside = place
-        for outside in np.linspace(place, last, 60)[1:]:
-            if over(float(outside)) > 0:
-                return float(brentq(over, inside, outside, xtol=1e-9))
+        def excess(at: float) -> float:
+            index = int(self._squares_over_hills(at).argmin())
+            bounds = (_HILL_GRID[max(index - 1, 0)], _HILL_GRID[min(index + 1, len(_HILL_GRID) - 1)])
+            minimum = minimize_scalar(lambda hill: self.squares(at, hill), bounds=bounds, method="bounded")
+            return (
+                min(float(minimum.fun), self.squares(at, float(_HILL_GRID[index])), self.squares(at, log_hill))
+                - limit
+            )
+
+        inside = log_ic50
+        for outside in np.linspace(log_ic50, last, 60)[1:]:
+            if excess(float(outside)) > 0:
+                return float(brentq(excess, inside, outside, xtol=1e-9))
             inside = float(outside)
         return None
 
-    def _grid(self, place: float) -> Numbers:
-        """The squares at that ln ic50 for each ln hill of the grid."""
-        parts = _part_left(self.x, place, _HILL_GRID[:, None])
-        off = parts - parts.mean(axis=1, keepdims=True)
-        centred = self.y - self.y.mean()
-        spread = (off**2).sum(axis=1)
-        slopes = np.divide(off @ centred, spread, out=np.zeros_like(spread), where=spread > 0)
-        return np.asarray(((centred - slopes[:, None] * off) ** 2).sum(axis=1))
+    def _squares_over_hills(self, log_ic50: float) -> Numbers:
+        """Return the sum of the squared residuals at this ln ic50 for each ln hill of the grid."""
+        shares = _remaining_share(self.x, log_ic50, _HILL_GRID[:, None])
+        centred_shares = shares - shares.mean(axis=1, keepdims=True)
+        centred_y = self.y - self.y.mean()
+        spread = (centred_shares**2).sum(axis=1)
+        slopes = np.divide(centred_shares @ centred_y, spread, out=np.zeros_like(spread), where=spread > 0)
+        return np.asarray(((centred_y - slopes[:, None] * centred_shares) ** 2).sum(axis=1))

@@ -1,22 +1,26 @@
-"""Where every image of a run belongs: what its name says, the conditions, and what its file says as a stack."""
+"""Place every image of a run: by its name, the table of conditions, and what the file of a stack tells."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from spheroseg.errors import BadPlate
-from spheroseg.plate.assign import with_conditions
-from spheroseg.plate.conditions import NO_CONDITION, Condition, Row
+from spheroseg.plate.condition_assignment import assign_conditions
+from spheroseg.plate.conditions import NO_CONDITION, Condition, ConditionRow
 from spheroseg.plate.detect import is_plate
-from spheroseg.plate.names import AUTO, Place, Preview, parse
+from spheroseg.plate.names import AUTO, HAVE_NO_TIME, NOT_IN_HOURS, parse_names
+from spheroseg.plate.position import NO_POSITION, PlatePosition
+from spheroseg.plate.preview import Preview
 
 OFF, ALL = "off", "all"
-NOWHERE = Place()
 
 
 @dataclass(frozen=True)
-class Page:
-    """One image to place. `name` is its path as people read it; the rest is what a stack says of its page: numbers
-    from 1, hours since its first page, None and "" where the file does not tell."""
+class ImagePage:
+    """One image to place, which may be a page of a stack.
+
+    name: its path as people read it. t: number of the time point in the stack, from 1. time_h: hours since the first
+    page of the stack. None and "" mean that the file does not tell.
+    """
 
     name: str
     t: int | None = None
@@ -26,13 +30,15 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """`places` and `conditions` are in the order of the pages; a page without a place is NOWHERE.
+class PlateLayout:
+    """The position and the condition of each image, in the order of the images.
 
-    is_plate: whether there are curves to be made. `unplaced` are names with the reason. `notes` are for a person.
+    positions: NO_POSITION for an image without one. is_plate: whether growth curves can be made. plates: (name,
+    number of wells) pairs. unplaced: (name, reason) pairs. clashes: names that share one position. notes: sentences
+    for the user.
     """
 
-    places: tuple[Place, ...]
+    positions: tuple[PlatePosition, ...]
     conditions: tuple[Condition, ...]
     is_plate: bool = False
     preset: str = ""
@@ -42,95 +48,105 @@ class Layout:
     clashes: tuple[tuple[str, ...], ...] = ()
     notes: tuple[str, ...] = ()
 
-    def only(self, kept: Sequence[int]) -> "Layout":
-        """The same for the pages of these numbers alone."""
+    def select(self, indices: Sequence[int]) -> "PlateLayout":
+        """Return the layout of the images at these indices alone."""
         return replace(
             self,
-            places=tuple(self.places[number] for number in kept),
-            conditions=tuple(self.conditions[number] for number in kept),
+            positions=tuple(self.positions[index] for index in indices),
+            conditions=tuple(self.conditions[index] for index in indices),
         )
 
 
-def lay_out(
-    pages: Sequence[Page],
+def lay_out_plate(
+    pages: Sequence[ImagePage],
     pattern: str = AUTO,
-    conditions: Sequence[Row] = (),
+    conditions: Sequence[ConditionRow] = (),
     *,
     wells: int | None = None,
     interval_h: float | None = None,
-) -> Layout:
-    """Place every page.
+) -> PlateLayout:
+    """Place every image.
 
-    pattern: as for `names.parse`; off: no plate. With auto a folder is one only where most of its names say so.
-    Raises BadPlate for a pattern that no name fits, and for what `parse` refuses.
+    pattern, wells, interval_h: as for `names.parse_names`. The pattern "off" means that the images are no plate. With
+    "auto" and without conditions, they are a plate only if most of their names say so.
+    Raises BadPlate if no name fits the pattern, and as `parse_names` does.
     """
-    nowhere = Layout((NOWHERE,) * len(pages), (NO_CONDITION,) * len(pages))
+    no_plate = PlateLayout((NO_POSITION,) * len(pages), (NO_CONDITION,) * len(pages))
     if pattern == OFF:
-        return nowhere
-    preview = parse((page.name for page in pages), pattern, wells=wells, interval_h=interval_h)
+        return no_plate
+    preview = parse_names((page.name for page in pages), pattern, wells=wells, interval_h=interval_h)
     if conditions:
-        preview = with_conditions(preview, conditions)
-    known = {picture.name: picture for picture in preview.pictures}
-    places = [_with_stack(known[page.name].place, page, interval_h) for page in pages]
-    if not (conditions or pattern != AUTO or is_plate(places)):
-        return nowhere
+        preview = assign_conditions(preview, conditions)
+    by_name = {image.name: image for image in preview.images}
+    positions = [_add_stack_fields(by_name[page.name].position, page, interval_h) for page in pages]
+    if not (conditions or pattern != AUTO or is_plate(positions)):
+        return no_plate
     if not preview.placed:
         raise BadPlate(
-            f"no name of an image fits {'any preset' if pattern == AUTO else pattern}: see what they say with "
-            "`spheroseg plate preview`, or leave out what makes a plate of them (--plate, --conditions)"
+            f"no name of an image fits {'any preset' if pattern == AUTO else pattern}: check the names with "
+            "`spheroseg plate preview`, or run without --plate and --conditions"
         )
-    return Layout(
-        places=tuple(place or NOWHERE for place in places),
-        conditions=tuple(known[page.name].condition for page in pages),
+    return PlateLayout(
+        positions=tuple(position or NO_POSITION for position in positions),
+        conditions=tuple(by_name[page.name].condition for page in pages),
         is_plate=True,
         preset=preview.preset,
         is_guessed=preview.is_guessed,
         plates=tuple(preview.plates.items()),
-        unplaced=tuple((picture.name, picture.reason) for picture in preview.failed),
-        clashes=_clashes(pages, places),
-        notes=_notes(preview, places),
+        unplaced=tuple((image.name, image.reason) for image in preview.failed),
+        clashes=_find_clashes(pages, positions),
+        notes=_select_notes(preview, positions),
     )
 
 
-def chosen(places: Sequence[Place], *, channel: int | str | None, z: int | str | None) -> list[int]:
-    """Numbers of the places that are of this channel and z, as far as they tell; None and all: of any."""
+def select_positions(
+    positions: Sequence[PlatePosition], *, channel: int | str | None, z: int | str | None
+) -> list[int]:
+    """Return the indices of the positions with this channel and z. None and "all" select every one.
+
+    A position without a channel or z is selected too.
+    """
     return [
-        number
-        for number, place in enumerate(places)
-        if (channel in (None, ALL) or not place.channel or place.channel.casefold() == str(channel).casefold())
-        and (z in (None, ALL) or place.z is None or place.z == z)
+        index
+        for index, position in enumerate(positions)
+        if (channel in (None, ALL) or not position.channel or position.channel.casefold() == str(channel).casefold())
+        and (z in (None, ALL) or position.z is None or position.z == z)
     ]
 
 
-def _with_stack(place: Place | None, page: Page, interval_h: float | None) -> Place | None:
-    if place is None:
+def _add_stack_fields(
+    position: PlatePosition | None, page: ImagePage, interval_h: float | None
+) -> PlatePosition | None:
+    if position is None:
         return None
-    hours, point = place.time_h, place.time_point
+    hours, point = position.time_h, position.time_point
     if page.time_h is not None:
-        # The file is of a moment, and its pages go on from there.
+        # The time in the name is that of the first page.
         hours = (hours or 0.0) + page.time_h
     elif page.t is not None and hours is None and point is None:
         point = page.t
         hours = (page.t - 1) * interval_h if interval_h else None
     return replace(
-        place,
+        position,
         time_h=hours,
         time_point=point,
-        channel=place.channel or page.channel,
-        z=place.z if place.z is not None else page.z,
+        channel=position.channel or page.channel,
+        z=position.z if position.z is not None else page.z,
     )
 
 
-def _clashes(pages: Sequence[Page], places: Sequence[Place | None]) -> tuple[tuple[str, ...], ...]:
-    groups: dict[Place, list[str]] = {}
-    for page, place in zip(pages, places, strict=True):
-        if place:
-            groups.setdefault(place, []).append(page.name)
+def _find_clashes(
+    pages: Sequence[ImagePage], positions: Sequence[PlatePosition | None]
+) -> tuple[tuple[str, ...], ...]:
+    groups: dict[PlatePosition, list[str]] = {}
+    for page, position in zip(pages, positions, strict=True):
+        if position:
+            groups.setdefault(position, []).append(page.name)
     return tuple(tuple(names) for names in groups.values() if len(names) > 1)
 
 
-def _notes(preview: Preview, places: Sequence[Place | None]) -> tuple[str, ...]:
-    # What a stack has told is no longer missing.
-    if all(place.time_h is not None for place in places if place):
-        return tuple(note for note in preview.notes if "--interval" not in note and "tell no time" not in note)
+def _select_notes(preview: Preview, positions: Sequence[PlatePosition | None]) -> tuple[str, ...]:
+    # Notes about missing times do not hold if the stacks have told the times.
+    if all(position.time_h is not None for position in positions if position):
+        return tuple(note for note in preview.notes if note != NOT_IN_HOURS and HAVE_NO_TIME not in note)
     return preview.notes

@@ -1,45 +1,46 @@
-"""Images whose size is nothing like that of the same spheroid before and after."""
+"""Find images whose object differs in size from the same spheroid before and after, which suggests a bad outline."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 UNLIKE_NEIGHBOURS = "unlike_neighbours"
 
-# Of the natural logarithm of the area. Noise of 5 % hardly ever gets to the first (28 % up, 22 % down), two spheroids
-# taken for one (+0.69) always get past it.
-LIMIT = 0.25
-# Where less than two images are on one side, growth that bends and growth that ends look like a bad outline.
-LIMIT_AT_ENDS = 0.5
-LEAST = 4  # images: of three, none can be told from the others
-FARTHEST = 2.0  # spans of two images beyond which their line says nothing
+# Deviation of the natural logarithm of the area. Noise of 5 % hardly ever exceeds the first (28 % up, 22 % down), two
+# spheroids taken for one (+0.69) always do.
+MAX_LOG_AREA_DEVIATION = 0.25
+# With fewer than two images on one side, growth that bends or ends looks like a bad outline.
+MAX_LOG_AREA_DEVIATION_AT_ENDS = 0.5
+MIN_TIMES = 4  # with three, no image can be told from the others
+MAX_EXTRAPOLATION_SPANS = 2.0  # times the distance of two images: beyond it, the line through them says nothing
 
 
-def unlike_neighbours(series: Sequence[tuple[float, float]]) -> list[bool]:
-    """Which of the (time, area) of one spheroid no two of its neighbours explain; in the order given.
+def find_unlike_neighbours(series: Sequence[tuple[float, float]]) -> list[bool]:
+    """Return which (time, area) pairs of one spheroid do not fit any line through two of their neighbours in time.
 
-    The areas are above 0. Images of the same time are judged each against those of other times.
+    The lines go through the logarithms of the areas, which must be above 0. The answers are in the order given.
+    Images of the same time are each judged against those of other times.
     """
     times = sorted({time for time, _ in series})
-    level = {at: _mean([math.log(area) for time, area in series if time == at]) for at in times}
-    if len(times) < LEAST:
+    log_areas = {at: _mean([math.log(area) for time, area in series if time == at]) for at in times}
+    if len(times) < MIN_TIMES:
         return [False] * len(series)
-    places = {time: place for place, time in enumerate(times)}
-    return [_is_unlike(times, level, places[time], math.log(area)) for time, area in series]
+    indices = {time: index for index, time in enumerate(times)}
+    return [_is_unlike(times, log_areas, indices[time], math.log(area)) for time, area in series]
 
 
-def _is_unlike(times: Sequence[float], level: dict[float, float], place: int, log_area: float) -> bool:
-    before, after = times[max(0, place - 2) : place], times[place + 1 : place + 3]
-    limit = LIMIT if len(before) == len(after) == 2 else LIMIT_AT_ENDS
+def _is_unlike(times: Sequence[float], log_areas: Mapping[float, float], index: int, log_area: float) -> bool:
+    before, after = times[max(0, index - 2) : index], times[index + 1 : index + 3]
+    limit = MAX_LOG_AREA_DEVIATION if len(before) == len(after) == 2 else MAX_LOG_AREA_DEVIATION_AT_ENDS
     if not before or not after:
-        before, after = times[max(0, place - 3) : place], times[place + 1 : place + 4]
-    at = times[place]
-    explained = [
-        abs(log_area - (level[a] + (level[b] - level[a]) * (at - a) / (b - a)))
+        before, after = times[max(0, index - 3) : index], times[index + 1 : index + 4]
+    time = times[index]
+    deviations = [
+        abs(log_area - (log_areas[a] + (log_areas[b] - log_areas[a]) * (time - a) / (b - a)))
         for a, b in combinations([*before, *after], 2)
-        if max(a - at, at - b) <= FARTHEST * (b - a)
+        if max(a - time, time - b) <= MAX_EXTRAPOLATION_SPANS * (b - a)
     ]
-    return bool(explained) and min(explained) > limit
+    return bool(deviations) and min(deviations) > limit
 
 
 def _mean(values: Sequence[float]) -> float:

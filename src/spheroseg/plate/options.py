@@ -1,15 +1,15 @@
-"""What a person chooses for growth curves."""
+"""Options of plates and growth curves that a user can choose."""
 
 import math
 from dataclasses import dataclass
 from enum import StrEnum
 
 from spheroseg.errors import BadPlate
-from spheroseg.plate.conditions import Row
+from spheroseg.plate.conditions import ConditionRow
 
 
 class VolumeMethod(StrEnum):
-    """Which formula gives the volume; docs/metrics.md has them."""
+    """The formula of the volume. docs/metrics.md defines each of them."""
 
     SPHERE = "sphere"
     LW2 = "lw2"
@@ -18,7 +18,7 @@ class VolumeMethod(StrEnum):
 
 
 class WellValue(StrEnum):
-    """What an image with several objects says of its well."""
+    """Which objects of an image count for its well: the one of the largest area, or the sum of all."""
 
     LARGEST = "largest"
     SUM = "sum"
@@ -26,9 +26,10 @@ class WellValue(StrEnum):
 
 @dataclass(frozen=True)
 class GrowthOptions:
-    """`t0_h`: the hours that relative values start from; None: the earliest time of each plate.
+    """How growth is computed.
 
-    Raises BadPlate for hours that are no number.
+    t0_h: the time in hours that relative values refer to. None stands for the earliest time of each plate.
+    Raises BadPlate if it is not a finite number.
     """
 
     volume_method: VolumeMethod = VolumeMethod.SPHERE
@@ -41,7 +42,7 @@ class GrowthOptions:
 
 
 class Measure(StrEnum):
-    """What curves, fits and the heat map are of."""
+    """The measure that curves, fits and the heat map show."""
 
     VOLUME = "volume"
     AREA = "area"
@@ -51,7 +52,7 @@ class Measure(StrEnum):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Those of the well rows that have it: calibrated, then in px."""
+        """The columns of the well table that have it: the calibrated one, then the one in px."""
         return _COLUMNS[self]
 
 
@@ -66,15 +67,16 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class PlateOptions:
-    """How a folder is read as a plate, and what is made of it.
+    """How a folder is read as a plate, and what is computed from it.
 
-    pattern: auto, off, a preset or a person's own, see `names.parse`. conditions: lines of `conditions_file`.
-    interval_h: hours between time points that are only numbered. at_h: the hours of the heat map and the endpoint
-    table; None: the last time that most wells have.
+    pattern: "auto", "off", a preset or the user's own pattern, see `names.parse_names`. conditions: the rows of
+    `conditions_file`. wells: the number of wells of the plate, if known. interval_h: hours between numbered time
+    points. at_h: the time in hours of the heat map and of the endpoint table; None stands for the last time that most
+    wells have.
     """
 
     pattern: str = "auto"
-    conditions: tuple[Row, ...] = ()
+    conditions: tuple[ConditionRow, ...] = ()
     conditions_file: str | None = None
     wells: int | None = None
     interval_h: float | None = None

@@ -1,4 +1,4 @@
-"""Wells of microplates, named as on the plate: A01 is the first row, first column."""
+"""Wells of microplates, named as on the plate: A01 is in the first row and the first column."""
 
 import re
 from collections.abc import Iterable
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from spheroseg.errors import BadPlate
 
-# Wells: rows, columns.
-PLATES = {6: (2, 3), 12: (3, 4), 24: (4, 6), 48: (6, 8), 96: (8, 12), 384: (16, 24), 1536: (32, 48)}
-MOST_ROWS, MOST_COLUMNS = PLATES[1536]
+# Number of wells: (rows, columns).
+PLATE_FORMATS = {6: (2, 3), 12: (3, 4), 24: (4, 6), 48: (6, 8), 96: (8, 12), 384: (16, 24), 1536: (32, 48)}
+MAX_ROWS, MAX_COLUMNS = PLATE_FORMATS[1536]
 
 _WELL = re.compile(r"([A-Za-z]{1,2})(\d{1,3})", re.ASCII)
 _RANGE = re.compile(r"\s*([A-Za-z]{1,2}\d{1,3})\s*[-:]\s*([A-Za-z]{1,2}\d{1,3})\s*", re.ASCII)
@@ -16,13 +16,13 @@ _RANGE = re.compile(r"\s*([A-Za-z]{1,2}\d{1,3})\s*[-:]\s*([A-Za-z]{1,2}\d{1,3})\
 
 @dataclass(frozen=True, order=True)
 class Well:
-    """`row` and `column` count from 0."""
+    """`row` and `column` count from 0. Raises BadPlate if no plate has such a well."""
 
     row: int
     column: int
 
     def __post_init__(self) -> None:
-        if not (0 <= self.row < MOST_ROWS and 0 <= self.column < MOST_COLUMNS):
+        if not (0 <= self.row < MAX_ROWS and 0 <= self.column < MAX_COLUMNS):
             raise BadPlate("no such well: plates go from A01 to AF48")
 
     def __str__(self) -> str:
@@ -30,20 +30,22 @@ class Well:
 
     @property
     def name(self) -> str:
+        """Row letter and column from 1, with two digits: A01, AF48."""
         return f"{row_name(self.row)}{self.column + 1:02d}"
 
     def is_on(self, wells: int) -> bool:
-        rows, columns = PLATES[wells]
+        """Return whether a plate of `wells` wells has this well."""
+        rows, columns = PLATE_FORMATS[wells]
         return self.row < rows and self.column < columns
 
 
 def row_name(row: int) -> str:
-    """A to Z, then AA to AF; `row` counts from 0."""
+    """Return the letters of a row, which counts from 0: A to Z, then AA to AF."""
     return chr(ord("A") + row) if row < 26 else "A" + chr(ord("A") + row - 26)
 
 
 def parse_row(text: str) -> int:
-    """A, b, AA, or a number from 1. Raises BadPlate."""
+    """Return the row, from 0, that is written as A, b, AA or a number from 1. Raises BadPlate if there is none."""
     text = text.strip()
     if text.isdecimal():
         row = int(text) - 1
@@ -51,13 +53,13 @@ def parse_row(text: str) -> int:
         row = 26 * (len(text) - 1) + ord(text[-1].upper()) - ord("A")
     else:
         raise BadPlate(f"{text!r} is no row: rows are A to Z and AA to AF, or numbers from 1")
-    if not 0 <= row < MOST_ROWS:
-        raise BadPlate(f"there is no row {text}: the largest plate has rows 1 to {MOST_ROWS}")
+    if not 0 <= row < MAX_ROWS:
+        raise BadPlate(f"there is no row {text}: the largest plate has rows 1 to {MAX_ROWS}")
     return row
 
 
 def parse_well(text: str) -> Well:
-    """A1, a01, A001, AA07. Raises BadPlate."""
+    """Return the well that is written as A1, a01, A001 or AA07. Raises BadPlate if there is no such well."""
     match = _WELL.fullmatch(text.strip())
     if not match:
         raise BadPlate(f"{text!r} is no well: wells are named like A01, H12 or AA07")
@@ -68,7 +70,7 @@ def parse_well(text: str) -> Well:
 
 
 def parse_wells(text: str) -> list[Well]:
-    """One well, or all in the rectangle between two: A01-B12. Raises BadPlate."""
+    """Return one well, or all in the rectangle between two: A01-B12. Raises BadPlate if the text is neither."""
     match = _RANGE.fullmatch(text)
     if not match:
         return [parse_well(text)]
@@ -81,6 +83,6 @@ def parse_wells(text: str) -> list[Well]:
 
 
 def smallest_plate(wells: Iterable[Well]) -> int:
-    """How many wells the smallest plate has on which all these are."""
+    """Return the number of wells of the smallest plate format that has all these wells."""
     wells = list(wells)
-    return next(size for size in PLATES if all(well.is_on(size) for well in wells))
+    return next(size for size in PLATE_FORMATS if all(well.is_on(size) for well in wells))

@@ -18,15 +18,16 @@ from spheroseg.export.charts import (
     well_chart,
 )
 from spheroseg.export.charts.style import AnyChart
-from spheroseg.export.contact import contact_sheets, tiles_of
-from spheroseg.export.growth import GROWTH_COLUMNS, Frame, GrowthTables, growth_tables
+from spheroseg.export.contact_sheets import build_tiles, render_contact_sheets
+from spheroseg.export.csv_table import encode_csv
+from spheroseg.export.growth_tables import GROWTH_COLUMNS, GrowthTables, PlateImage, build_growth_tables
 from spheroseg.export.parquet import encode_parquet
-from spheroseg.export.provenance import provenance_rows
-from spheroseg.export.tables import encode_csv
+from spheroseg.export.provenance import build_provenance_rows
 from spheroseg.export.workbook import encode_workbook
 from spheroseg.extras import install_command, is_installed
-from spheroseg.plate.doses import endpoint_rows, ic50_rows
-from spheroseg.plate.fits import default_measure, fit_rows
+from spheroseg.plate.endpoints import build_endpoint_rows
+from spheroseg.plate.fit_table import build_fit_rows, default_measure
+from spheroseg.plate.ic50 import build_ic50_rows
 from spheroseg.plate.options import PlateOptions
 from spheroseg.run.results_folder import ResultsFolder
 
@@ -52,7 +53,7 @@ class WrittenGrowth:
 
 def write_growth(
     folder: ResultsFolder,
-    frames: Sequence[Frame],
+    frames: Sequence[PlateImage],
     options: PlateOptions,
     manifest: Mapping[str, Any],
     date: datetime | None,
@@ -60,20 +61,20 @@ def write_growth(
     *,
     is_plate: bool,
 ) -> WrittenGrowth:
-    """Place tables, and of a plate the curves too. Without a change they are the same bytes as before.
+    """Write the growth tables and, for a plate, the curves too. Unchanged inputs give the same bytes as before.
 
     manifest: of the run, as far as it is known. date: when the newest of the results came about. overlays: the
     pictures, by name and page of the image.
     """
-    tables = growth_tables(frames, options.growth)
+    tables = build_growth_tables(frames, options.growth)
     sheets: dict[str, Rows] = {"growth": tables.growth}
     measure = default_measure(tables.wells, options.measure.columns)
     fits: Rows = []
     ic50: Rows = []
     if is_plate and tables.wells:
-        fits = fit_rows(tables.wells, measure)
-        endpoint = endpoint_rows(tables.wells, options.at_h)
-        ic50 = ic50_rows(endpoint)
+        fits = build_fit_rows(tables.wells, measure)
+        endpoint = build_endpoint_rows(tables.wells, options.at_h)
+        ic50 = build_ic50_rows(endpoint)
         sheets |= {"wells": tables.wells, "conditions": tables.conditions, "fits": fits}
         sheets |= {"endpoint": endpoint, "ic50": ic50}
     not_written = {} if is_installed("parquet") else {"growth.parquet": NO_PARQUET}
@@ -99,7 +100,7 @@ def _encoded_tables(
         if rows or name == "growth":
             yield f"{name}.csv", encode_csv(rows, leading=() if rows else GROWTH_COLUMNS)
     made = date.isoformat(timespec="seconds") if date else ""
-    provenance = provenance_rows(manifest, sheets, options.growth, no_curves=no_curves, date=made)
+    provenance = build_provenance_rows(manifest, sheets, options.growth, no_curves=no_curves, date=made)
     yield "growth.xlsx", encode_workbook({**sheets, "provenance": provenance})
     if is_installed("parquet"):
         yield "growth.parquet", encode_parquet(sheets["growth"], provenance)
@@ -155,10 +156,10 @@ def _time_of(endpoint: Rows, rows: Rows) -> float | None:
     return min(there, key=lambda time: abs(time - mode(times))) if times and there else None
 
 
-def _contact(rows: Rows, frames: Sequence[Frame], overlays: Mapping[tuple[str, int], Path]) -> dict[str, bytes]:
+def _contact(rows: Rows, frames: Sequence[PlateImage], overlays: Mapping[tuple[str, int], Path]) -> dict[str, bytes]:
     reasons = {frame.image: frame.failed.replace("_", " ") for frame in frames if frame.result is None}
-    tiles = tiles_of(rows, lambda row: overlays.get((row["image"], row["page"])), reasons=reasons)
-    return {f"contact/{sheet.name}.jpg": sheet.jpeg for sheet in contact_sheets(tiles)}
+    tiles = build_tiles(rows, lambda row: overlays.get((row["image"], row["page"])), reasons=reasons)
+    return {f"contact/{sheet.name}.jpg": sheet.jpeg for sheet in render_contact_sheets(tiles)}
 
 
 def _all_formats(name: str, chart: AnyChart) -> Iterator[tuple[str, bytes]]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from spheroseg.export.kinds import Export
+from spheroseg.export.formats import ExportFormat
 from spheroseg.plate.options import PlateOptions
 from spheroseg.run.inputs import STATE_FOLDER
 from spheroseg.segmentation.model import KnownModel
@@ -29,7 +29,7 @@ class RunOptions:
     parameters: Parameters
     pixel_size_um: float | None = None
     workers: int = 1
-    exports: frozenset[Export] = frozenset({Export.ROIS})
+    exports: frozenset[ExportFormat] = frozenset({ExportFormat.ROIS})
     choice: Choice = NO_CHOICE
     only: Only | None = None
     plate: PlateOptions = field(default_factory=PlateOptions)

@@ -19,14 +19,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from spheroseg import __version__
 from spheroseg.database.engine import reading
 from spheroseg.database.runs import RunFailure, RunTask, read_outcomes
-from spheroseg.export.bundle import pieces_of_bundle
+from spheroseg.export.bundle import stream_bundle
 from spheroseg.export.coco import CocoFile
+from spheroseg.export.csv_table import encode_csv
+from spheroseg.export.formats import ExportFormat
 from spheroseg.export.geojson import encode_geojson
-from spheroseg.export.growth import Frame, without_outlines
-from spheroseg.export.kinds import Export
+from spheroseg.export.growth_tables import PlateImage, drop_outlines
+from spheroseg.export.object_table import build_object_rows
 from spheroseg.export.rois import encode_rois
-from spheroseg.export.tables import encode_csv, object_rows
-from spheroseg.plate.layout import Layout
+from spheroseg.plate.layout import PlateLayout
 from spheroseg.plate.options import PlateOptions
 from spheroseg.run.inputs import Input, Listing
 from spheroseg.run.options import RunOptions
@@ -62,7 +63,7 @@ class Written:
 
     lines: list[Line]
     growth: "WrittenGrowth"
-    layout: Layout
+    layout: PlateLayout
 
 
 async def write_outputs(
@@ -70,7 +71,7 @@ async def write_outputs(
     options: RunOptions,
     listing: Listing,
     task_ids: Sequence[UUID],
-    layout: Layout,
+    layout: PlateLayout,
     version: int,
 ) -> Written:
     """Write everything into the output folder, each file whole.
@@ -86,7 +87,7 @@ async def write_outputs(
     entries: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     lines: list[Line] = []
-    frames: list[Frame] = []
+    frames: list[PlateImage] = []
     finished: list[datetime] = []
     overlays: dict[tuple[str, int], Path] = {}
     with _coco(options) as coco:
@@ -114,16 +115,16 @@ async def write_outputs(
                     if coco:
                         coco.add(item.name, item.page + 1, result, partial(tifffile.imread, mask_file))
                     entry |= _provenance(result)
-                    found = object_rows({"image": item.name, "page": item.page + 1}, result)
+                    found = build_object_rows({"image": item.name, "page": item.page + 1}, result)
                 entries.append(entry)
                 lines.append(_line(item, entry, found))
                 frames.append(
-                    Frame(
+                    PlateImage(
                         image=item.name,
                         page=item.page + 1,
-                        place=layout.places[number],
+                        position=layout.positions[number],
                         condition=layout.conditions[number],
-                        result=without_outlines(result) if result else None,
+                        result=drop_outlines(result) if result else None,
                         failed=entry["reason"] or entry["state"],
                         result_version=version,
                     )
@@ -138,10 +139,10 @@ async def write_outputs(
     growth = write_growth(folder, frames, options.plate, manifest, newest, overlays, is_plate=layout.is_plate)
     if growth.not_written:
         manifest["not_written"] = growth.not_written
-    if Export.BUNDLE in options.exports:
+    if ExportFormat.BUNDLE in options.exports:
         # Inside it the manifest cannot tell the checksum of what it lies in.
         exports["bundle"] = folder.stream(
-            "bundle.zip", pieces_of_bundle(folder.files, {**manifest, "exports": dict(exports)})
+            "bundle.zip", stream_bundle(folder.files, {**manifest, "exports": dict(exports)})
         )
     write_whole(options.out / "manifest.json", _json(manifest))
     folder.tidy()
@@ -152,7 +153,7 @@ async def write_outputs(
 
 @contextmanager
 def _coco(options: RunOptions) -> Iterator[CocoFile | None]:
-    if Export.COCO not in options.exports:
+    if ExportFormat.COCO not in options.exports:
         yield None
         return
     with tempfile.TemporaryFile(dir=options.state_dir) as spool:
@@ -164,10 +165,10 @@ def _place_outlines(
 ) -> dict[str, Any]:
     placed = {}
     # ImageJ refuses a set of no regions.
-    if Export.ROIS in options.exports and result["objects"]:
+    if ExportFormat.ROIS in options.exports and result["objects"]:
         position = item.page + 1 if item.pages > 1 else 0
         placed["rois"] = folder.put(f"rois/{name}.zip", encode_rois(result, position))
-    if Export.GEOJSON in options.exports:
+    if ExportFormat.GEOJSON in options.exports:
         placed["geojson"] = folder.put(f"geojson/{name}.geojson", encode_geojson(result, task_id))
     return placed
 
@@ -245,7 +246,7 @@ def _asked_of_plate(plate: PlateOptions) -> dict[str, Any]:
     return {**asked, **asdict(plate.growth)}
 
 
-def _plate(layout: Layout) -> dict[str, Any] | None:
+def _plate(layout: PlateLayout) -> dict[str, Any] | None:
     if not layout.is_plate:
         return None
     return {

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from spheroseg.errors import BadParameters
-from spheroseg.plate.wells import PLATES, Well
+from spheroseg.plate.wells import PLATE_FORMATS, Well
 from spheroseg.simulate.laws import Growth, Law, Response, disk_um2, rate_of, sphere_um3
 
 CONTROL = "control"
@@ -75,7 +75,7 @@ class Design:
                 raise BadParameters(f"the {name} must be a positive number")
         minutes = self.interval_h * 60
         for is_wrong, sentence in (
-            (not 1 <= self.wells <= max(PLATES), f"a plate has 1 to {max(PLATES)} wells"),
+            (not 1 <= self.wells <= max(PLATE_FORMATS), f"a plate has 1 to {max(PLATE_FORMATS)} wells"),
             (self.times < 1, "at least one time is needed"),
             (minutes < 1 or abs(minutes - round(minutes)) > 1e-6, "the interval must be whole minutes, 1 or more"),
             (
@@ -127,7 +127,7 @@ class Design:
 
     @cached_property
     def plate_wells(self) -> list[Well]:
-        rows, columns = next(shape for size, shape in PLATES.items() if size >= self.wells)
+        rows, columns = next(shape for size, shape in PLATE_FORMATS.items() if size >= self.wells)
         return [Well(number // columns, number % columns) for number in range(min(self.wells, rows * columns))]
 
     @cached_property

@@ -10,7 +10,7 @@ import altair as alt
 from spheroseg.export.charts.measures import Measure, Row, Times, figures, measure_of, number, numbers
 from spheroseg.export.charts.series import interval, well_key
 from spheroseg.export.charts.style import COLOURS, GREY, INK, MARKED, ROWS, AnyChart, finished, lines, of
-from spheroseg.plate.dose_response import response
+from spheroseg.plate.dose_response import evaluate_dose_response
 
 DEFAULT = "rel_volume"
 SAMPLES = 120  # points of the curve
@@ -117,7 +117,7 @@ def fitted(ic50: Row, concentration: float) -> float | None:
     middle, hill, top, bottom = (number(ic50.get(name)) for name in ("ic50", "hill", "top", "bottom"))
     if middle is None or hill is None or top is None or bottom is None or middle <= 0:
         return None
-    return float(response(concentration, middle, hill, top, bottom))
+    return float(evaluate_dose_response(concentration, middle, hill, top, bottom))
 
 
 def _curve(ic50: Row, axis: _Doses) -> list[dict[str, Any]]:

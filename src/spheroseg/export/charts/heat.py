@@ -5,11 +5,11 @@ from typing import Any
 
 import altair as alt
 
-from spheroseg.export.charts.layout import column_names, on_plate, row_names
 from spheroseg.export.charts.measures import Measure, Row, Times, measure_of, number
+from spheroseg.export.charts.plate_grid import column_names, on_plate, row_names
 from spheroseg.export.charts.series import condition_of
 from spheroseg.export.charts.style import INK, MISSING, ROWS, AnyChart, finished
-from spheroseg.plate.wells import PLATES, parse_well
+from spheroseg.plate.wells import PLATE_FORMATS, parse_well
 
 # px of a well, across and down, and of its number.
 CELLS = {6: (110, 80, 16), 12: (96, 70, 15), 24: (80, 60, 14), 48: (68, 50, 13), 96: (56, 40, 12), 384: (40, 28, 10)}
@@ -44,7 +44,7 @@ def heat_map(
         share = None if cell["value"] is None else (cell["value"] - domain[0]) / (domain[1] - domain[0])
         cell["ink"] = INK if share is None or share > LIGHT_FROM else "white"
     width, height, _ = CELLS.get(size, SMALL_CELLS)
-    rows_of_plate, columns_of_plate = PLATES[size]
+    rows_of_plate, columns_of_plate = PLATE_FORMATS[size]
     plate = placed[0].get("plate")
     title = f"{chosen.title} at {times.called(shown)}"
     return finished(
@@ -82,7 +82,7 @@ def _domain(values: Sequence[float]) -> tuple[float, float]:
 def _layers(
     cells: Sequence[dict[str, Any]], domain: tuple[float, float], size: int, measure: Measure
 ) -> list[alt.Chart]:
-    rows, columns = PLATES[size]
+    rows, columns = PLATE_FORMATS[size]
     width, height, letters = CELLS.get(size, SMALL_CELLS)
     bare = alt.Axis(title=None, labels=False, ticks=False, domain=False)
     scale_x, scale_y = (alt.Scale(domain=domain, nice=False, zero=False) for domain in ([0, columns], [rows, 0]))

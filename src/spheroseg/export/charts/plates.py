@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import altair as alt
 
-from spheroseg.export.charts.layout import column_names, on_plate, row_names
 from spheroseg.export.charts.measures import POWERS, Measure, Row, Times, measure_of
+from spheroseg.export.charts.plate_grid import column_names, on_plate, row_names
 from spheroseg.export.charts.series import by_well, common_times, condition_of, series
 from spheroseg.export.charts.style import BREAK_LINES, COLOURS, GREY, INK, AnyChart, finished, lines, of
-from spheroseg.plate.wells import PLATES, Well, parse_well
+from spheroseg.plate.wells import PLATE_FORMATS, Well, parse_well
 
 # px of the panel of a well, across and down.
 PANELS = {6: (200, 150), 12: (160, 120), 24: (124, 92), 48: (96, 72), 96: (72, 54), 384: (38, 28), 1536: (20, 15)}
@@ -47,15 +47,15 @@ def plate_chart(rows: Sequence[Row], *, measure: str | None = None, wells: int |
     ]
     frames = [
         {"left": column, "top": row, "fill": "#fafafa" if Well(row, column) in groups else "white"}
-        for row in range(PLATES[size][0])
-        for column in range(PLATES[size][1])
+        for row in range(PLATE_FORMATS[size][0])
+        for column in range(PLATE_FORMATS[size][1])
     ]
     layers = [
         *_curves(list(labels.values()), size, chosen, times),
         *_edges(box, sorted(groups), size, chosen, times),
     ]
     width, height = PANELS[size]
-    rows_of_plate, columns_of_plate = PLATES[size]
+    rows_of_plate, columns_of_plate = PLATE_FORMATS[size]
     plate = placed[0].get("plate")
     unit = " ".join(filter(None, (POWERS[chosen.power], chosen.unit)))
     hours = " h" if times.in_hours else ""
@@ -116,7 +116,7 @@ def _layer(records: Sequence[dict[str, Any]]) -> alt.Chart:
 
 
 def _curves(conditions: Sequence[str], size: int, measure: Measure, times: Times) -> list[alt.Chart]:
-    rows, columns = PLATES[size]
+    rows, columns = PLATE_FORMATS[size]
     # Titles stand beyond the numbers at the edge, which are no axis of their own.
     bare: dict[str, Any] = {"labels": False, "ticks": False, "domain": False}
     gap = 26 if size <= TICKED else 8
@@ -164,7 +164,7 @@ def _curves(conditions: Sequence[str], size: int, measure: Measure, times: Times
 
 def _edges(box: _Panel, wells: Sequence[Well], size: int, measure: Measure, times: Times) -> list[alt.Chart]:
     """Names of rows and columns and, where there is room, the numbers of the axes at the left and at the bottom."""
-    rows, columns = PLATES[size]
+    rows, columns = PLATE_FORMATS[size]
     scale_x, scale_y = (alt.Scale(domain=domain, nice=False, zero=False) for domain in ([0, columns], [rows, 0]))
     edges = [*column_names(size, scale_x), *row_names(size, scale_y, offset=-36 if size <= TICKED else -8)]
     if size > TICKED:

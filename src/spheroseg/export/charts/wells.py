@@ -8,7 +8,7 @@ import altair as alt
 from spheroseg.export.charts.measures import Measure, Row, Times, measure_of, number
 from spheroseg.export.charts.series import interval, listed, series
 from spheroseg.export.charts.style import COLOURS, GREY, INK, MARKED, ROWS, AnyChart, finished, lines
-from spheroseg.plate.growth_laws import curve
+from spheroseg.plate.growth_models import evaluate_model
 
 MEASURED, FLAGGED, ABSENT = "measured", "flagged", "no value"
 WIDTH = 72  # characters of a line under the title
@@ -96,7 +96,7 @@ def fitted(fit: Row, hour: float) -> float | None:
     capacity = number(fit.get("capacity"))
     if fit["model"] != "exponential" and (capacity is None or not 0 < start < capacity):
         return None
-    return float(curve(fit["model"], hour - first, start, rate, capacity))
+    return float(evaluate_model(fit["model"], hour - first, start, rate, capacity))
 
 
 def _curve(fit: Row) -> list[dict[str, Any]]:

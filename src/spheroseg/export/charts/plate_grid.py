@@ -6,7 +6,7 @@ import altair as alt
 
 from spheroseg.export.charts.measures import Row
 from spheroseg.export.charts.style import INK
-from spheroseg.plate.wells import PLATES, parse_well, row_name, smallest_plate
+from spheroseg.plate.wells import PLATE_FORMATS, parse_well, row_name, smallest_plate
 
 
 def on_plate(rows: Sequence[Row], wells: int | None) -> tuple[list[Row], int]:
@@ -20,13 +20,13 @@ def on_plate(rows: Sequence[Row], wells: int | None) -> tuple[list[Row], int]:
 
 
 def column_names(size: int, scale: alt.Scale) -> list[alt.Chart]:
-    names = [{"at": column + 0.5, "text": str(column + 1)} for column in range(PLATES[size][1])]
+    names = [{"at": column + 0.5, "text": str(column + 1)} for column in range(PLATE_FORMATS[size][1])]
     marks = alt.Chart(alt.InlineData(values=names)).mark_text(baseline="bottom", fontSize=_letters(size), color=INK)
     return [marks.encode(x=alt.X("at:Q", scale=scale), y=alt.value(-5), text="text:N")]
 
 
 def row_names(size: int, scale: alt.Scale, *, offset: int) -> list[alt.Chart]:
-    names = [{"at": row + 0.5, "text": row_name(row)} for row in range(PLATES[size][0])]
+    names = [{"at": row + 0.5, "text": row_name(row)} for row in range(PLATE_FORMATS[size][0])]
     marks = alt.Chart(alt.InlineData(values=names)).mark_text(
         align="right", baseline="middle", fontSize=_letters(size), color=INK
     )

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from spheroseg.export.contact import Tile, contact_sheets, tiles_of
-from spheroseg.export.sheet_ink import CAPTION, GAP, MARGIN, TITLE, WIDTH
+from spheroseg.export.contact_sheets import Tile, build_tiles, render_contact_sheets
+from spheroseg.export.contact_svg import CAPTION, GAP, MARGIN, TITLE, WIDTH
 from tests.support.plate_rows import Rows, well_rows
 
 ORANGE = (0, 94, 213)  # blue, green, red of the frame round a doubtful picture
@@ -41,11 +41,11 @@ def near(pixels: Any, colour: tuple[int, int, int]) -> Any:
 
 
 def test_a_plate_of_96_wells_has_a_sheet_for_each_row_of_a_sane_size(overlay: Path) -> None:
-    tiles = tiles_of(growth_rows(hours=range(0, 192, 24)), lambda _: overlay)
+    tiles = build_tiles(growth_rows(hours=range(0, 192, 24)), lambda _: overlay)
     few = [t for t in tiles if t.sheet in ("P1 row A", "P1 row H")]
     assert len({t.sheet for t in tiles}) == 8
 
-    sheets = list(contact_sheets(few))
+    sheets = list(render_contact_sheets(few))
 
     assert [sheet.name for sheet in sheets] == ["P1_row_A", "P1_row_H"]
     for sheet in sheets:
@@ -57,9 +57,9 @@ def test_a_plate_of_96_wells_has_a_sheet_for_each_row_of_a_sane_size(overlay: Pa
 
 
 def test_the_same_tiles_give_the_same_bytes(overlay: Path) -> None:
-    tiles = tiles_of(growth_rows(wells=6), lambda _: overlay)
+    tiles = build_tiles(growth_rows(wells=6), lambda _: overlay)
 
-    assert list(contact_sheets(tiles)) == list(contact_sheets(tiles))
+    assert list(render_contact_sheets(tiles)) == list(render_contact_sheets(tiles))
 
 
 def test_flags_are_framed_and_failed_and_missing_images_are_marked_tiles(overlay: Path) -> None:
@@ -67,8 +67,8 @@ def test_flags_are_framed_and_failed_and_missing_images_are_marked_tiles(overlay
     rows = [row for row in rows if (row["well"], row["time_h"]) != ("A01", 72.0)]
     rows[2] |= {"qc_flags": "image_failed", "n_objects": None}
 
-    tiles = tiles_of(rows, lambda _: overlay, reasons={"A01_2.png": "<broken> & short"})
-    first = next(contact_sheets(tiles))
+    tiles = build_tiles(rows, lambda _: overlay, reasons={"A01_2.png": "<broken> & short"})
+    first = next(render_contact_sheets(tiles))
 
     assert tiles[2].reason == "<broken> & short"
     assert tiles[2].overlay is None
@@ -84,7 +84,7 @@ def test_flags_are_framed_and_failed_and_missing_images_are_marked_tiles(overlay
 
 def test_an_image_of_several_objects_is_one_tile_with_the_flags_of_all(overlay: Path) -> None:
     row = growth_rows(wells=6)[0] | {"n_objects": 2}
-    tiles = tiles_of([row | {"qc_flags": "a;b"}, row | {"qc_flags": "b;c"}], lambda _: overlay)
+    tiles = build_tiles([row | {"qc_flags": "a;b"}, row | {"qc_flags": "b;c"}], lambda _: overlay)
 
     assert [(t.n_objects, t.flags) for t in tiles] == [(2, ("a", "b", "c"))]
 
@@ -92,24 +92,24 @@ def test_an_image_of_several_objects_is_one_tile_with_the_flags_of_all(overlay: 
 def test_an_overlay_that_cannot_be_read_is_an_empty_tile(tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes(b"\x89PNG")
     found = {"A": tmp_path / "cut.png", "B": tmp_path / "gone.png"}
-    tiles = tiles_of(growth_rows(wells=6, hours=(0,)), lambda row: found[row["row"]])
+    tiles = build_tiles(growth_rows(wells=6, hours=(0,)), lambda row: found[row["row"]])
 
-    sheets = [opened(sheet.jpeg) for sheet in contact_sheets(tiles)]
+    sheets = [opened(sheet.jpeg) for sheet in render_contact_sheets(tiles)]
     assert all(near(tile(page, 0, 0), (216, 216, 216)).mean() > 0.7 for page in sheets)
 
 
 def test_a_sheet_for_each_condition_has_a_name_of_its_own_that_fits_a_file(overlay: Path) -> None:
     rates = {"5-FU 1 µM / DMSO": 0.0, "5-FU 1 µM : DMSO": 0.0, "../..": 0.0}
-    tiles = tiles_of(growth_rows(wells=6, hours=(0,), rates=rates), lambda _: overlay, by="condition")
+    tiles = build_tiles(growth_rows(wells=6, hours=(0,), rates=rates), lambda _: overlay, by="condition")
 
-    names = [sheet.name for sheet in contact_sheets(tiles)]
+    names = [sheet.name for sheet in render_contact_sheets(tiles)]
     assert names == ["P1_5-FU_1_µM_DMSO", "P1_5-FU_1_µM_DMSO~2", "P1"]
 
 
 def test_many_times_go_over_several_pages(overlay: Path) -> None:
     tiles = [Tile("P1 row A", "A01", "", float(hour), f"{hour} h", overlay) for hour in range(0, 90, 3)]
 
-    pages = list(contact_sheets(tiles))
+    pages = list(render_contact_sheets(tiles))
 
     assert [page.name for page in pages] == ["P1_row_A_1", "P1_row_A_2", "P1_row_A_3"]
     assert [(opened(page.jpeg).shape[1] - MARGIN) // (WIDTH + GAP) for page in pages] == [12, 12, 6]
@@ -122,7 +122,7 @@ def test_a_page_has_at_most_16_megapixels_and_memory_for_one_page(overlay: Path)
         for hour in range(12)
     ]
     tracemalloc.start()
-    pages = [opened_size(sheet.jpeg) for sheet in contact_sheets(tiles)]
+    pages = [opened_size(sheet.jpeg) for sheet in render_contact_sheets(tiles)]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
@@ -142,6 +142,6 @@ def test_wells_photographed_at_minutes_of_their_own_stand_in_their_order(overlay
         for well in range(1, 7)
         for hour in range(3)
     ]
-    page = opened(next(contact_sheets(tiles)).jpeg)
+    page = opened(next(render_contact_sheets(tiles)).jpeg)
 
     assert page.shape[1] == MARGIN + 3 * (WIDTH + GAP)

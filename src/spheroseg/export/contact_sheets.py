@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from spheroseg.export import sheet_ink as ink
-from spheroseg.export.sheet_ink import CAPTION, GAP, MARGIN, TITLE, WIDTH
+from spheroseg.export import contact_svg as ink
+from spheroseg.export.contact_svg import CAPTION, GAP, MARGIN, TITLE, WIDTH
 
 MOST_DOWN, MOST_ACROSS = 12, 12  # tiles of a page
 MOST_PIXELS = 16_000_000
@@ -50,7 +50,7 @@ class Sheet:
     jpeg: bytes
 
 
-def tiles_of(
+def build_tiles(
     rows: Iterable[Row],
     overlay: Callable[[Row], Path | None],
     *,
@@ -92,7 +92,7 @@ def tiles_of(
     return found
 
 
-def contact_sheets(tiles: Iterable[Tile]) -> Iterator[Sheet]:
+def render_contact_sheets(tiles: Iterable[Tile]) -> Iterator[Sheet]:
     """Pages of at most 12 wells and 12 times and 16 megapixels, in memory one at a time, and of it one overlay."""
     sheets: dict[str, list[Tile]] = {}
     for tile in tiles:

@@ -1,0 +1,10 @@
+"""Why a curve is not fitted."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FitRefusal:
+    """Why the data do not support a fit. `reason` is the sentence for the column `refused`."""
+
+    reason: str
