@@ -20,9 +20,9 @@ from spheroseg.export.coco import CocoFile
 from spheroseg.export.geojson import encode_geojson
 from spheroseg.export.rois import encode_rois
 from spheroseg.segmentation.contours import trace
+from spheroseg.segmentation.instances import find_instances
 from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.measure import measure
-from spheroseg.segmentation.separate import find_owners
 
 SHAPE = (240, 320)
 # pycocotools itself is not quite up with NumPy.
@@ -43,8 +43,8 @@ def scene(
 ) -> Scene:
     """What the pipeline would record of objects where `depth` (px) is positive."""
     probability = np.asarray(np.clip(0.5 + depth / 4, 0, 1), np.float32)
-    owners = None if distance is None else find_owners(Maps(probability, distance), 0.5, SHAPE)
-    labels, outlines = trace(probability, 0.5, 50, owners)
+    instances = None if distance is None else find_instances(Maps(probability, distance), 0.5, SHAPE)
+    labels, outlines = trace(probability, 0.5, 50, instances)
     objects = [
         {
             "outer": np.round(outline.outer, 3).tolist(),

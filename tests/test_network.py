@@ -14,12 +14,12 @@ import pytest
 
 from spheroseg.errors import ModelUnusable
 from spheroseg.messages import TaskNew
+from spheroseg.segmentation.instances import object_areas
 from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.model import Network
 from spheroseg.segmentation.model.cleaning import remove_doubtful
 from spheroseg.segmentation.model.passes import typical_diameter
 from spheroseg.segmentation.model.windows import MAX_PASS_SIDE_PX, round_up, split_side
-from spheroseg.segmentation.separate import object_areas
 from spheroseg.storage import ImageStore
 from spheroseg.worker.child import Child, child_command
 

@@ -1,15 +1,14 @@
-"""The outlines of objects that touch, along the one line that both have in common."""
+"""The outlines of objects that touch: they have the same points along their common border."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from spheroseg.segmentation.separate import Shares
+from spheroseg.segmentation.membership import Memberships, Numbers
 
 Polygon = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.intp]  # (n, 2): row, column
-Numbers = npt.NDArray[np.int32]
 
 _OUTSIDE = -1.0
 _CORNERS = np.array([(0, 0), (0, 1), (1, 1), (1, 0)])  # row and column, around a cell of four pixels
@@ -18,118 +17,120 @@ _SIDES = ([0, 1, 3, 0], [1, 2, 2, 3])  # of a cell: its two corners, the upper o
 
 @dataclass(frozen=True, eq=False)
 class Borders:
-    """Lays the outlines of parts on their common lines. Points are x, y, and whole numbers at the centres of pixels.
+    """Moves the outlines of parts onto their common borders. Points are x, y; pixel centres have whole numbers.
 
-    Each outline was traced as if the neighbours were ground, so its points lie between two pixels of a grid. A point
-    between two parts moves, on that same piece of the grid, to where both owners have the same share. Where a line
-    ends, on the outline of the whole or on another line, all who meet there have one more point. Both are computed
-    from what is there and not from who asks, so that two parts have the very same points, nothing lies between them
-    and nothing in both.
+    Each outline was traced as if its neighbours were ground, so its points lie between two pixels. A point between
+    two parts moves, between the same two pixels, to where the memberships in both instances are equal. Where a border
+    ends, on the outline of the whole or on another border, all parts that meet there get one more point. Both are
+    computed from the label image alone, never from the part, so that two parts get exactly the same points: there is
+    no gap between them, and no overlap.
 
-    components: the label image. first: its first number that is a part; owner_of: the owners of those.
+    `probability`: float32 (height, width). `components`: label image of the same shape. `first_part`: the smallest
+    number in it that is a part. `instance_of`: the instances of the parts, in order.
     """
 
     probability: npt.NDArray[np.float32]
     threshold: float
     components: Numbers
-    first: int
-    owner_of: Numbers
-    shares: Shares
+    first_part: int
+    instance_of: Numbers
+    memberships: Memberships
 
-    def laid(self, polygon: Polygon, number: int) -> Polygon:
-        """The polygon of the part `number` with its points on the common lines."""
+    def align(self, polygon: Polygon, number: int) -> Polygon:
+        """Return the polygon (n, 2) of the part `number` with its points on the common borders."""
         before, behind = (rounded(polygon[:, ::-1]).astype(np.intp) for rounded in (np.floor, np.ceil))
-        at_before = self._number(before)
-        neighbour = np.where(at_before == number, self._number(behind), at_before)
+        number_before = self._numbers_at(before)
+        neighbour = np.where(number_before == number, self._numbers_at(behind), number_before)
         neighbour[neighbour == number] = 0
         moved = polygon.copy()
-        shared = neighbour > 0
-        moved[shared] = self._between(before[shared], behind[shared])
+        is_shared = neighbour > 0
+        moved[is_shared] = self._border_points(before[is_shared], behind[is_shared])
         cells = np.floor((polygon + np.roll(polygon, -1, axis=0)) / 2).astype(np.intp)[:, ::-1]
-        return self._with_ends(moved, cells, neighbour, number)
+        return self._insert_ends(moved, cells, neighbour, number)
 
-    def _with_ends(self, moved: Polygon, cells: Pixels, neighbour: Numbers, number: int) -> Polygon:
-        """With the points at which common lines end. cells: that which each point and the next have in common."""
+    def _insert_ends(self, moved: Polygon, cells: Pixels, neighbour: Numbers, number: int) -> Polygon:
+        """Insert the points at which common borders end. `cells`: that which each point shares with the next."""
         following = np.roll(neighbour, -1)
         ends = np.flatnonzero(neighbour != following)
-        at, points = [ends + 1], [self._junctions(cells[ends])]
-        # Around one pixel of ours, opposite to one of another part: the two touch at a corner.
+        positions, points = [ends + 1], [self._junctions(cells[ends])]
+        # A pixel of this part that touches another part only at a corner of its cell.
         free = np.flatnonzero((neighbour == 0) & (following == 0))
-        around = self._number(cells[free][:, None] + _CORNERS)
-        for mine in range(4):
-            facing = around[:, (mine + 2) % 4]
-            alone = (around[:, mine] == number) & (around[:, [(mine + 1) % 4, (mine + 3) % 4]] == 0).all(axis=1)
-            corners = free[alone & (facing > 0) & (facing != number)]
+        around = self._numbers_at(cells[free][:, None] + _CORNERS)
+        for own in range(4):
+            opposite = around[:, (own + 2) % 4]
+            is_alone = (around[:, own] == number) & (around[:, [(own + 1) % 4, (own + 3) % 4]] == 0).all(axis=1)
+            corners = free[is_alone & (opposite > 0) & (opposite != number)]
             if len(corners):
-                at += [corners + 1, corners + 1]
-                points += self._corners(moved[corners], cells[corners], mine)
-        return np.insert(moved, np.concatenate(at), np.concatenate(points), axis=0)
+                positions += [corners + 1, corners + 1]
+                points += self._corner_points(moved[corners], cells[corners], own)
+        return np.insert(moved, np.concatenate(positions), np.concatenate(points), axis=0)
 
-    def _corners(self, starts: Polygon, cells: Pixels, mine: int) -> list[Polygon]:
-        """Half-way to the part on the opposite corner, on either side; first on that of `starts`."""
-        own, opposite = cells + _CORNERS[mine], cells + _CORNERS[(mine + 2) % 4]
-        ours, middles = [], []
+    def _corner_points(self, starts: Polygon, cells: Pixels, own_corner: int) -> list[Polygon]:
+        """Return the points half-way to the part at the opposite corner, the one nearer to `starts` first."""
+        own, opposite = cells + _CORNERS[own_corner], cells + _CORNERS[(own_corner + 2) % 4]
+        crossings, middles = [], []
         for step in (1, 3):
-            ground = cells + _CORNERS[(mine + step) % 4]
-            ours.append(self._crossing(own, ground))
-            middles.append((ours[-1] + self._crossing(opposite, ground)) / 2)
-        nearer = np.abs(starts - ours[0]).sum(axis=1) <= np.abs(starts - ours[1]).sum(axis=1)
-        return [np.where(nearer[:, None], *middles), np.where(nearer[:, None], *middles[::-1])]
+            ground = cells + _CORNERS[(own_corner + step) % 4]
+            crossings.append(self._threshold_points(own, ground))
+            middles.append((crossings[-1] + self._threshold_points(opposite, ground)) / 2)
+        is_first = np.abs(starts - crossings[0]).sum(axis=1) <= np.abs(starts - crossings[1]).sum(axis=1)
+        return [np.where(is_first[:, None], *middles), np.where(is_first[:, None], *middles[::-1])]
 
     def _junctions(self, cells: Pixels) -> Polygon:
-        """Where the lines meet in cells, given by the pixel at their upper left.
+        """Return where borders meet in cells, which are given by their upper left pixel.
 
-        On the outline of the whole, half-way between its two ends in the cell, so that the parts add up to the
-        whole; inside it, in the middle of all lines.
+        On the outline of the whole that is half-way between its two ends in the cell, so that the parts add up to the
+        whole. Inside it is the mean of all border points.
         """
         pixels = cells[:, None] + _CORNERS
         first, second = (pixels[:, corners] for corners in _SIDES)
-        at_first, at_second = self._number(first), self._number(second)
-        outer = (at_first > 0) != (at_second > 0)
-        inner = (at_first > 0) & (at_second > 0) & (at_first != at_second)
+        at_first, at_second = self._numbers_at(first), self._numbers_at(second)
+        is_outer = (at_first > 0) != (at_second > 0)
+        is_inner = (at_first > 0) & (at_second > 0) & (at_first != at_second)
         points = np.zeros((len(cells), 4, 2))
-        points[outer] = self._crossing(first[outer], second[outer])
-        points[inner] = self._between(first[inner], second[inner])
-        used = np.where(outer.any(axis=1)[:, None], outer, inner)[..., None]
-        return np.asarray((points * used).sum(axis=1) / used.sum(axis=1))
+        points[is_outer] = self._threshold_points(first[is_outer], second[is_outer])
+        points[is_inner] = self._border_points(first[is_inner], second[is_inner])
+        is_used = np.where(is_outer.any(axis=1)[:, None], is_outer, is_inner)[..., None]
+        return np.asarray((points * is_used).sum(axis=1) / is_used.sum(axis=1))
 
-    def _between(self, before: Pixels, behind: Pixels) -> Polygon:
-        """Where, between two neighbouring pixels of two parts, both parts own as much."""
-        at_before, at_behind = self._number(before), self._number(behind)
-        low, high = np.minimum(at_before, at_behind), np.maximum(at_before, at_behind)
+    def _border_points(self, before: Pixels, behind: Pixels) -> Polygon:
+        """Return where, between neighbouring pixels of two parts, the memberships in both instances are equal."""
+        number_before, number_behind = self._numbers_at(before), self._numbers_at(behind)
+        low, high = np.minimum(number_before, number_behind), np.maximum(number_before, number_behind)
         first, second = (self._lead(pixels, low, high) for pixels in (before, behind))
-        sign = np.where(at_before == low, 1.0, -1.0)
-        # Where pixels were given to a part so that it is in one piece, half-way is as good as any.
-        agree = (sign * first > 0) & (sign * second < 0)
-        share = np.where(agree, first / np.where(agree, first - second, 1.0), 0.5)
-        # Never on a pixel, where points of several lines would fall together.
-        return np.asarray((before + np.clip(share, 0.01, 0.99)[:, None] * (behind - before))[:, ::-1])
+        sign = np.where(number_before == low, 1.0, -1.0)
+        # They need not be equal anywhere where pixels were given to a part to keep it connected. Then half-way.
+        has_crossing = (sign * first > 0) & (sign * second < 0)
+        fraction = np.where(has_crossing, first / np.where(has_crossing, first - second, 1.0), 0.5)
+        # Never on a pixel, where points of several borders would coincide.
+        return np.asarray((before + np.clip(fraction, 0.01, 0.99)[:, None] * (behind - before))[:, ::-1])
 
     def _lead(self, pixels: Pixels, one: Numbers, other: Numbers) -> npt.NDArray[np.float64]:
-        """By how much the owners of the parts `one` have more of these pixels than those of `other`."""
-        rows, columns = self._within(pixels)
-        mine, others = (self.owner_of[numbers - self.first] for numbers in (one, other))
-        return self.shares.at(mine, rows, columns) - self.shares.at(others, rows, columns)
+        """Return the memberships in the instances of the parts `one` less those of the parts `other`."""
+        rows, columns = self._clip(pixels)
+        instance, other_instance = (self.instance_of[numbers - self.first_part] for numbers in (one, other))
+        return self.memberships.at(instance, rows, columns) - self.memberships.at(other_instance, rows, columns)
 
-    def _crossing(self, one: Pixels, other: Pixels) -> Polygon:
-        """Where between two neighbouring pixels the map passes the threshold."""
-        swap = np.any(one > other, axis=1)[:, None]
-        first, second = np.where(swap, other, one), np.where(swap, one, other)
-        level = self._level(first)
-        share = (self.threshold - level) / (self._level(second) - level)
-        return np.asarray((first + share[:, None] * (second - first))[:, ::-1])
+    def _threshold_points(self, one: Pixels, other: Pixels) -> Polygon:
+        """Return where the map crosses the threshold between neighbouring pixels."""
+        is_swapped = np.any(one > other, axis=1)[:, None]
+        first, second = np.where(is_swapped, other, one), np.where(is_swapped, one, other)
+        level = self._levels_at(first)
+        fraction = (self.threshold - level) / (self._levels_at(second) - level)
+        return np.asarray((first + fraction[:, None] * (second - first))[:, ::-1])
 
-    def _number(self, pixels: Pixels) -> Numbers:
-        return np.where(self._is_outside(pixels), np.int32(0), self.components[self._within(pixels)])
+    def _numbers_at(self, pixels: Pixels) -> Numbers:
+        return np.where(self._is_outside(pixels), np.int32(0), self.components[self._clip(pixels)])
 
-    def _level(self, pixels: Pixels) -> npt.NDArray[np.float64]:
-        found = self.probability[self._within(pixels)].astype(np.float64)
-        return np.where(self._is_outside(pixels), _OUTSIDE, found)
+    def _levels_at(self, pixels: Pixels) -> npt.NDArray[np.float64]:
+        levels = self.probability[self._clip(pixels)].astype(np.float64)
+        return np.where(self._is_outside(pixels), _OUTSIDE, levels)
 
     def _is_outside(self, pixels: Pixels) -> npt.NDArray[np.bool_]:
         # The tracer repeats the outermost pixels once, so that an outline reaches the border of the picture.
         return np.asarray(((pixels < -1) | (pixels > self.components.shape)).any(axis=-1))
 
-    def _within(self, pixels: Pixels) -> tuple[Pixels, Pixels]:
+    def _clip(self, pixels: Pixels) -> tuple[Pixels, Pixels]:
+        """Return rows and columns, moved to the nearest pixel of the picture."""
         height, width = self.components.shape
         return np.clip(pixels[..., 0], 0, height - 1), np.clip(pixels[..., 1], 0, width - 1)

@@ -49,7 +49,7 @@ def contour_lines(values: npt.NDArray[np.float64], level: float) -> list[Points]
     squares = squares[rows, columns]
     upper_left, upper_right = values[rows, columns], values[rows, columns + 1]
     lower_left, lower_right = values[rows + 1, columns], values[rows + 1, columns + 1]
-    # A point is the complex number row + column i: quick to look up.
+    # Points are complex numbers, row + column i, because those are quick to look up.
     crossings = np.stack(
         [
             rows + 1j * (columns + _fraction(upper_left, upper_right, level)),
@@ -64,7 +64,7 @@ def contour_lines(values: npt.NDArray[np.float64], level: float) -> list[Points]
     is_second = np.zeros(len(square), np.intp)
     is_second[1:] = square[1:] == square[:-1]
     edges = EDGES[squares[square], is_second]
-    return _joined(crossings[square, edges[:, 0]].tolist(), crossings[square, edges[:, 1]].tolist())
+    return _join_segments(crossings[square, edges[:, 0]].tolist(), crossings[square, edges[:, 1]].tolist())
 
 
 def pixels_inside(polygon: Points, shape: tuple[int, ...]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -73,7 +73,7 @@ def pixels_inside(polygon: Points, shape: tuple[int, ...]) -> tuple[npt.NDArray[
     top = np.minimum(top, np.array(shape[:2]) - 1)
     spans = (np.arange(first, last + 1) for first, last in zip(low, top, strict=True))
     rows, columns = (grid.ravel() for grid in np.meshgrid(*spans, indexing="ij"))
-    # Around each pixel, each corner and the one before it.
+    # Relative to each pixel: each corner of the polygon, and the corner before it.
     y1, x1 = polygon[:, 0] - rows[:, None], polygon[:, 1] - columns[:, None]
     y0, x0 = np.roll(y1, 1, axis=1), np.roll(x1, 1, axis=1)
     is_corner = ((np.abs(x1) < 1e-12) & (np.abs(y1) < 1e-12)).any(axis=1)
@@ -81,24 +81,24 @@ def pixels_inside(polygon: Points, shape: tuple[int, ...]) -> tuple[npt.NDArray[
         crossing = (x1 * y0 - x0 * y1) / (y0 - y1)
     to_the_right = (((y1 > 0) != (y0 > 0)) & (crossing > 0)).sum(axis=1) % 2
     to_the_left = (((y1 < 0) != (y0 < 0)) & (crossing < 0)).sum(axis=1) % 2
-    # A pixel on an edge is inside to one side and outside to the other.
+    # A pixel on an edge is inside by the one count and outside by the other.
     is_inside = is_corner | (to_the_right == 1) | (to_the_left == 1)
     return rows[is_inside], columns[is_inside]
 
 
 def _fraction(start: Points, end: Points, level: float) -> Points:
-    """Return where `level` lies on the way from `start` to `end`, 0 to 1; 0 if they are equal."""
-    way = end - start
-    return np.divide(level - start, way, out=np.zeros_like(start), where=way != 0)
+    """Return the fraction, 0 to 1, of the way from `start` to `end` at which `level` lies; 0 if they are equal."""
+    difference = end - start
+    return np.divide(level - start, difference, out=np.zeros_like(start), where=difference != 0)
 
 
-def _joined(tails: list[complex], heads: list[complex]) -> list[Points]:
+def _join_segments(tails: list[complex], heads: list[complex]) -> list[Points]:
     """Join the segments `tails[i]` to `heads[i]` at common ends, in their order."""
     lines: dict[int, deque[complex]] = {}
     starts: dict[complex, int] = {}
     ends: dict[complex, int] = {}
     for number, (tail, head) in enumerate(zip(tails, heads, strict=True)):
-        # A pixel exactly at the level: a neighbouring square has the same point.
+        # The line only touches this square at a pixel that is exactly at the level. A neighbouring square has it.
         if tail == head:
             continue
         before, after = ends.pop(tail, None), starts.pop(head, None)
@@ -113,7 +113,7 @@ def _joined(tails: list[complex], heads: list[complex]) -> list[Points]:
             if after is None:
                 ends[head] = before
         elif before is not None and after is not None:
-            # The older one stays, for the order of the lines.
+            # The older line is kept, because lines are ordered by their first square.
             if before < after:
                 lines[before].extend(lines.pop(after))
             else:

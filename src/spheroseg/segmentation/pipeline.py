@@ -12,6 +12,7 @@ import numpy.typing as npt
 from spheroseg.errors import BadParameters, ModelUnusable
 from spheroseg.segmentation.contours import Outline, net_area, trace
 from spheroseg.segmentation.image import Image, PixelSize, decode
+from spheroseg.segmentation.instances import find_instances
 from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.measure import Measurements, centroid, measure
 from spheroseg.segmentation.model import Model
@@ -25,7 +26,6 @@ from spheroseg.segmentation.quality import (
     TOUCHES_EDGE,
     judge,
 )
-from spheroseg.segmentation.separate import find_owners
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +100,8 @@ def outlined(image: Image, maps: Maps, model: Model, parameters: Parameters) -> 
     used = parameters.resolved(width, height, image.pixel_size.um if image.pixel_size else None)
     _check(maps, model.name)
     probability = _full_size(maps.probability, image.pixels.shape)
-    owners = find_owners(maps, used["threshold"], (height, width)) if used["separate"] else None
-    labels, outlines = trace(probability, used["threshold"], used["min_area_px"], owners)
+    instances = find_instances(maps, used["threshold"], (height, width)) if used["separate"] else None
+    labels, outlines = trace(probability, used["threshold"], used["min_area_px"], instances)
     chosen = _chosen(outlines, used, width, height)
     # Judged before the others go: they are no ground to their neighbours.
     objects = tuple(

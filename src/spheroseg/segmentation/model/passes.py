@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from spheroseg.segmentation.instances import object_areas
 from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.model.card import Card, NetworkInput
 from spheroseg.segmentation.model.cleaning import CONFIDENT_PROBABILITY
 from spheroseg.segmentation.model.windows import Grey, Window, split_picture
-from spheroseg.segmentation.separate import object_areas
 
 Areas = npt.NDArray[np.float64]
 
