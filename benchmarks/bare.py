@@ -16,7 +16,7 @@ from spheroseg.export.masks import encode_mask
 from spheroseg.export.overlays import encode_overlay
 from spheroseg.segmentation.model import Model, load_model
 from spheroseg.segmentation.parameters import Parameters
-from spheroseg.segmentation.pipeline import outlined, read
+from spheroseg.segmentation.pipeline import outline_objects, read_image
 from spheroseg.storage import ImageStore
 
 START_TIMEOUT = 120.0  # s; for all processes to have loaded the model and done an image
@@ -66,11 +66,11 @@ class _Bench:
     def work(self, number: int, path: Path) -> Laps:
         laps = [perf_counter()]
         with path.open("rb") as file:
-            image = read(io.BytesIO(file.read()))
+            image = read_image(io.BytesIO(file.read()))
         laps.append(perf_counter())
         (maps,) = self.model.maps([image.pixels])
         laps.append(perf_counter())
-        segmentation = outlined(image, maps, self.model, Parameters())
+        segmentation = outline_objects(image, maps, self.model, Parameters())
         laps.append(perf_counter())
         if self.store:
             self.store.put(f"{number}/mask.tif", encode_mask(segmentation.labels, segmentation.pixel_size))

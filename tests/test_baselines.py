@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from spheroseg.segmentation.image import Image
+from spheroseg.segmentation.image import GreyImage
 from spheroseg.segmentation.parameters import Parameters
-from spheroseg.segmentation.pipeline import Segmentation, outlined
+from spheroseg.segmentation.pipeline import Segmentation, outline_objects
 from spheroseg.training.baselines import BASELINES
 from tests.support.synthetic import Picture, coverage, photograph
 
@@ -13,7 +13,7 @@ by_name = pytest.mark.parametrize("name", BASELINES)
 def seen(name: str, pixels: Picture) -> Segmentation:
     model = BASELINES[name]()
     (maps,) = model.maps([pixels])
-    return outlined(Image(pixels, None), maps, model, Parameters())
+    return outline_objects(GreyImage(pixels, None), maps, model, Parameters())
 
 
 @by_name

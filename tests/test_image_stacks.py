@@ -10,8 +10,8 @@ import tifffile
 
 from spheroseg.errors import ChoosePlane
 from spheroseg.segmentation.image import decode
-from spheroseg.segmentation.planes import ALL, Choice, choose
-from spheroseg.segmentation.stack import PagePlace, pages_of
+from spheroseg.segmentation.planes import ALL, PlaneChoice, choose_pages
+from spheroseg.segmentation.stack import PagePosition, read_pages
 
 SIZES = {"T": 2, "Z": 3, "C": 2}
 STACK = {"axes": "TZCYX"}
@@ -25,7 +25,7 @@ def stack(axes: str) -> Any:
     return np.asarray(values, np.uint16)
 
 
-def said(page: PagePlace) -> int:
+def said(page: PagePosition) -> int:
     return 100 * (page.t or 0) + 10 * (page.z or 0) + (page.channel or 0)
 
 
@@ -35,22 +35,22 @@ def written(pixels: Any, **options: Any) -> io.BytesIO:
     return file
 
 
-def pages(pixels: Any, **options: Any) -> list[PagePlace]:
-    return pages_of(written(pixels, **options))
+def pages(pixels: Any, **options: Any) -> list[PagePosition]:
+    return read_pages(written(pixels, **options))
 
 
-def axes_of(found: list[PagePlace]) -> list[tuple[int | None, int | None, int | None]]:
+def axes_of(found: list[PagePosition]) -> list[tuple[int | None, int | None, int | None]]:
     return [(page.t, page.z, page.channel) for page in found]
 
 
-def hours_of(found: list[PagePlace]) -> list[float | None]:
+def hours_of(found: list[PagePosition]) -> list[float | None]:
     return [page.time_h for page in found]
 
 
 @pytest.mark.parametrize("order", ["".join(order) for order in permutations("TZC")])
 def test_each_page_of_an_ome_tiff_knows_its_place_in_every_order(order: str) -> None:
     file = written(stack(f"{order}YX"), ome=True, photometric="minisblack", metadata={"axes": f"{order}YX"})
-    found = pages_of(file)
+    found = read_pages(file)
     assert len(found) == 12
     for page in found:
         assert decode(file, page.page).pixels[0, 0] == said(page)
@@ -59,7 +59,7 @@ def test_each_page_of_an_ome_tiff_knows_its_place_in_every_order(order: str) -> 
 def test_a_hyperstack_and_the_axes_of_tifffile_are_understood() -> None:
     for options in ({"imagej": True}, {}):
         file = written(stack("TZCYX"), photometric="minisblack", metadata=STACK, **options)
-        for page in (found := pages_of(file)):
+        for page in (found := read_pages(file)):
             assert decode(file, page.page).pixels[0, 0] == said(page)
         assert len(found) == 12
 
@@ -69,13 +69,13 @@ def test_an_axis_of_one_is_no_axis() -> None:
         found = pages(np.zeros((3, 1, 1, 20, 20), np.uint8), photometric="minisblack", metadata=STACK, **options)
         assert axes_of(found) == [(1, None, None), (2, None, None), (3, None, None)]
         (one,) = pages(np.zeros((1, 1, 1, 20, 20), np.uint8), photometric="minisblack", metadata=STACK, **options)
-        assert one == PagePlace(0)
+        assert one == PagePosition(0)
 
 
 @pytest.mark.parametrize("metadata", [{}, None, {"axes": "QYX"}])
 def test_plain_pages_are_pages_without_a_place(metadata: Any) -> None:
     found = pages(np.zeros((3, 20, 20), np.uint8), photometric="minisblack", metadata=metadata)
-    assert found == [PagePlace(0), PagePlace(1), PagePlace(2)]
+    assert found == [PagePosition(0), PagePosition(1), PagePosition(2)]
 
 
 def test_colours_of_a_page_are_no_channels() -> None:
@@ -91,7 +91,7 @@ def test_previews_and_smaller_levels_are_left_out_and_the_count_goes_on() -> Non
         writer.write(stack("TCYX"), photometric="minisblack", subifds=1, metadata={"axes": "TCYX"})
         for plane in stack("TCYX").reshape(4, 20, 20):
             writer.write(plane[::2, ::2], subfiletype=1, metadata=None)
-    found = pages_of(file)
+    found = read_pages(file)
     assert axes_of(found) == [(1, None, 1), (1, None, 2), (2, None, 1), (2, None, 2)]
     with_preview = io.BytesIO()
     with tifffile.TiffWriter(with_preview) as writer:
@@ -99,7 +99,7 @@ def test_previews_and_smaller_levels_are_left_out_and_the_count_goes_on() -> Non
             writer.write(np.zeros((40, 40), np.uint8), metadata=None)
             if not number:
                 writer.write(np.zeros((40, 40), np.uint8)[::4, ::4], metadata=None)
-    assert [page.page for page in pages_of(with_preview)] == [0, 1, 2]
+    assert [page.page for page in read_pages(with_preview)] == [0, 1, 2]
 
 
 def test_several_images_in_an_ome_file_have_each_their_own_axes() -> None:
@@ -107,10 +107,10 @@ def test_several_images_in_an_ome_file_have_each_their_own_axes() -> None:
     with tifffile.TiffWriter(file, ome=True) as writer:
         writer.write(np.zeros((2, 20, 20), np.uint8), photometric="minisblack", metadata={"axes": "TYX"})
         writer.write(np.zeros((2, 20, 20), np.uint8), photometric="minisblack", metadata={"axes": "CYX"})
-    assert axes_of(pages_of(file)) == [(1, None, None), (2, None, None), (None, None, 1), (None, None, 2)]
+    assert axes_of(read_pages(file)) == [(1, None, None), (2, None, None), (None, None, 1), (None, None, 2)]
 
 
-def in_set(own: str, description: str) -> list[PagePlace]:
+def in_set(own: str, description: str) -> list[PagePosition]:
     return pages(np.zeros((20, 20), np.uint8), description=description.replace("OWN", own), metadata=None)
 
 
@@ -122,9 +122,9 @@ def test_of_a_set_of_ome_files_each_knows_which_of_the_planes_are_its_own() -> N
         '<TiffData FirstC="1"><UUID FileName="b.ome.tif">urn:uuid:b</UUID></TiffData>'
         "</Pixels></Image></OME>"
     )
-    assert in_set("a", xml) == [PagePlace(0, channel=1, channel_name="BF")]
-    assert in_set("b", xml) == [PagePlace(0, channel=2, channel_name="GFP")]
-    assert in_set("c", xml) == [PagePlace(0)]
+    assert in_set("a", xml) == [PagePosition(0, channel=1, channel_name="BF")]
+    assert in_set("b", xml) == [PagePosition(0, channel=2, channel_name="GFP")]
+    assert in_set("c", xml) == [PagePosition(0)]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_without_a_usable_interval_there_are_times_but_no_hours(metadata: dict[s
 def test_a_hyperstack_that_has_lost_pages_has_no_places() -> None:
     lines = "ImageJ=1.54f\nimages=6\nslices=3\nframes=2\n"
     found = pages(np.zeros((5, 20, 20), np.uint8), photometric="minisblack", description=lines, metadata=None)
-    assert found == [PagePlace(number) for number in range(5)]
+    assert found == [PagePosition(number) for number in range(5)]
 
 
 @pytest.mark.parametrize(
@@ -207,17 +207,17 @@ def test_whatever_a_file_says_of_its_pages_none_is_lost(text: str) -> None:
 NAMED = {"axes": "TZCYX", "Channel": {"Name": ["BF", "GFP"]}}
 
 
-def named() -> list[PagePlace]:
+def named() -> list[PagePosition]:
     return pages(stack("TZCYX"), ome=True, photometric="minisblack", metadata=NAMED)
 
 
-def chosen(found: list[PagePlace], **choice: Any) -> list[int]:
-    return [page.page for page in choose(found, Choice(**choice))]
+def chosen(found: list[PagePosition], **choice: Any) -> list[int]:
+    return [page.page for page in choose_pages(found, PlaneChoice(**choice))]
 
 
-def refused(found: list[PagePlace], **choice: Any) -> str:
+def refused(found: list[PagePosition], **choice: Any) -> str:
     with pytest.raises(ChoosePlane) as caught:
-        choose(found, Choice(**choice))
+        choose_pages(found, PlaneChoice(**choice))
     return str(caught.value)
 
 
@@ -257,11 +257,11 @@ def test_a_choice_that_a_file_does_not_have_says_what_it_has() -> None:
 
 
 def test_pages_without_a_place_cannot_be_chosen_but_a_single_picture_is_what_its_name_says() -> None:
-    plain = [PagePlace(0), PagePlace(1)]
+    plain = [PagePosition(0), PagePosition(1)]
     assert chosen(plain) == chosen(plain, z=ALL, channel=ALL) == [0, 1]
     assert "leave out --time 2 and --z 1 (each page is an image then)" in refused(plain, z=1, time=2)
-    single = [PagePlace(0)]
+    single = [PagePosition(0)]
     assert chosen(single, z=3, channel=2, time=5) == chosen(single, channel="GFP") == [0]
-    green = [PagePlace(0, channel_name="GFP")]
+    green = [PagePosition(0, channel_name="GFP")]
     assert chosen(green, channel="gfp") == chosen(green, channel=2) == [0]
     assert "no channel BF in this file: it has channel 1 (GFP)" in refused(green, channel="BF")

@@ -9,7 +9,7 @@ import tifffile
 
 from spheroseg.errors import UnreadableInput
 from spheroseg.run.inputs import find_inputs, find_names
-from spheroseg.segmentation.planes import Choice
+from spheroseg.segmentation.planes import PlaneChoice
 from spheroseg.storage import ImageStore
 
 EXAMPLE = (Path(__file__).parents[1] / "examples" / "spheroids" / "image_08.png").read_bytes()
@@ -76,14 +76,14 @@ def test_a_stack_of_which_nothing_was_chosen_is_listed_with_the_question(tmp_pat
     assert "3 z planes and 2 channels" in asked.problem[1]
     assert (asked.label, plain.problem) == ("stack.tif", None)
 
-    *found, plain = find_inputs([tmp_path], choice=Choice(z=2, channel=1)).inputs
+    *found, plain = find_inputs([tmp_path], choice=PlaneChoice(z=2, channel=1)).inputs
     assert [(item.label, item.t, item.z, item.channel, item.time_h) for item in found] == [
         ("stack.tif page 3", 1, 2, 1, 0),
         ("stack.tif page 9", 2, 2, 1, 2),
     ]
     assert {item.sha256 for item in found} != {""}
     assert (plain.label, plain.z, plain.time_h) == ("t2.png", None, None)
-    assert len(find_inputs([tmp_path], choice=Choice(z="all", channel="all")).inputs) == 13
+    assert len(find_inputs([tmp_path], choice=PlaneChoice(z="all", channel="all")).inputs) == 13
 
 
 def test_a_damaged_zip_is_named_with_its_problem_and_the_rest_is_listed(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import tifffile
 
 from spheroseg.cli.pixel_size import pixel_size_notes
 from spheroseg.run.outputs import Line
-from spheroseg.segmentation.image import Image, decode
+from spheroseg.segmentation.image import GreyImage, decode
 from spheroseg.segmentation.ome import read_ome
 from spheroseg.segmentation.pixel_size import CONTRADICTION, NOT_SQUARE, PixelSize, from_ome
 
@@ -17,7 +17,7 @@ GREY = np.zeros((40, 60), np.uint8)
 IMAGEJ = "ImageJ=1.54f\nunit=micron\n"
 
 
-def opened(*, page: int = 0, um: float | None = None, pixels: Any = GREY, **options: Any) -> Image:
+def opened(*, page: int = 0, um: float | None = None, pixels: Any = GREY, **options: Any) -> GreyImage:
     file = io.BytesIO()
     tifffile.imwrite(file, pixels, **options)
     return decode(file, page, pixel_size_um=um)
@@ -31,7 +31,7 @@ def xml_of(um: float) -> str:
         return str(tiff.ome_metadata)
 
 
-def with_both(ome_um: float, imagej_um: float, um: float | None = None) -> Image:
+def with_both(ome_um: float, imagej_um: float, um: float | None = None) -> GreyImage:
     """A file in which ImageJ has left its description beside that of OME."""
     file = io.BytesIO()
     tifffile.imwrite(
@@ -132,9 +132,9 @@ def test_each_page_has_the_size_of_its_own_image_in_an_ome_file() -> None:
 )
 def test_units_are_understood_in_all_spellings(unit: str, in_um: float) -> None:
     xml = (
-        '<?xml version="1.0"?><!-- <Pixels PhysicalSizeX="9" PhysicalSizeY="9"/> --><ome:OME><ome:Image>'
+        '<?xml version="1.0"?><!-- <Pixels PhysicalSizeX="9" PhysicalSizeY="9"/> --><ome:OME><ome:GreyImage>'
         f'<ome:Pixels PhysicalSizeX="0.65" PhysicalSizeXUnit="{unit}"\n PhysicalSizeY = \'0.65\''
-        f' PhysicalSizeYUnit="{unit}"></ome:Pixels></ome:Image></ome:OME>'
+        f' PhysicalSizeYUnit="{unit}"></ome:Pixels></ome:GreyImage></ome:OME>'
     )
     (pixels,) = read_ome(xml, 1)
     size = from_ome(pixels.attributes)

@@ -8,7 +8,7 @@ from spheroseg.segmentation.contours import trace
 from spheroseg.segmentation.model import load_model
 from spheroseg.segmentation.parameters import Parameters
 from spheroseg.segmentation.pipeline import segment
-from spheroseg.segmentation.quality import Quality, judge
+from spheroseg.segmentation.quality import Quality, assess_quality
 from tests.support.plates import EXAMPLES
 from tests.support.synthetic import FixedModel, Picture, coverage, disks, photograph, png
 
@@ -17,7 +17,7 @@ MODEL = load_model("classical-contrast")
 
 def judged(picture: Picture, probability: Picture) -> list[Quality]:
     labels, outlines = trace(probability, 0.5, 10)
-    return [judge(picture, probability, labels, number, one) for number, one in enumerate(outlines, start=1)]
+    return [assess_quality(picture, probability, labels, number, one) for number, one in enumerate(outlines, start=1)]
 
 
 def disk(radius: float, softness: float = 1.0) -> Picture:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from spheroseg.api.incoming import PIECE, ZIP_STARTS, Incoming
 from spheroseg.errors import BadArchive, FileTooLarge, SpherosegError
-from spheroseg.segmentation.magic import kind
+from spheroseg.segmentation.file_format import detect_format
 
 MAX_MEMBERS = 10_000
 # Of the table of contents: what zipfile reads at once, and turns into objects many times as large.
@@ -79,7 +79,7 @@ def unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Incoming) 
                     if piece.startswith(ZIP_STARTS):
                         raise BadArchive("a zip archive inside a zip archive: unpack it first")
                     # Before the rest is unpacked for nothing.
-                    kind(io.BytesIO(piece))
+                    detect_format(io.BytesIO(piece))
                 target.write(piece)
                 if target.problem:
                     return

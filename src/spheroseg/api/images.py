@@ -25,7 +25,7 @@ from spheroseg.database import images as rows_of
 from spheroseg.database.engine import reading
 from spheroseg.database.projects import check_visible
 from spheroseg.errors import BadImage, BadRequest, NotFound, SpherosegError, UnreadableInput
-from spheroseg.segmentation.magic import kind
+from spheroseg.segmentation.file_format import detect_format
 from spheroseg.storage import ImageStore
 from spheroseg.tasks import TaskState
 
@@ -218,7 +218,7 @@ async def read_file(place: ThePlace, user: TheUser, image_id: UUID) -> Response:
     def open_file() -> tuple[BinaryIO, str]:
         file = closing.enter_context(store.open(row.storage_key))
         try:
-            return file, MEDIA_TYPES[kind(file)]
+            return file, MEDIA_TYPES[detect_format(file)]
         except BadImage:
             return file, "application/octet-stream"
 

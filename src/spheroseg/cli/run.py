@@ -32,7 +32,7 @@ from spheroseg.run.prepare import prepare
 from spheroseg.run.process import process
 from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
 from spheroseg.segmentation.parameters import EDGES, OBJECTS, Parameters
-from spheroseg.segmentation.planes import ALL, Choice
+from spheroseg.segmentation.planes import ALL, PlaneChoice
 from spheroseg.settings import Settings, read_settings
 
 
@@ -168,7 +168,7 @@ def run(
             measure=measure,
             at_h=at,
         ),
-        choice=Choice(
+        choice=PlaneChoice(
             time=_number("--time", time_point),
             z=_number("--z", z),
             channel=_number("--channel", channel, is_name_allowed=True),

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from spheroseg.errors import BadImage, ChoosePlane, UnreadableInput
-from spheroseg.segmentation.planes import NO_CHOICE, Choice, choose
-from spheroseg.segmentation.stack import PagePlace, pages_of
+from spheroseg.segmentation.planes import NO_CHOICE, PlaneChoice, choose_pages
+from spheroseg.segmentation.stack import PagePosition, read_pages
 from spheroseg.storage import ImageStore, file_key, member_key
 
 # What a run keeps in its folder, and what it writes there for people.
@@ -50,7 +50,7 @@ FOREIGN_SUFFIXES = frozenset({".czi", ".lif", ".nd2", ".oib", ".oif", ".vsi", ".
 class Input:
     """One page of one file. `name` is the path as people read it; `page` counts from 0, `pages` is all of them.
 
-    The rest is what the file says of the page, as in `PagePlace`.
+    The rest is what the file says of the page, as in `PagePosition`.
     """
 
     name: str
@@ -92,7 +92,7 @@ class _Found:
 def find_inputs(
     paths: Sequence[Path],
     *,
-    choice: Choice = NO_CHOICE,
+    choice: PlaneChoice = NO_CHOICE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Listing:
     """List the images under `paths`, with checksums, in the order of their names.
@@ -200,18 +200,18 @@ def _add_members(path: Path, base: Path, found: _Found) -> None:
             found.files.setdefault(member_key(path, member.filename), f"{name}/{inside}")
 
 
-def _read(store: ImageStore, choice: Choice, found: tuple[str, str]) -> Iterable[Input]:
+def _read(store: ImageStore, choice: PlaneChoice, found: tuple[str, str]) -> Iterable[Input]:
     key, name = found
     try:
         with store.open(key) as file:
             sha256 = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
             file.seek(0)
             try:
-                pages = pages_of(file)
+                pages = read_pages(file)
             except BadImage:
                 # The worker meets the same error and reports it as the task's own.
-                pages = [PagePlace(0)]
-        chosen = choose(pages, choice)
+                pages = [PagePosition(0)]
+        chosen = choose_pages(pages, choice)
     except ChoosePlane as error:
         return [Input(name, key, problem=(error.code, str(error)))]
     except Exception as error:

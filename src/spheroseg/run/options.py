@@ -9,7 +9,7 @@ from spheroseg.plate.options import PlateOptions
 from spheroseg.run.inputs import STATE_FOLDER
 from spheroseg.segmentation.model import KnownModel
 from spheroseg.segmentation.parameters import Parameters
-from spheroseg.segmentation.planes import NO_CHOICE, Choice
+from spheroseg.segmentation.planes import NO_CHOICE, PlaneChoice
 
 
 class Only(StrEnum):
@@ -30,7 +30,7 @@ class RunOptions:
     pixel_size_um: float | None = None
     workers: int = 1
     exports: frozenset[ExportFormat] = frozenset({ExportFormat.ROIS})
-    choice: Choice = NO_CHOICE
+    choice: PlaneChoice = NO_CHOICE
     only: Only | None = None
     plate: PlateOptions = field(default_factory=PlateOptions)
 

@@ -18,9 +18,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from spheroseg.errors import BadImage
-from spheroseg.segmentation.magic import TIFF, kind
+from spheroseg.segmentation.file_format import TIFF, detect_format
 from spheroseg.segmentation.pixel_size import PixelSize as PixelSize
-from spheroseg.segmentation.pixel_size import Said, settle
+from spheroseg.segmentation.pixel_size import StatedSize, resolve_pixel_size
 from spheroseg.segmentation.tiff import Tiff, check_side, check_size
 
 MAX_PIXELS = 150_000_000
@@ -31,10 +31,10 @@ LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
 @dataclass(frozen=True, eq=False)
-class Image:
+class GreyImage:
     """Grey values as stored (0..255, 0..65535, or the file's floats), float32 (height, width).
 
-    `flags`: what is wrong with the pixel size, see `settle`.
+    `flags`: what is wrong with the pixel size, see `resolve_pixel_size`.
     """
 
     pixels: npt.NDArray[np.float32]
@@ -47,8 +47,8 @@ def count_pages(file: BinaryIO) -> int:
 
     Previews and pyramid levels inside a TIFF are not pages. Raises `BadImage` like `decode`.
     """
-    with library_errors():
-        return len(Tiff(file).pages) if kind(file) == TIFF else 1
+    with translate_library_errors():
+        return len(Tiff(file).pages) if detect_format(file) == TIFF else 1
 
 
 def check_headers(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> int:
@@ -58,8 +58,8 @@ def check_headers(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> int:
     off, values that are not finite) only `decode` does. One page that is too large or of a kind that is not read
     is no reason to refuse the other pages; damage to one is.
     """
-    with library_errors():
-        found = kind(file)
+    with translate_library_errors():
+        found = detect_format(file)
         if found == TIFF:
             tiff = Tiff(file)
             tiff.check_pages(MIN_SIDE, max_pixels)
@@ -73,7 +73,7 @@ def check_headers(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> int:
 
 def decode(
     file: BinaryIO, page: int = 0, *, pixel_size_um: float | None = None, max_pixels: int = MAX_PIXELS
-) -> Image:
+) -> GreyImage:
     """Read one picture of a PNG, JPEG, BMP or TIFF (also OME-TIFF and ImageJ's): 1, 8, 16 bit or float.
 
     `page` counts from 0 in file order. `pixel_size_um` (µm) wins over what the file says. Colour becomes luminance
@@ -84,9 +84,9 @@ def decode(
     a file that is damaged, incomplete, too small (a side under 16 px), holds values that are not finite or has no
     such page.
     """
-    with library_errors():
-        found = kind(file)
-        said: list[Said] = []
+    with translate_library_errors():
+        found = detect_format(file)
+        said: list[StatedSize] = []
         if found == TIFF:
             tiff = Tiff(file)
             pixels, said = tiff.read(page, max_pixels), tiff.pixel_sizes(page)
@@ -94,11 +94,11 @@ def decode(
             raise BadImage(f"there is no page {page}: a {found} holds one picture")
         else:
             pixels = _READERS[found](file, max_pixels)
-        return Image(_grey(pixels), *settle(pixel_size_um, said))
+        return GreyImage(_grey(pixels), *resolve_pixel_size(pixel_size_um, said))
 
 
 @contextmanager
-def library_errors() -> Iterator[None]:
+def translate_library_errors() -> Iterator[None]:
     """Whatever a decoder raises (they raise anything) means that the file is at fault; keep its words."""
     try:
         yield
@@ -160,7 +160,7 @@ _READERS = {"PNG": _read_png, "JPEG": _read_jpeg, "BMP": _read_bmp}
 
 
 def _values(picture: ImageFile, max_pixels: int) -> npt.NDArray[Any]:
-    # Made by the plugin itself, not by Image.open, whose own size limits warn on stderr or raise at sizes not ours.
+    # Made by the plugin itself, not by GreyImage.open, whose own size limits warn on stderr or raise at sizes not ours.
     check_size(*picture.size, max_pixels)
     picture.load()
     if picture.mode in ("1", "L", "LA", "I;16", "I", "F", "RGB", "RGBA"):

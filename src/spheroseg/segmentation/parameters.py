@@ -49,7 +49,7 @@ class Parameters:
         if not isinstance(self.separate, bool):
             raise BadParameters(f"separate is {self.separate!r}; it must be true or false")
 
-    def resolved(self, width: int, height: int, pixel_size_um: float | None = None) -> dict[str, Any]:
+    def resolve(self, width: int, height: int, pixel_size_um: float | None = None) -> dict[str, Any]:
         """The values that are used for an image of this size (px), ready for a record of the run.
 
         `min_area_px` is the limit that holds, whatever it comes from. Raises `BadParameters` where an area in µm² is

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from spheroseg.errors import BadParameters, ModelUnusable
 from spheroseg.segmentation.contours import Outline, net_area, trace
-from spheroseg.segmentation.image import Image, PixelSize, decode
+from spheroseg.segmentation.image import GreyImage, PixelSize, decode
 from spheroseg.segmentation.instances import find_instances
 from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.measure import Measurements, centroid, measure
@@ -24,13 +24,13 @@ from spheroseg.segmentation.quality import (
     OUT_OF_FOCUS,
     SEVERAL_OBJECTS,
     TOUCHES_EDGE,
-    judge,
+    assess_quality,
 )
 
 
 @dataclass(frozen=True, eq=False)
 class SegmentedObject:
-    """`flags`: `touches_edge` when part of the object may lie outside the picture, and those of `quality.judge`."""
+    """`flags`: `touches_edge` when part of the object may lie outside the picture, and those of `quality.assess_quality`."""
 
     outline: Outline
     measurements: Measurements
@@ -42,7 +42,7 @@ class Segmentation:
     """`labels` is uint16 (height, width), 0 the ground; pixels of `objects[i]` have i + 1.
 
     `flags`: `no_object_found` or `several_objects`, `low_contrast` and `out_of_focus` when the largest object has
-    them, and those of the `Image`. `parameters` are those used, `durations_ms` has `decode`, `inference`, `outlines`
+    them, and those of the `GreyImage`. `parameters` are those used, `durations_ms` has `decode`, `inference`, `outlines`
     (tracing and measuring).
     """
 
@@ -65,22 +65,22 @@ def segment(
     parameters: Parameters,
     page: int = 0,
     pixel_size_um: float | None = None,
-) -> tuple[Segmentation, Image]:
-    """Decode one page, find the objects and measure them: `read`, the model and `outlined` in one.
+) -> tuple[Segmentation, GreyImage]:
+    """Decode one page, find the objects and measure them: `read_image`, the model and `outline_objects` in one.
 
     Raises what they raise.
     """
     started = time.perf_counter()
-    image = read(file, page, pixel_size_um)
+    image = read_image(file, page, pixel_size_um)
     decoded = time.perf_counter()
     (maps,) = model.maps([image.pixels])
     inferred = time.perf_counter()
-    segmentation = outlined(image, maps, model, parameters)
+    segmentation = outline_objects(image, maps, model, parameters)
     durations = {"decode": 1000 * (decoded - started), "inference": 1000 * (inferred - decoded)}
     return replace(segmentation, durations_ms={**durations, **segmentation.durations_ms}), image
 
 
-def read(file: BinaryIO, page: int = 0, pixel_size_um: float | None = None) -> Image:
+def read_image(file: BinaryIO, page: int = 0, pixel_size_um: float | None = None) -> GreyImage:
     """One page with its pixel size, where `pixel_size_um` (µm) wins over the file's.
 
     Raises `BadImage` and its kind (see `decode`), and `BadParameters` for a pixel size that is not a positive number.
@@ -90,14 +90,14 @@ def read(file: BinaryIO, page: int = 0, pixel_size_um: float | None = None) -> I
     return decode(file, page, pixel_size_um=None if pixel_size_um is None else float(pixel_size_um))
 
 
-def outlined(image: Image, maps: Maps, model: Model, parameters: Parameters) -> Segmentation:
+def outline_objects(image: GreyImage, maps: Maps, model: Model, parameters: Parameters) -> Segmentation:
     """Find the objects in the maps of `image` and measure them.
 
     Raises `ModelUnusable` when the maps are not probabilities, and `BadParameters`.
     """
     started = time.perf_counter()
     height, width = image.pixels.shape
-    used = parameters.resolved(width, height, image.pixel_size.um if image.pixel_size else None)
+    used = parameters.resolve(width, height, image.pixel_size.um if image.pixel_size else None)
     _check(maps, model.name)
     probability = _full_size(maps.probability, image.pixels.shape)
     instances = find_instances(maps, used["threshold"], (height, width)) if used["separate"] else None
@@ -109,7 +109,7 @@ def outlined(image: Image, maps: Maps, model: Model, parameters: Parameters) -> 
             outlines[i],
             measure(outlines[i]),
             (TOUCHES_EDGE,) * _touches_edge(outlines[i], width, height)
-            + judge(image.pixels, probability, labels, i + 1, outlines[i]).flags,
+            + assess_quality(image.pixels, probability, labels, i + 1, outlines[i]).flags,
         )
         for i in chosen
     )

@@ -53,10 +53,12 @@ class NotSquare:
     source: str
 
 
-Said = PixelSize | NotSquare
+StatedSize = PixelSize | NotSquare
 
 
-def settle(explicit_um: float | None, said: Sequence[Said]) -> tuple[PixelSize | None, tuple[str, ...]]:
+def resolve_pixel_size(
+    explicit_um: float | None, said: Sequence[StatedSize]
+) -> tuple[PixelSize | None, tuple[str, ...]]:
     """The pixel size that holds, and the flags of an image that has it.
 
     explicit_um: µm, wins over all that is `said` in the file, of which the first wins over the others. Flags:
@@ -80,7 +82,7 @@ def settle(explicit_um: float | None, said: Sequence[Said]) -> tuple[PixelSize |
     return PixelSize(size.um, size.source, others), tuple(flags)
 
 
-def from_ome(attributes: Mapping[str, str]) -> Said | None:
+def from_ome(attributes: Mapping[str, str]) -> StatedSize | None:
     """`PhysicalSizeX/Y` of a `Pixels` element; the unit is µm unless one is named (OME 2016-06)."""
     sides = [
         _micrometres(attributes.get(f"PhysicalSize{axis}"), attributes.get(f"PhysicalSize{axis}Unit", "µm"))
@@ -89,7 +91,7 @@ def from_ome(attributes: Mapping[str, str]) -> Said | None:
     return _square(sides[0], sides[1], "OME-XML")
 
 
-def from_imagej(description: str, x_per_unit: float, y_per_unit: float) -> Said | None:
+def from_imagej(description: str, x_per_unit: float, y_per_unit: float) -> StatedSize | None:
     """ImageJ's TIFF dialect: `unit=` in the description, pixels per that unit in the resolution tags.
 
     Resolution tags without such a description are the dots per inch of a printer, so they are never used.
@@ -128,7 +130,7 @@ def _plain(unit: str) -> str:
     return unit.replace("\ufffd", "µ").lower().rstrip(".")
 
 
-def _square(x: float | None, y: float | None, source: str) -> Said | None:
+def _square(x: float | None, y: float | None, source: str) -> StatedSize | None:
     # A pixel that is not square has no single size; reporting one would bend every length.
     if x is None or y is None:
         return None

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spheroseg.errors import ChoosePlane
-from spheroseg.segmentation.stack import PagePlace
+from spheroseg.segmentation.stack import PagePosition
 
 ALL = "all"
 
@@ -12,7 +12,7 @@ Wanted = int | str | None
 
 
 @dataclass(frozen=True)
-class Choice:
+class PlaneChoice:
     """Each a number from 1, `all`, or None where nothing was chosen; a channel also by its name."""
 
     time: Wanted = ALL
@@ -20,9 +20,9 @@ class Choice:
     channel: Wanted = None
 
 
-NO_CHOICE = Choice()
+NO_CHOICE = PlaneChoice()
 
-_PLACE: Mapping[str, Callable[[PagePlace], int | None]] = {
+_PLACE: Mapping[str, Callable[[PagePosition], int | None]] = {
     "time": lambda page: page.t,
     "z": lambda page: page.z,
     "channel": lambda page: page.channel,
@@ -30,7 +30,7 @@ _PLACE: Mapping[str, Callable[[PagePlace], int | None]] = {
 _NOUNS = {"time": ("time point", "time points"), "z": ("z plane", "z planes"), "channel": ("channel", "channels")}
 
 
-def choose(pages: Sequence[PagePlace], choice: Choice) -> list[PagePlace]:
+def choose_pages(pages: Sequence[PagePosition], choice: PlaneChoice) -> list[PagePosition]:
     """Those of `pages` that are wanted.
 
     Pages of a file that speaks of no axis are all wanted. A single picture of such a file is taken whatever number
@@ -68,12 +68,12 @@ def choose(pages: Sequence[PagePlace], choice: Choice) -> list[PagePlace]:
     return chosen
 
 
-def _at(page: PagePlace, axis: str) -> int:
+def _at(page: PagePosition, axis: str) -> int:
     # Of several images in one file, one may have an axis that another has not.
     return _PLACE[axis](page) or 1
 
 
-def _number_of(name: str, pages: Sequence[PagePlace]) -> int | None:
+def _number_of(name: str, pages: Sequence[PagePosition]) -> int | None:
     """The channel of that name; None for a picture that does not say which channel it is."""
     names = {_at(page, "channel"): page.channel_name for page in pages}
     if not any(names.values()):
@@ -91,7 +91,7 @@ def _number_of(name: str, pages: Sequence[PagePlace]) -> int | None:
     return found[0]
 
 
-def _range(axis: str, pages: Sequence[PagePlace]) -> str:
+def _range(axis: str, pages: Sequence[PagePosition]) -> str:
     """As `z planes 1 to 5`, or `channels 1 (BF) and 3 (GFP)`."""
     names = {_at(page, axis): page.channel_name if axis == "channel" else "" for page in pages}
     there = sorted(names)
@@ -102,7 +102,7 @@ def _range(axis: str, pages: Sequence[PagePlace]) -> str:
     return f"{noun} {_listed(said)}"
 
 
-def _question(axes: Sequence[str], pages: Sequence[PagePlace]) -> str:
+def _question(axes: Sequence[str], pages: Sequence[PagePosition]) -> str:
     has, options, everything = [], [], []
     for axis in axes:
         there = {_at(page, axis) for page in pages}

@@ -64,7 +64,9 @@ class Quality:
         return tuple(flag for flag, is_so in found.items() if is_so)
 
 
-def judge(pixels: Grey, probability: Grey, labels: npt.NDArray[np.uint16], number: int, outline: Outline) -> Quality:
+def assess_quality(
+    pixels: Grey, probability: Grey, labels: npt.NDArray[np.uint16], number: int, outline: Outline
+) -> Quality:
     """Judge the object whose label is `number`. The three pictures have one size (height, width)."""
     radius = math.sqrt(net_area(outline) / math.pi)
     height, width = pixels.shape

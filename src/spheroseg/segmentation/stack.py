@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import BinaryIO
 
-from spheroseg.segmentation.image import library_errors
-from spheroseg.segmentation.magic import TIFF, kind
+from spheroseg.segmentation.file_format import TIFF, detect_format
+from spheroseg.segmentation.image import translate_library_errors
 from spheroseg.segmentation.ome import Pixels, Plane
 from spheroseg.segmentation.tiff import Tiff
 
@@ -28,7 +28,7 @@ AXES = "TZC"
 
 
 @dataclass(frozen=True)
-class PagePlace:
+class PagePosition:
     """`page` counts from 0, as everywhere; `t`, `z` and `channel` from 1, as people do.
 
     They are None where the file does not speak of such an axis, or has only one. `time_h`: hours since the first time
@@ -43,22 +43,24 @@ class PagePlace:
     channel_name: str = ""
 
 
-def pages_of(file: BinaryIO) -> list[PagePlace]:
+def read_pages(file: BinaryIO) -> list[PagePosition]:
     """The pictures in a file, in its order; previews and pyramid levels inside a TIFF are none.
 
     Read are OME-XML, ImageJ's hyperstacks and the axes that tifffile writes; any other page has no place. Raises
     `BadImage` like `decode`.
     """
-    with library_errors():
-        if kind(file) != TIFF:
-            return [PagePlace(0)]
+    with translate_library_errors():
+        if detect_format(file) != TIFF:
+            return [PagePosition(0)]
         tiff = Tiff(file)
         places = _places(tiff)
         # Without the pages that are no pictures, a page has another number here than in the file.
-        return [replace(places.get(page.index, PagePlace(0)), page=number) for number, page in enumerate(tiff.pages)]
+        return [
+            replace(places.get(page.index, PagePosition(0)), page=number) for number, page in enumerate(tiff.pages)
+        ]
 
 
-def _places(tiff: Tiff) -> dict[int, PagePlace]:
+def _places(tiff: Tiff) -> dict[int, PagePosition]:
     try:
         return _ome(tiff) or _imagej(tiff) or _shaped(tiff)
     except Exception:
@@ -66,18 +68,18 @@ def _places(tiff: Tiff) -> dict[int, PagePlace]:
         return {}
 
 
-def _ome(tiff: Tiff) -> dict[int, PagePlace]:
+def _ome(tiff: Tiff) -> dict[int, PagePosition]:
     return {number: place for pixels in tiff.ome for number, place in _of_pixels(pixels).items()}
 
 
-def _of_pixels(pixels: Pixels) -> dict[int, PagePlace]:
+def _of_pixels(pixels: Pixels) -> dict[int, PagePosition]:
     names = [channel.get("Name", "").strip() for channel in pixels.channels]
     moments = _moments(pixels)
     places = {}
     for number, plane in pixels.planes.items():
         t, z, channel = (at + 1 if size > 1 else None for at, size in zip(plane, pixels.sizes, strict=True))
         name = names[plane[2]] if plane[2] < len(names) else ""
-        places[number] = PagePlace(number, t, z, channel, moments.get(plane) if t else None, name)
+        places[number] = PagePosition(number, t, z, channel, moments.get(plane) if t else None, name)
     return places
 
 
@@ -127,7 +129,7 @@ def _neat(hours: float) -> float:
     return float(f"{hours:.9g}")  # 0.35 of 3 times 420 s, not 0.35000000000000003
 
 
-def _imagej(tiff: Tiff) -> dict[int, PagePlace]:
+def _imagej(tiff: Tiff) -> dict[int, PagePosition]:
     for text in tiff.descriptions:
         if text.startswith("ImageJ="):
             lines = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
@@ -143,7 +145,7 @@ def _count(text: str) -> int:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 1
 
 
-def _shaped(tiff: Tiff) -> dict[int, PagePlace]:
+def _shaped(tiff: Tiff) -> dict[int, PagePosition]:
     places = {}
     for axes, shape, numbers in tiff.shaped():
         places.update(_regular(axes, shape, numbers, None))
@@ -152,7 +154,7 @@ def _shaped(tiff: Tiff) -> dict[int, PagePlace]:
 
 def _regular(
     axes: str, shape: Sequence[int], numbers: Iterable[int], interval_h: float | None
-) -> dict[int, PagePlace]:
+) -> dict[int, PagePosition]:
     """Pages in the order of `axes`, of which the last runs fastest; none where their count is another."""
     numbers = list(numbers)
     if math.prod(shape) != len(numbers) or not any(axis in AXES for axis in axes):
@@ -166,5 +168,5 @@ def _regular(
                 at[axis] = here + 1
         t = at.get("T")
         time_h = _neat((t - 1) * interval_h) if t and interval_h else None
-        places[number] = PagePlace(number, t, at.get("Z"), at.get("C"), time_h)
+        places[number] = PagePosition(number, t, at.get("Z"), at.get("C"), time_h)
     return places

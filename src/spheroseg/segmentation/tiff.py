@@ -10,7 +10,7 @@ import tifffile
 
 from spheroseg.errors import BadImage, ImageTooLarge, UnsupportedImage
 from spheroseg.segmentation.ome import Pixels, read_ome
-from spheroseg.segmentation.pixel_size import Said, from_imagej, from_ome
+from spheroseg.segmentation.pixel_size import StatedSize, from_imagej, from_ome
 
 GREY = {"MINISBLACK", "MINISWHITE"}
 COLOUR = {"RGB", "YCBCR"}
@@ -91,7 +91,7 @@ class Tiff:
             if series.kind == "shaped" and above > 0:
                 yield series.axes[:above], series.shape[:above], numbers
 
-    def pixel_sizes(self, index: int) -> list[Said]:
+    def pixel_sizes(self, index: int) -> list[StatedSize]:
         """What the file says of a page: OME-XML, then ImageJ's tags."""
         pixels = self.ome
         number = self.pages[index].index

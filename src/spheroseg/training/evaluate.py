@@ -16,10 +16,10 @@ from scipy.ndimage import find_objects
 
 from spheroseg.export.overlays import encode_overlay
 from spheroseg.segmentation.contours import Outline, trace
-from spheroseg.segmentation.image import Image
+from spheroseg.segmentation.image import GreyImage
 from spheroseg.segmentation.model import Model
 from spheroseg.segmentation.parameters import Parameters
-from spheroseg.segmentation.pipeline import Segmentation, outlined
+from spheroseg.segmentation.pipeline import Segmentation, outline_objects
 from spheroseg.training.data import IMAGE_SUFFIXES, Grey, Labels, Sample, Truth, components
 from spheroseg.training.scores import Score, Summary, count_matches, foreground_iou, summarise
 
@@ -82,9 +82,9 @@ class _Workplace:
         for name, model in self.models.items():
             # By the clock it would depend on who else is at work.
             started = time.process_time()
-            image = Image(pixels, None)
+            image = GreyImage(pixels, None)
             (maps,) = model.maps([pixels])
-            segmentation = outlined(image, maps, model, Parameters())
+            segmentation = outline_objects(image, maps, model, Parameters())
             seconds = time.process_time() - started
             for kept in (ALL, LARGEST) if sample.truth == Truth.SINGLE else (ALL,):
                 labels = segmentation.labels if kept == ALL else _largest(segmentation)

@@ -30,12 +30,12 @@ from spheroseg.errors import InputChanged, SpherosegError, UnreadableInput
 from spheroseg.export.masks import encode_mask
 from spheroseg.export.overlays import encode_overlay
 from spheroseg.messages import TaskNew
-from spheroseg.segmentation.image import Image
+from spheroseg.segmentation.image import GreyImage
 from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.measure import METRICS_VERSION
 from spheroseg.segmentation.model import Model
 from spheroseg.segmentation.parameters import Parameters
-from spheroseg.segmentation.pipeline import Segmentation, outlined, read
+from spheroseg.segmentation.pipeline import Segmentation, outline_objects, read_image
 from spheroseg.storage import ImageStore
 from spheroseg.worker.shelf import Shelf
 
@@ -113,7 +113,7 @@ class _Picture:
     task: TaskNew
     model: Model
     parameters: Parameters
-    image: Image
+    image: GreyImage
     decode_ms: float
 
 
@@ -158,7 +158,7 @@ def _read(number: int, task: TaskNew, store: ImageStore, model: Model) -> _Pictu
             raise UnreadableInput(f"{task.image_key} cannot be read at random")
         _check_content(file, task, store.stamp(task.image_key))
         began = time.perf_counter()
-        image = read(file, task.page, task.pixel_size_um)
+        image = read_image(file, task.page, task.pixel_size_um)
     return _Picture(number, task, model, parameters, image, 1000 * (time.perf_counter() - began))
 
 
@@ -191,7 +191,7 @@ def _segment_together(pictures: Sequence[_Picture], store: ImageStore) -> Iterat
 def _finish(picture: _Picture, maps: Maps, store: ImageStore, durations: dict[str, float]) -> Answer:
     """Outline, write mask and overlay, return the record."""
     task = picture.task
-    segmentation = outlined(picture.image, maps, picture.model, picture.parameters)
+    segmentation = outline_objects(picture.image, maps, picture.model, picture.parameters)
     durations = {"decode": picture.decode_ms, **durations, **segmentation.durations_ms}
     segmentation = replace(segmentation, durations_ms=durations)
     began = time.perf_counter()

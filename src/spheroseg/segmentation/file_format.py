@@ -37,7 +37,7 @@ NAMED = [
 ]
 
 
-def kind(file: BinaryIO) -> str:
+def detect_format(file: BinaryIO) -> str:
     """`PNG`, `JPEG`, `BMP` or `TIFF`; leaves the file at its start.
 
     Raises `UnsupportedImage` naming a format that is known but not read, `BadImage` for anything else.
