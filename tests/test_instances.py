@@ -1,4 +1,4 @@
-"""Touching objects: when they are separated, where the border between them runs, and that it has no gap or overlap."""
+"""Touching objects: when they are separated, and that the border between them has no gap and no overlap."""
 
 import math
 from itertools import pairwise

@@ -1,8 +1,8 @@
-"""A model without training: objects are what stands out from the ground around them, dark or bright.
+"""A model without training: objects are regions that are darker or brighter than the ground around them.
 
-The ground is subtracted, regions above rising thresholds are compared, and those whose edge is sharp, strong and
-not the wall of a well are kept. The probability is the contrast at an object's edge in parts of that object's own
-contrast, so that 0.5 is reached half-way between object and ground; inside the edge it is 1.
+The ground is subtracted, and regions above rising thresholds are compared. Those with a sharp and strong edge are
+kept, unless they are the wall of a well. The probability at an edge is the contrast divided by that of the object, so
+that it is 0.5 half-way between object and ground; inside the edge it is 1.
 """
 
 import hashlib
@@ -15,37 +15,42 @@ import cv2
 import numpy as np
 
 from spheroseg.segmentation import candidates, ground
-from spheroseg.segmentation.candidates import Candidate, believed, inside, nested
+from spheroseg.segmentation.candidates import Candidate, choose_outlines, find_regions, inner_distance
 from spheroseg.segmentation.ground import Map, Mask
 from spheroseg.segmentation.maps import Maps
 
 NAME = "classical-contrast"
 VERSION = "1"
 
-SIDE = 1024  # px: longer side of the copy that is worked on
+SIDE = 1024  # px: longer side of the copy in which objects are searched
 SMOOTHING = 1.0  # px, standard deviation
 LEVELS = 9  # thresholds, in equal ratios
-TOP = 0.8  # the highest, in parts of the strongest contrast
+TOP = 0.8  # of the strongest contrast: the highest threshold
 STRONGEST = 99.9  # percentile
-NOISE_LEVELS = 5.0  # the lowest threshold: of the fine noise,
-UNEVEN_LEVELS = 2.5  # of the unevenness of the ground,
-FLOOR = 0.03  # and of the range of grey values
-LEAST_CONTRAST = 5.5  # of an object, in parts of that unevenness
+NOISE_LEVELS = 5.0  # the lowest threshold: at least this multiple of the fine noise,
+UNEVEN_LEVELS = 2.5  # this multiple of the unevenness of the ground,
+FLOOR = 0.03  # and this share of the range of grey values
+LEAST_CONTRAST = 5.5  # of an object, as a multiple of that unevenness
 CONTRAST_PERCENTILE = 80.0  # of the contrast in the band along the edge
-BAND = 0.25  # width of the band in parts of the object's radius
-LOCALISED = 0.6  # share of the fall from inside to outside that happens in the middle half of the way,
-FALLS_ON = 0.28  # fall further outside in parts of the fall at the edge,
-SHARPER = 2.0  # slope at the outline in parts of the mean slope across it,
-CLEAR = 3.0  # and of the slope of the ground: what tells an edge from a smooth gradient
-WALL_CONTACT = 0.45  # share of the outline on the border from which a region is the wall of a well
-LEAST_RADIUS, LEAST_AREA = 0.22, 0.03  # in parts of the largest object's: what is smaller is debris
-SLACK = 2.0, 0.04  # px, and parts of the radius: how far the outline may lie from the region's edge
-PASSES = 3
-FILLS = 0.2  # share of the picture of an object that hides the ground
-FRAME = 0.08  # of the shorter side: the ground when objects fill most of the picture
+BAND = 0.25  # of the object's radius: width of that band
+# An edge differs from a smooth gradient in four numbers:
+LOCALISED = 0.6  # the share of the fall from inside to outside in the middle half of the way,
+FALLS_ON = 0.28  # the fall further outside, divided by the fall at the edge,
+SHARPER = 2.0  # the slope at the outline, divided by the mean slope across it,
+CLEAR = 3.0  # and divided by the slope of the ground
+WALL_CONTACT = 0.45  # of the outline: a region with a larger share on the border is the wall of a well
+LEAST_RADIUS, LEAST_AREA = 0.22, 0.03  # of the largest object's: smaller objects are debris
+SLACK = 2.0, 0.04  # px, and share of the radius: how far the outline may lie from the region's edge
+PASSES = 3  # at most, as walls are removed
+FILLS = 0.2  # of the picture: a larger object hides the ground
+FRAME = 0.08  # of the shorter side: width of the frame that is ground if objects fill most of the picture
 
 
 def _constants() -> dict[str, object]:
+    """Return all constants of the model by name.
+
+    They are hashed with their names: renaming one would give all stored results another model.
+    """
     return {
         f"{module.__name__}.{name}": value
         for module in (candidates, ground)
@@ -56,6 +61,8 @@ def _constants() -> dict[str, object]:
 
 @dataclass(frozen=True)
 class _Ground:
+    """Statistics of the ground. `contrast` is positive towards objects; `bright`: whether those are brighter."""
+
     contrast: Map
     bright: bool
     unevenness: float
@@ -66,7 +73,7 @@ class _Ground:
 
 
 class ClassicalModel:
-    """Deterministic; `sha256` covers name, version and every constant."""
+    """The built-in model. It is deterministic; `sha256` covers its name, version and constants."""
 
     name = NAME
     version = VERSION
@@ -75,20 +82,20 @@ class ClassicalModel:
         self.sha256 = hashlib.sha256(json.dumps(_constants(), sort_keys=True).encode()).hexdigest()
 
     def maps(self, pictures: Sequence[Map]) -> list[Maps]:
-        """Grey values (height, width) to probabilities, and no distances.
+        """Compute the probabilities of pictures (float32, height, width), without distances.
 
-        They come at a size of at most 1024 px on the longer side, and are all 0 where nothing stands out.
+        The maps have at most 1024 px on the longer side. They are 0 everywhere if there is no object.
         """
         return [Maps(self._probability(pixels)) for pixels in pictures]
 
     def _probability(self, pixels: Map) -> Map:
-        grey = _canonical(pixels)
+        grey = _normalise(pixels)
         if grey is None:
             return np.zeros((1, 1), np.float32)
         contrast, objects = _search(grey, None)
         if not objects:
-            # The ground was taken for what most of the picture shows. If that is an object, the ground is at
-            # the border.
+            # What most of the picture shows was taken for the ground. If it is an object, the ground is at the
+            # border.
             frame = np.ones(grey.shape, np.uint8)
             width = max(2, round(FRAME * min(grey.shape)))
             frame[width:-width, width:-width] = 0
@@ -96,8 +103,8 @@ class ClassicalModel:
         return _render(contrast, objects)
 
 
-def _canonical(pixels: Map) -> Map | None:
-    """A smoothed copy of at most 1024 px with its range scaled to 0..1; None when there is no range."""
+def _normalise(pixels: Map) -> Map | None:
+    """Return a smoothed copy of at most 1024 px with its range scaled to 0..1; None if the picture is flat."""
     height, width = pixels.shape
     scale = min(1.0, SIDE / max(height, width))
     if scale < 1:
@@ -111,30 +118,32 @@ def _canonical(pixels: Map) -> Map | None:
 
 
 def _search(grey: Map, support: Mask | None) -> tuple[Map, list[Candidate]]:
-    """The contrast and the objects in it; anew without the walls of a well, beside which they are faint."""
+    """Return the contrast and the objects in it. Walls of wells are masked, as objects are faint beside them."""
     slope = np.hypot(cv2.Scharr(grey, cv2.CV_32F, 1, 0), cv2.Scharr(grey, cv2.CV_32F, 0, 1)).astype(np.float32)
     slope /= 32  # the sum of Scharr's weights, so that it is grey values per px
-    difference = grey - ground.ground(grey, support)
+    difference = grey - ground.estimate_ground(grey, support)
     excluded = np.zeros(grey.shape, np.uint8)
     objects: list[Candidate] = []
     for _ in range(PASSES):
-        seen = _measure(grey, slope, difference, excluded, support)
-        lowest = max(NOISE_LEVELS * seen.noise, UNEVEN_LEVELS * seen.unevenness, FLOOR)
-        highest = max(TOP * seen.strongest, 1.01 * lowest)
-        roots, walls = nested(seen.contrast, slope, np.geomspace(lowest, highest, LEVELS).tolist(), seen.bright)
+        background = _measure_ground(grey, slope, difference, excluded, support)
+        lowest = max(NOISE_LEVELS * background.noise, UNEVEN_LEVELS * background.unevenness, FLOOR)
+        highest = max(TOP * background.strongest, 1.01 * lowest)
+        roots, walls = find_regions(
+            background.contrast, slope, np.geomspace(lowest, highest, LEVELS).tolist(), background.bright
+        )
         objects = []
-        for candidate in (best for root in roots for best in believed(root)):
+        for candidate in (best for root in roots for best in choose_outlines(root)):
             if _is_wall(candidate, grey.shape):
                 walls[candidate.window] |= candidate.mask
-            elif _stands_out(candidate, seen):
+            elif _stands_out(candidate, background):
                 objects.append(candidate)
         excluded |= cv2.dilate(walls, np.ones((7, 7), np.uint8)).astype(np.uint8)
         if walls.mean() < 0.005:
             break
-    return seen.contrast, _without_debris(objects)
+    return background.contrast, _remove_debris(objects)
 
 
-def _measure(grey: Map, slope: Map, difference: Map, excluded: Mask, support: Mask | None) -> _Ground:
+def _measure_ground(grey: Map, slope: Map, difference: Map, excluded: Mask, support: Mask | None) -> _Ground:
     free = excluded == 0
     if not free.any():
         return _Ground(np.zeros_like(grey), True, 0.0, 0.0, 0.0, 0.0, False)
@@ -144,7 +153,7 @@ def _measure(grey: Map, slope: Map, difference: Map, excluded: Mask, support: Ma
     spread = 1.4826 * float(np.median(np.abs(sure))) if sure.size else 0.0
     beyond = np.clip(np.abs(values) - 3 * spread, 0, None) ** 2 * np.sign(values)
     sign = 1.0 if float(beyond.sum()) >= 0 else -1.0
-    # Unevenness from the side on which there are no objects: they cannot inflate it.
+    # Unevenness is measured on the side on which there are no objects, so that they cannot inflate it.
     other = -sign * sure[sign * sure < 0]
     fine = np.abs(grey - cv2.GaussianBlur(grey, (0, 0), 3 * SMOOTHING))[free]
     return _Ground(
@@ -159,58 +168,60 @@ def _measure(grey: Map, slope: Map, difference: Map, excluded: Mask, support: Ma
 
 
 def _is_wall(candidate: Candidate, shape: tuple[int, ...]) -> bool:
-    """Mostly bounded by the border of the picture, and not what the picture is of."""
+    """Return whether a region is mostly bounded by the border of the picture, and does not cover its middle."""
     rows, columns = candidate.window
     middle = (shape[0] // 2 - rows.start, shape[1] // 2 - columns.start)
     in_middle = all(0 <= m < s for m, s in zip(middle, candidate.mask.shape, strict=True))
     return candidate.contact > WALL_CONTACT and not (in_middle and candidate.mask[middle])
 
 
-def _stands_out(candidate: Candidate, seen: _Ground) -> bool:
-    """Whether the contrast is beyond chance and the outline lies on an edge, not somewhere on a smooth gradient."""
-    contrast = _edge_contrast(candidate, seen.contrast)
-    if contrast < max(LEAST_CONTRAST * seen.unevenness, NOISE_LEVELS * seen.noise):
+def _stands_out(candidate: Candidate, background: _Ground) -> bool:
+    """Return whether the contrast is not noise, and the outline lies on an edge and not on a smooth gradient."""
+    contrast = _edge_contrast(candidate, background.contrast)
+    if contrast < max(LEAST_CONTRAST * background.unevenness, NOISE_LEVELS * background.noise):
         return False
     reach = max(BAND * candidate.radius, 2.5)
-    window, depth = _depth(candidate, seen.contrast.shape, math.ceil(2 * reach) + 2)
+    window, depth = _depth(candidate, background.contrast.shape, math.ceil(2 * reach) + 2)
 
     def mean_at(distance: float) -> float:
         ring = np.abs(depth - distance) < 1
-        return float(seen.contrast[window][ring].mean()) if ring.any() else 0.0
+        return float(background.contrast[window][ring].mean()) if ring.any() else 0.0
 
     deep, inner = mean_at(min(2 * reach, candidate.radius - 1)), mean_at(reach)
     outer, far = mean_at(-reach), mean_at(-2 * reach)
     step = inner - outer
     smooth = step < LOCALISED * (deep - far) and outer - far > FALLS_ON * step
-    sharp = candidate.gradient > max(SHARPER * step / (2 * reach), CLEAR * seen.slope)
-    if seen.at_border:
-        return sharp and candidate.area > FILLS * seen.contrast.size
+    sharp = candidate.gradient > max(SHARPER * step / (2 * reach), CLEAR * background.slope)
+    if background.at_border:
+        return sharp and candidate.area > FILLS * background.contrast.size
     return sharp or not smooth
 
 
 def _edge_contrast(candidate: Candidate, contrast: Map) -> float:
-    depth = inside(candidate.mask, border_counts=True)
+    """Return the contrast of the object in a band inside its edge."""
+    depth = inner_distance(candidate.mask, border_counts=True)
     band = (depth > 0) & (depth < max(3.0, BAND * candidate.radius))
     return float(np.percentile(contrast[candidate.window][band], CONTRAST_PERCENTILE))
 
 
-def _without_debris(objects: list[Candidate]) -> list[Candidate]:
+def _remove_debris(objects: list[Candidate]) -> list[Candidate]:
     radius = max((o.radius for o in objects), default=0.0)
     area = max((o.area for o in objects), default=0)
     return [o for o in objects if o.radius >= LEAST_RADIUS * radius and o.area >= LEAST_AREA * area]
 
 
 def _depth(candidate: Candidate, shape: tuple[int, ...], margin: int) -> tuple[tuple[slice, slice], Map]:
-    """Signed distance to the region's edge (px, positive inside), in a window with a margin around it."""
+    """Return the signed distance to the region's edge (px, positive inside), in a window with a margin around it."""
     rows, columns = candidate.window
     top, left = max(0, rows.start - margin), max(0, columns.start - margin)
     window = np.s_[top : min(shape[0], rows.stop + margin), left : min(shape[1], columns.stop + margin)]
     mask = np.zeros((window[0].stop - top, window[1].stop - left), np.uint8)
     mask[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = candidate.mask
-    return window, np.where(mask > 0, inside(mask) - 0.5, 0.5 - inside(1 - mask)).astype(np.float32)
+    return window, np.where(mask > 0, inner_distance(mask) - 0.5, 0.5 - inner_distance(1 - mask)).astype(np.float32)
 
 
 def _render(contrast: Map, objects: list[Candidate]) -> Map:
+    """Return the probability map of the objects."""
     probability = np.zeros(contrast.shape, np.float32)
     owner = np.zeros(contrast.shape, np.int32)
     for number, candidate in enumerate(objects, start=1):
@@ -219,15 +230,15 @@ def _render(contrast: Map, objects: list[Candidate]) -> Map:
         slack = max(SLACK[0], SLACK[1] * candidate.radius)
         window, depth = _depth(candidate, contrast.shape, math.ceil(2 * slack) + 1)
         at_edge = np.clip(contrast[window] / _edge_contrast(candidate, contrast), 0, 1)
-        surely = np.clip(0.5 + (depth - slack) / (2 * slack), 0, 1)
-        possibly = np.clip(0.5 + (depth + slack) / (2 * slack), 0, 1)
-        own = np.minimum(np.maximum(at_edge, surely), possibly)
+        lower_bound = np.clip(0.5 + (depth - slack) / (2 * slack), 0, 1)
+        upper_bound = np.clip(0.5 + (depth + slack) / (2 * slack), 0, 1)
+        own = np.minimum(np.maximum(at_edge, lower_bound), upper_bound)
         others = (owner[window] > 0) & (owner[window] != number)
         if others.any():
-            # A valley along the line half-way to a neighbour, or the two would be outlined as one.
-            away = inside((~others).astype(np.uint8)) - 0.5
-            own = np.where(depth < 0, np.minimum(own, np.clip((away + depth) / 2, 0, 1)), own)
-        # Crumbs in the slack around the object are not objects of their own.
+            # A valley half-way to a neighbour, so that the two are not outlined as one.
+            distance = inner_distance((~others).astype(np.uint8)) - 0.5
+            own = np.where(depth < 0, np.minimum(own, np.clip((distance + depth) / 2, 0, 1)), own)
+        # Specks in the slack around the object are not objects of their own.
         _, labels = cv2.connectedComponents((own > 0.5).astype(np.uint8), connectivity=8)
         core = np.unique(labels[depth >= slack])
         own = np.where((labels == 0) | np.isin(labels, core), own, np.minimum(own, 0.49))

@@ -1,4 +1,4 @@
-"""What a file is, told from its first bytes."""
+"""Detects the format of a file from its first bytes (magic numbers)."""
 
 from typing import BinaryIO
 
@@ -6,7 +6,7 @@ from spheroseg.errors import BadImage, UnsupportedImage
 
 TIFF = "TIFF"
 
-READ = [
+SUPPORTED = [
     (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"\xff\xd8\xff", "JPEG"),
     (b"BM", "BMP"),
@@ -16,7 +16,7 @@ READ = [
     (b"MM\0+", TIFF),
 ]
 
-NAMED = [
+RECOGNISED = [  # offset, magic number, name
     (0, b"ZISRAWFILE", "Zeiss CZI"),
     (0, b"\xda\xce\xbe\x0a", "Nikon ND2"),
     (0, b"\0\0\0\x0cjP  ", "JPEG 2000 (or an old Nikon ND2)"),
@@ -38,19 +38,19 @@ NAMED = [
 
 
 def detect_format(file: BinaryIO) -> str:
-    """`PNG`, `JPEG`, `BMP` or `TIFF`; leaves the file at its start.
+    """Return `PNG`, `JPEG`, `BMP` or `TIFF`, and leave the file at its start.
 
-    Raises `UnsupportedImage` naming a format that is known but not read, `BadImage` for anything else.
+    Raise `UnsupportedImage` if the format is recognised but not supported, `BadImage` for anything else.
     """
     file.seek(0)
     head = file.read(512)
     file.seek(0)
     if not head:
         raise BadImage("the file is empty (0 bytes)")
-    for start, name in READ:
+    for start, name in SUPPORTED:
         if head.startswith(start):
             return name
-    for offset, magic, name in NAMED:
+    for offset, magic, name in RECOGNISED:
         if head[offset:].startswith(magic):
             raise UnsupportedImage(f"{name} files are not read: export the image as TIFF")
     if _is_text(head):
@@ -62,7 +62,7 @@ def _is_text(head: bytes) -> bool:
     try:
         text = head.decode()
     except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:  # not merely a character cut in half by the limit
+        if error.start < len(head) - 3:  # not merely a character that the limit cut in half
             return False
         text = head[: error.start].decode()
     return all(character.isprintable() or character in "\t\r\n\f" for character in text)

@@ -1,7 +1,7 @@
-"""A microscope image: decoded to grey values, with its pixel size where the file knows it.
+"""Decodes microscope images to grey values, with the pixel size if the file states it.
 
-The format is told from the content, never from the name. Sizes are checked in the header, before memory is
-taken for pixels, and a picture that is not whole is refused, so that nothing in it is invented.
+The format is detected from the content, never from the name. Sizes are checked in the header, before memory is
+allocated for pixels. An incomplete image is refused, so that nothing in it is invented.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -32,9 +32,10 @@ LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 @dataclass(frozen=True, eq=False)
 class GreyImage:
-    """Grey values as stored (0..255, 0..65535, or the file's floats), float32 (height, width).
+    """A decoded page.
 
-    `flags`: what is wrong with the pixel size, see `resolve_pixel_size`.
+    `pixels`: float32 (height, width), grey values as stored (0..255, 0..65535, or the file's floats). `pixel_size`:
+    None if it is not known. `flags`: what is wrong with the pixel size, see `resolve_pixel_size`.
     """
 
     pixels: npt.NDArray[np.float32]
@@ -43,28 +44,28 @@ class GreyImage:
 
 
 def count_pages(file: BinaryIO) -> int:
-    """How many pictures the file holds, from its headers: 1 for everything but a multi-page TIFF.
+    """Return the number of pages in the file, from its headers: 1 for everything but a multi-page TIFF.
 
-    Previews and pyramid levels inside a TIFF are not pages. Raises `BadImage` like `decode`.
+    Previews and pyramid levels inside a TIFF are not pages. Raise `BadImage` as `decode` does.
     """
     with translate_library_errors():
         return len(Tiff(file).pages) if detect_format(file) == TIFF else 1
 
 
 def check_headers(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> int:
-    """How many pictures the file holds, when `decode` could read one of them as far as its headers tell.
+    """Check the headers of the file without allocating memory for pixels. Return the number of pages.
 
-    No memory is taken for pixels. Raises `BadImage` like `decode`: for what no header shows (a JPEG that breaks
-    off, values that are not finite) only `decode` does. One page that is too large or of a kind that is not read
-    is no reason to refuse the other pages; damage to one is.
+    Raise `BadImage` as `decode` does. Some faults show in no header (a truncated JPEG, values that are not finite),
+    so only `decode` raises for them. If one page is too large or of an unsupported kind, the others are still
+    accepted; if one is damaged, the file is refused.
     """
     with translate_library_errors():
-        found = detect_format(file)
-        if found == TIFF:
+        file_format = detect_format(file)
+        if file_format == TIFF:
             tiff = Tiff(file)
             tiff.check_pages(MIN_SIDE, max_pixels)
             return len(tiff.pages)
-        picture = _PLUGINS[found](file)
+        picture = _PLUGINS[file_format](file)
         check_size(*picture.size, max_pixels)
         check_side(*picture.size, MIN_SIDE)
         _check_complete(file, picture)
@@ -74,38 +75,38 @@ def check_headers(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> int:
 def decode(
     file: BinaryIO, page: int = 0, *, pixel_size_um: float | None = None, max_pixels: int = MAX_PIXELS
 ) -> GreyImage:
-    """Read one picture of a PNG, JPEG, BMP or TIFF (also OME-TIFF and ImageJ's): 1, 8, 16 bit or float.
+    """Decode one page of a PNG, JPEG, BMP or TIFF (also OME-TIFF and ImageJ's) with 1, 8, 16 bit or float values.
 
-    `page` counts from 0 in file order. `pixel_size_um` (µm) wins over what the file says. Colour becomes luminance
-    (BT.601), opacity is ignored. Pixels are taken as stored: an orientation tag (EXIF, TIFF) is not applied, so that
-    coordinates are those of the file.
+    `page` counts from 0 in file order. `pixel_size_um` (µm) takes precedence over what the file states. Colour
+    becomes luminance (ITU-R BT.601), opacity is ignored. Pixels are taken as stored: an orientation tag (EXIF, TIFF)
+    is not applied, so that coordinates are those of the file.
 
-    Raises `UnsupportedImage` for a format that is not read, `ImageTooLarge` above `max_pixels`, and `BadImage` for
-    a file that is damaged, incomplete, too small (a side under 16 px), holds values that are not finite or has no
-    such page.
+    Raise `UnsupportedImage` for a format that is not supported, `ImageTooLarge` above `max_pixels`, and `BadImage` if
+    the file is damaged, incomplete or too small (a side under 16 px), has values that are not finite, or has no such
+    page.
     """
     with translate_library_errors():
-        found = detect_format(file)
-        said: list[StatedSize] = []
-        if found == TIFF:
+        file_format = detect_format(file)
+        stated: list[StatedSize] = []
+        if file_format == TIFF:
             tiff = Tiff(file)
-            pixels, said = tiff.read(page, max_pixels), tiff.pixel_sizes(page)
+            pixels, stated = tiff.read(page, max_pixels), tiff.pixel_sizes(page)
         elif page != 0:
-            raise BadImage(f"there is no page {page}: a {found} holds one picture")
+            raise BadImage(f"there is no page {page}: a {file_format} holds one picture")
         else:
-            pixels = _READERS[found](file, max_pixels)
-        return GreyImage(_grey(pixels), *resolve_pixel_size(pixel_size_um, said))
+            pixels = _READERS[file_format](file, max_pixels)
+        return GreyImage(_to_grey(pixels), *resolve_pixel_size(pixel_size_um, stated))
 
 
 @contextmanager
 def translate_library_errors() -> Iterator[None]:
-    """Whatever a decoder raises (they raise anything) means that the file is at fault; keep its words."""
+    """Raise BadImage instead of any error of a decoder, with its text: decoders raise errors of all kinds."""
     try:
         yield
     except (BadImage, MemoryError):
         raise
     except OSError as error:
-        if error.errno is not None:  # the disk, not the content
+        if error.errno is not None:  # an error of the disk and not of the content
             raise
         raise BadImage(f"the image is damaged or incomplete: {error}") from error
     except Exception as error:
@@ -113,7 +114,7 @@ def translate_library_errors() -> Iterator[None]:
 
 
 def _check_complete(file: BinaryIO, picture: ImageFile) -> None:
-    """Raises BadImage where a PNG or a plain BMP shows that it breaks off; a piece at a time, never the whole."""
+    """Raise BadImage if a PNG or an uncompressed BMP is truncated. Read the file piece by piece, to save memory."""
     if isinstance(picture, PngImageFile):
         file.seek(0)
         tail = b""
@@ -124,31 +125,31 @@ def _check_complete(file: BinaryIO, picture: ImageFile) -> None:
         raise BadImage(PNG_TRUNCATED)
     for decoder, _, offset, arguments in picture.tile:
         if decoder == "raw" and isinstance(arguments, tuple):
-            # Some writers leave out what fills the last row up to four bytes.
-            wanted = offset + arguments[1] * picture.size[1] - 3
-            if wanted > file.seek(0, 2):
+            # Some writers leave out the padding of the last row to four bytes.
+            needed = offset + arguments[1] * picture.size[1] - 3
+            if needed > file.seek(0, 2):
                 raise BadImage("the image is truncated: the picture continues after the end of the file")
 
 
 def _read_png(file: BinaryIO, max_pixels: int) -> npt.NDArray[Any]:
-    pixels = _values(PngImageFile(file), max_pixels)
+    pixels = _load_pixels(PngImageFile(file), max_pixels)
     file.seek(0)
     data = file.read()
     if PNG_END not in data:
         raise BadImage(PNG_TRUNCATED)
     if data[24:26] not in (b"\x10\x02", b"\x10\x04", b"\x10\x06"):  # bit depth 16, with colour or opacity
         return pixels
-    # Pillow keeps 8 of the 16 bits of such a file; it has just shown that the file is whole.
+    # Pillow keeps only 8 of the 16 bits of such a file, but it has just checked that the file is complete.
     deep: npt.NDArray[Any] = imagecodecs.png_decode(data)
     return deep
 
 
 def _read_jpeg(file: BinaryIO, max_pixels: int) -> npt.NDArray[Any]:
-    return _values(JpegImageFile(file), max_pixels)
+    return _load_pixels(JpegImageFile(file), max_pixels)
 
 
 def _read_bmp(file: BinaryIO, max_pixels: int) -> npt.NDArray[Any]:
-    return _values(BmpImageFile(file), max_pixels)
+    return _load_pixels(BmpImageFile(file), max_pixels)
 
 
 _PLUGINS: Mapping[str, Callable[[BinaryIO], ImageFile]] = {
@@ -159,8 +160,8 @@ _PLUGINS: Mapping[str, Callable[[BinaryIO], ImageFile]] = {
 _READERS = {"PNG": _read_png, "JPEG": _read_jpeg, "BMP": _read_bmp}
 
 
-def _values(picture: ImageFile, max_pixels: int) -> npt.NDArray[Any]:
-    # Made by the plugin itself, not by GreyImage.open, whose own size limits warn on stderr or raise at sizes not ours.
+def _load_pixels(picture: ImageFile, max_pixels: int) -> npt.NDArray[Any]:
+    # Opened by the plugin, not by Image.open, whose own size limits warn on stderr, or raise below our limit.
     check_size(*picture.size, max_pixels)
     picture.load()
     if picture.mode in ("1", "L", "LA", "I;16", "I", "F", "RGB", "RGBA"):
@@ -168,7 +169,7 @@ def _values(picture: ImageFile, max_pixels: int) -> npt.NDArray[Any]:
     return np.asarray(picture.convert("RGB"))
 
 
-def _grey(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def _to_grey(pixels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     if pixels.ndim == 3:
         channels = pixels.shape[2]
         pixels = pixels[..., 0] if channels <= 2 else pixels[..., :3].astype(np.float32) @ LUMINANCE

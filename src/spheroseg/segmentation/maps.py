@@ -1,4 +1,4 @@
-"""What a model says of a picture."""
+"""The maps that a model computes from a picture."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, eq=False)
 class Maps:
-    """Maps over the field of one picture, float32 (height, width), at whatever size the model works.
+    """Maps of one picture, float32 (height, width), at the size at which the model works.
 
     `probability`: 0..1 that a pixel belongs to an object. `distance`: 0 outside every object, rising to 1 where an
-    object is deepest, so that touching objects can be told apart; None from a model that does not tell.
+    object is deepest, so that touching objects can be separated. None if the model does not compute it.
     """
 
     probability: npt.NDArray[np.float32]

@@ -1,6 +1,6 @@
-"""Measurements of an outline, all from the exact polygon and none from pixels.
+"""Measures outlines. All values are computed from the exact polygon and none from pixels.
 
-docs/metrics.md explains each for the person who reads the table.
+docs/metrics.md explains each of them for the readers of the tables.
 """
 
 import math
@@ -15,7 +15,7 @@ from spheroseg.segmentation.contours import Outline, Polygon, net_area, signed_a
 
 METRICS_VERSION = "1"
 
-# Power of length of every field: multiply by (µm per px) ** dimension to calibrate.
+# The power of length of each field. Multiply a value by (µm per px) ** dimension to calibrate it.
 DIMENSIONS: Mapping[str, int] = MappingProxyType(
     {
         "area": 2,
@@ -53,7 +53,7 @@ DIMENSIONS: Mapping[str, int] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Measurements:
-    """In px, px² and px³; ratios have no unit, `orientation_deg` is in degrees, `n_holes` a count."""
+    """The measurements of one object, px, px² and px³. Ratios have no unit, `orientation_deg` is in degrees."""
 
     area: float
     perimeter: float
@@ -89,28 +89,28 @@ class Measurements:
 def measure(outline: Outline) -> Measurements:
     """Measure one object.
 
-    Area, centroid and fitted ellipse are net of the object's own holes. Perimeter, hull, Feret diameters, box and the
-    volumes but `volume_sphere` are of the outer outline. L = `feret_max`, W = `width_orthogonal`:
+    Area, centroid and fitted ellipse are net of the object's own holes. Perimeter, hull, Feret diameters, box and all
+    volumes except `volume_sphere` are those of the outer outline. With L = `feret_max`, W = `width_orthogonal`:
 
     - circularity 4πA/P² (ImageJ; CellProfiler FormFactor), not clipped; roundness 4A/(π major²) (ImageJ)
     - solidity A/A_hull, extent A/A_box, convexity P_hull/P; equivalent diameter 2√(A/π)
     - ellipse of the same second moments: axes 4√λ, eccentricity √(1 − λ₂/λ₁); orientation anticlockwise from the
       x axis as seen on the screen, 0 ≤ angle < 180
-    - feret_min: least distance of two parallel lines around the hull, over the directions of its edges
+    - feret_min: smallest distance of two parallel lines around the hull, over the directions of its edges
     - volumes: π/6 d³ (sphere); L·W²/2 (SpheroidSizer, JoVE 51639); π/6 L·W² (prolate spheroid);
-      π∬|v|dA, v the distance from the major axis: the mean of what the two halves sweep (Pappus)
+      π∬|v|dA, v the distance from the major axis: the mean of the volumes that the two halves sweep (Pappus)
 
-    Raises `ValueError` for an outline that encloses no area.
+    Raise `ValueError` if the outline encloses no area.
     """
     area = net_area(outline)
     if not area > 0:
         raise ValueError("the outline encloses no area")
     outer = outline.outer
     hole_area = sum((-signed_area(hole) for hole in outline.holes), 0.0)
-    perimeter = _length(outer)
+    perimeter = _perimeter(outer)
     (cx, cy), covariance = _moments((outer, *outline.holes))
     major, minor, angle = _ellipse(covariance)
-    # Here and not above: it takes half a second to load, which the command line need not wait for.
+    # Imported here because it takes half a second to load, which the command line need not wait for.
     from scipy.spatial import ConvexHull
 
     hull = outer[ConvexHull(outer).vertices]
@@ -126,7 +126,7 @@ def measure(outline: Outline) -> Measurements:
         circularity=4 * math.pi * area / perimeter**2,
         roundness=4 * area / (math.pi * major**2),
         solidity=area / abs(signed_area(hull)),
-        convexity=_length(hull) / perimeter,
+        convexity=_perimeter(hull) / perimeter,
         extent=area / float((x1 - x0) * (y1 - y0)),
         eccentricity=math.sqrt(max(0.0, 1 - (minor / major) ** 2)),
         major_axis=major,
@@ -146,22 +146,22 @@ def measure(outline: Outline) -> Measurements:
         volume_sphere=math.pi / 6 * diameter**3,
         volume_lw2=feret_max * width**2 / 2,
         volume_prolate=math.pi / 6 * feret_max * width**2,
-        volume_revolution=_revolved(outer),
+        volume_revolution=_revolution_volume(outer),
     )
 
 
 def centroid(outline: Outline) -> npt.NDArray[np.float64]:
-    """x, y (px) of the middle of the net area."""
+    """Return x, y (px) of the centroid of the net area."""
     return np.array(_moments((outline.outer, *outline.holes))[0])
 
 
-def _length(polygon: Polygon) -> float:
+def _perimeter(polygon: Polygon) -> float:
     return float(np.hypot(*(np.roll(polygon, -1, axis=0) - polygon).T).sum())
 
 
 def _moments(polygons: tuple[Polygon, ...]) -> tuple[tuple[float, float], npt.NDArray[np.float64]]:
-    """Centroid and covariance (2, 2) of the enclosed area, by Green's theorem (Steger 1996, FGBV-96-05)."""
-    origin = polygons[0].mean(axis=0)  # far from the origin the sums would cancel digits away
+    """Return centroid and covariance (2, 2) of the enclosed area, by Green's theorem (Steger 1996, FGBV-96-05)."""
+    origin = polygons[0].mean(axis=0)  # far from the origin the sums would lose digits by cancellation
     area, first, second = 0.0, np.zeros(2), np.zeros((2, 2))
     for polygon in polygons:
         a = polygon - origin
@@ -178,7 +178,7 @@ def _moments(polygons: tuple[Polygon, ...]) -> tuple[tuple[float, float], npt.ND
 
 
 def _ellipse(covariance: npt.NDArray[np.float64]) -> tuple[float, float, float]:
-    """Major and minor axis (full lengths, px) and orientation of the ellipse with this covariance."""
+    """Return the axes (full lengths, px) and the orientation (degrees) of the ellipse with this covariance."""
     variances, directions = np.linalg.eigh(covariance)
     minor, major = (4 * np.sqrt(variances)).tolist()
     x, y = directions[:, 1]
@@ -186,9 +186,9 @@ def _ellipse(covariance: npt.NDArray[np.float64]) -> tuple[float, float, float]:
 
 
 def _calipers(hull: Polygon) -> tuple[float, float, float]:
-    """Largest and least Feret diameter of a convex polygon, and its width across the largest one (px).
+    """Return the largest and smallest Feret diameter of a convex polygon, and its width across the largest one (px).
 
-    Rotating calipers (Shamos 1978; Toussaint 1983): both extremes occur where one jaw lies along an edge.
+    The method is rotating calipers (Shamos 1978; Toussaint 1983): both extremes occur where one jaw lies on an edge.
     """
     count = len(hull)
     edges = np.roll(hull, -1, axis=0) - hull
@@ -197,7 +197,7 @@ def _calipers(hull: Polygon) -> tuple[float, float, float]:
     opposite = np.searchsorted(np.concatenate([angles, angles + 2 * math.pi]), angles + math.pi) % count
     normals = np.column_stack([-edges[:, 1], edges[:, 0]]) / np.hypot(*edges.T)[:, None]
     feret_min = float(np.abs(np.einsum("ij,ij->i", hull[opposite] - hull, normals)).min())
-    # Both ends of the edge, and the neighbours of the vertex because parallel edges leave the choice to rounding.
+    # Both ends of the edge, and the neighbours of the vertex, because with parallel edges rounding decides.
     ends = np.concatenate([np.arange(count), np.arange(1, count + 1) % count])
     others = np.concatenate([np.tile((opposite + step) % count, 2) for step in (-1, 0, 1)])
     spans = hull[others] - np.tile(hull[ends], (3, 1))
@@ -208,25 +208,25 @@ def _calipers(hull: Polygon) -> tuple[float, float, float]:
     return feret_max, feret_min, float(np.ptp(hull @ np.array([-along[1], along[0]])))
 
 
-def _revolved(outer: Polygon) -> float:
-    """π∬|v|dA over the outer outline, v measured from the major axis through its centroid (px³)."""
+def _revolution_volume(outer: Polygon) -> float:
+    """Return π∬|v|dA over the outer outline (px³), v measured from the major axis through its centroid."""
     centroid, covariance = _moments((outer,))
     along = np.linalg.eigh(covariance)[1][:, 1]
     u = (outer - centroid) @ along
     v = (outer - centroid) @ (-along[1], along[0])
-    u, v = _cut_at_axis(u, v)
+    u, v = _insert_axis_crossings(u, v)
     volume = 0.0
     for half in (np.maximum(v, 0), np.maximum(-v, 0)):
-        # ∬v dA of a half, whose outline along the axis adds nothing (v = 0 there).
+        # ∬v dA of a half. Its outline along the axis adds nothing, because v = 0 there.
         cross = u * np.roll(half, -1) - np.roll(u, -1) * half
         volume += math.pi * abs(float(cross @ (half + np.roll(half, -1)))) / 6
     return volume
 
 
-def _cut_at_axis(
+def _insert_axis_crossings(
     u: npt.NDArray[np.float64], v: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Add a vertex wherever an edge crosses v = 0."""
+    """Insert a vertex wherever an edge crosses v = 0."""
     next_u, next_v = np.roll(u, -1), np.roll(v, -1)
     at = np.flatnonzero(v * next_v < 0)
     share = v[at] / (v[at] - next_v[at])

@@ -1,4 +1,4 @@
-"""What OME-XML says: of each `Pixels` element its attributes, its channels, and where in it a page lies."""
+"""Reads OME-XML: the attributes, the channels and the planes of each `Pixels` element."""
 
 import html
 import math
@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-# Regular expressions, not an XML parser: a stranger's file must not be able to expand entities in here, nor to name
-# other files that are opened. No character is looked at many times, whatever the text.
+# Regular expressions and not an XML parser: an untrusted file must not be able to expand entities, or to have other
+# files opened. The time is linear in the length of the text.
 _TAG = re.compile(r"<(/?)(?:[\w.-]+:)?([A-Za-z]+)\b([^<>]*)>([^<]*)")
 _ATTRIBUTE = re.compile(r"""(?<![\w:])([\w:]+)\s*=\s*(["'])(.*?)\2""", re.DOTALL)
 
@@ -18,9 +18,10 @@ Plane = tuple[int, int, int]  # t, z, channel; from 0
 
 @dataclass
 class Pixels:
-    """`planes`: by the number of the page in this file, from 0. `sizes`: of t, z and channel, in all files of a set.
+    """A `Pixels` element.
 
-    `times`: what `Plane` elements say of a plane, as attributes.
+    `sizes`: of t, z and channel, in all files of a set. `channels`: attributes of the `Channel` elements. `planes`:
+    the plane of each page of this file, whose number counts from 0. `times`: attributes of the `Plane` elements.
     """
 
     attributes: Attributes
@@ -31,11 +32,11 @@ class Pixels:
 
 
 def read_ome(xml: str, pages: int) -> list[Pixels]:
-    """All `Pixels` of a document, in its order; what cannot be understood in one is left out of it.
+    """Read all `Pixels` of a document, in its order. What cannot be understood is left out.
 
-    pages: how many the file has.
+    `pages`: the number of pages of the file.
     """
-    found: list[Pixels] = []
+    elements: list[Pixels] = []
     blocks: list[list[tuple[Attributes, str | None]]] = []
     own_uuid = ""
     is_inside = False
@@ -43,7 +44,7 @@ def read_ome(xml: str, pages: int) -> list[Pixels]:
         if name == "Pixels":
             is_inside = not is_end
             if not is_end:
-                found.append(Pixels(attributes))
+                elements.append(Pixels(attributes))
                 blocks.append([])
         elif is_end:
             continue
@@ -52,22 +53,22 @@ def read_ome(xml: str, pages: int) -> list[Pixels]:
         elif not is_inside:
             continue
         elif name == "Channel":
-            found[-1].channels.append(attributes)
+            elements[-1].channels.append(attributes)
         elif name == "TiffData":
             blocks[-1].append((attributes, None))
         elif name == "UUID" and blocks[-1]:
             blocks[-1][-1] = (blocks[-1][-1][0], text.strip())
         elif name == "Plane":
-            place = tuple(_number(attributes, f"The{axis}") for axis in "TZC")
-            if (plane := _plane(place)) is not None:
-                found[-1].times[plane] = attributes
+            position = tuple(_number(attributes, f"The{axis}") for axis in "TZC")
+            if (plane := _plane(position)) is not None:
+                elements[-1].times[plane] = attributes
     left = pages
-    for pixels, tiff_data in zip(found, blocks, strict=True):
+    for pixels, tiff_data in zip(elements, blocks, strict=True):
         pixels.sizes = _sizes(pixels)
-        # A page is named once; a text that names them again and again must not be able to fill the memory.
+        # Each page is named once. A text that names pages again and again must not be able to fill the memory.
         pixels.planes = dict(islice(_planes(pixels, tiff_data, own_uuid, pages), left))
         left -= len(pixels.planes)
-    return found
+    return elements
 
 
 def _without_comments(xml: str) -> str:
@@ -85,14 +86,14 @@ def _number(attributes: Attributes, name: str, default: int | None = None) -> in
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else default
 
 
-def _plane(place: tuple[int | None, ...]) -> Plane | None:
-    t, z, channel = place
+def _plane(position: tuple[int | None, ...]) -> Plane | None:
+    t, z, channel = position
     return None if t is None or z is None or channel is None else (t, z, channel)
 
 
 def _sizes(pixels: Pixels) -> Plane:
     t, z, samples = (_number(pixels.attributes, f"Size{axis}", 1) or 1 for axis in "TZC")
-    # Red, green and blue are samples of one page, not three pages.
+    # Red, green and blue are samples of one page and not three pages.
     per_page = [_number(channel, "SamplesPerPixel", 1) or 1 for channel in pixels.channels]
     if sum(per_page) == samples:
         return t, z, len(per_page)
@@ -118,7 +119,7 @@ def _planes(
             first += step * (_number(attributes, f"First{axis}", 0) or 0)
             step *= sizes[axis]
         for number in range(min(count, total - first, pages - ifd)):
-            rest, place = first + number, {}
+            rest, position = first + number, {}
             for axis in order[2:]:
-                rest, place[axis] = divmod(rest, sizes[axis])
-            yield ifd + number, (place["T"], place["Z"], place["C"])
+                rest, position[axis] = divmod(rest, sizes[axis])
+            yield ifd + number, (position["T"], position["Z"], position["C"])

@@ -1,4 +1,4 @@
-"""From the bytes of an image to measured objects."""
+"""Segments an image: from its bytes to measured objects."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,10 @@ from spheroseg.segmentation.quality import (
 
 @dataclass(frozen=True, eq=False)
 class SegmentedObject:
-    """`flags`: `touches_edge` when part of the object may lie outside the picture, and those of `quality.assess_quality`."""
+    """An object with its outline and measurements (px).
+
+    `flags`: `touches_edge` if part of the object may lie outside the picture, and those of `assess_quality`.
+    """
 
     outline: Outline
     measurements: Measurements
@@ -39,11 +42,12 @@ class SegmentedObject:
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """`labels` is uint16 (height, width), 0 the ground; pixels of `objects[i]` have i + 1.
+    """The objects of an image.
 
-    `flags`: `no_object_found` or `several_objects`, `low_contrast` and `out_of_focus` when the largest object has
-    them, and those of the `GreyImage`. `parameters` are those used, `durations_ms` has `decode`, `inference`, `outlines`
-    (tracing and measuring).
+    `width`, `height`: px. `labels`: uint16 (height, width), 0 the ground; pixels of `objects[i]` have i + 1.
+    `flags`: `no_object_found` or `several_objects`, `low_contrast` and `out_of_focus` if the largest object has
+    them, and those of the image. `parameters`: the values that were used. `durations_ms`: of `decode`, `inference`
+    and `outlines` (tracing and measuring).
     """
 
     width: int
@@ -66,9 +70,9 @@ def segment(
     page: int = 0,
     pixel_size_um: float | None = None,
 ) -> tuple[Segmentation, GreyImage]:
-    """Decode one page, find the objects and measure them: `read_image`, the model and `outline_objects` in one.
+    """Decode one page, find the objects and measure them. Return them with the decoded image.
 
-    Raises what they raise.
+    Raise as `read_image`, the model and `outline_objects` do.
     """
     started = time.perf_counter()
     image = read_image(file, page, pixel_size_um)
@@ -81,9 +85,10 @@ def segment(
 
 
 def read_image(file: BinaryIO, page: int = 0, pixel_size_um: float | None = None) -> GreyImage:
-    """One page with its pixel size, where `pixel_size_um` (µm) wins over the file's.
+    """Decode one page with its pixel size; `pixel_size_um` (µm) takes precedence over the file's.
 
-    Raises `BadImage` and its kind (see `decode`), and `BadParameters` for a pixel size that is not a positive number.
+    Raise `BadImage` and its subclasses as `decode` does, and `BadParameters` if the pixel size is not a positive
+    number.
     """
     if pixel_size_um is not None and not (is_number(pixel_size_um) and pixel_size_um > 0):
         raise BadParameters(f"the pixel size is {pixel_size_um!r}; it must be a positive number of µm")
@@ -93,17 +98,18 @@ def read_image(file: BinaryIO, page: int = 0, pixel_size_um: float | None = None
 def outline_objects(image: GreyImage, maps: Maps, model: Model, parameters: Parameters) -> Segmentation:
     """Find the objects in the maps of `image` and measure them.
 
-    Raises `ModelUnusable` when the maps are not probabilities, and `BadParameters`.
+    Raise `ModelUnusable` if the maps are not probabilities, and `BadParameters` as `Parameters.resolve` and `trace`
+    do.
     """
     started = time.perf_counter()
     height, width = image.pixels.shape
     used = parameters.resolve(width, height, image.pixel_size.um if image.pixel_size else None)
-    _check(maps, model.name)
-    probability = _full_size(maps.probability, image.pixels.shape)
+    _check_maps(maps, model.name)
+    probability = _resize_map(maps.probability, image.pixels.shape)
     instances = find_instances(maps, used["threshold"], (height, width)) if used["separate"] else None
     labels, outlines = trace(probability, used["threshold"], used["min_area_px"], instances)
-    chosen = _chosen(outlines, used, width, height)
-    # Judged before the others go: they are no ground to their neighbours.
+    chosen = _choose(outlines, used, width, height)
+    # Assessed before the other objects are removed, because those are no ground either.
     objects = tuple(
         SegmentedObject(
             outlines[i],
@@ -118,7 +124,7 @@ def outline_objects(image: GreyImage, maps: Maps, model: Model, parameters: Para
         height=height,
         pixel_size=image.pixel_size,
         objects=objects,
-        labels=_only(labels, chosen, len(outlines)),
+        labels=_keep_labels(labels, chosen, len(outlines)),
         flags=_flags(objects) + image.flags,
         model_name=model.name,
         model_version=model.version,
@@ -128,7 +134,7 @@ def outline_objects(image: GreyImage, maps: Maps, model: Model, parameters: Para
     )
 
 
-def _check(maps: Maps, name: str) -> None:
+def _check_maps(maps: Maps, name: str) -> None:
     if maps.probability.ndim != 2 or not np.isfinite(maps.probability).all():
         raise ModelUnusable(f"model {name} answered with something else than a map of probabilities")
     if maps.distance is not None and (
@@ -139,34 +145,33 @@ def _check(maps: Maps, name: str) -> None:
         )
 
 
-def _full_size(probability: npt.NDArray[np.float32], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+def _resize_map(probability: npt.NDArray[np.float32], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     probability = probability.astype(np.float32, copy=False)
     if probability.shape == shape:
         return probability
-    # Before any threshold: resizing a mask instead would give its staircase, and a circularity that depends on the
-    # camera.
+    # Resized before any threshold: a resized mask has steps, so that its circularity would depend on the camera.
     resized: npt.NDArray[np.float32] = cv2.resize(
         probability, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR
     ).astype(np.float32, copy=False)
     return resized
 
 
-def _chosen(outlines: Sequence[Outline], used: Mapping[str, Any], width: int, height: int) -> list[int]:
-    """Which of the outlines are asked for, in their order."""
-    left = [
-        i for i, found in enumerate(outlines) if used["edge"] == "keep" or not _touches_edge(found, width, height)
+def _choose(outlines: Sequence[Outline], used: Mapping[str, Any], width: int, height: int) -> list[int]:
+    """Return the indices of the outlines that the parameters keep, in their order."""
+    kept = [
+        i for i, outline in enumerate(outlines) if used["edge"] == "keep" or not _touches_edge(outline, width, height)
     ]
-    if used["objects"] == "all" or not left:
-        return left
-    areas = {i: net_area(outlines[i]) for i in left}
+    if used["objects"] == "all" or not kept:
+        return kept
+    areas = {i: net_area(outlines[i]) for i in kept}
     if used["objects"] == "largest":
-        return [max(left, key=areas.__getitem__)]
+        return [max(kept, key=areas.__getitem__)]
     middle = np.array([width / 2, height / 2])
-    away = {i: float(np.hypot(*(centroid(outlines[i]) - middle))) for i in left}
-    return [min(left, key=lambda i: (away[i], -areas[i]))]
+    distances = {i: float(np.hypot(*(centroid(outlines[i]) - middle))) for i in kept}
+    return [min(kept, key=lambda i: (distances[i], -areas[i]))]
 
 
-def _only(labels: npt.NDArray[np.uint16], chosen: Sequence[int], count: int) -> npt.NDArray[np.uint16]:
+def _keep_labels(labels: npt.NDArray[np.uint16], chosen: Sequence[int], count: int) -> npt.NDArray[np.uint16]:
     if len(chosen) == count:
         return labels
     lookup = np.zeros(count + 1, np.uint16)
@@ -182,6 +187,6 @@ def _touches_edge(outline: Outline, width: int, height: int) -> bool:
 def _flags(objects: tuple[SegmentedObject, ...]) -> tuple[str, ...]:
     if not objects:
         return (NO_OBJECT_FOUND,)
-    largest = max(objects, key=lambda found: found.measurements.area)
+    largest = max(objects, key=lambda candidate: candidate.measurements.area)
     several = (SEVERAL_OBJECTS,) if len(objects) > 1 else ()
     return several + tuple(flag for flag in (LOW_CONTRAST, OUT_OF_FOCUS) if flag in largest.flags)

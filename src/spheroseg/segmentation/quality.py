@@ -1,6 +1,6 @@
-"""How far an outline can be believed: what the picture and the map of probabilities look like along it.
+"""How reliable an outline is, from the picture and the probability map along it.
 
-docs/metrics.md explains each figure and flag for the person who reads the table.
+docs/metrics.md explains each figure and flag for the readers of the tables.
 """
 
 import math
@@ -19,22 +19,25 @@ UNCERTAIN_OUTLINE = "uncertain_outline"
 LOW_CONTRAST = "low_contrast"
 OUT_OF_FOCUS = "out_of_focus"
 
-# The three limits, each with what was seen on the 36 real spheroids: as they are / blurred by a fifth of their
-# radius / with a sixteenth of their contrast in the same noise.
-MOST_UNCERTAIN = 0.5  # at most .30 / .41 / .89
-LEAST_CONTRAST = 3.0  # at least 11 / 4 / 1.5
-WIDEST_EDGE = 0.25  # of the radius; at most 0.10 / .36 in the middle / 0.10
+# The three limits, each with the values of 36 real spheroids: as they are / blurred by a fifth of their radius /
+# with a sixteenth of their contrast in the same noise.
+MAX_UNCERTAINTY = 0.5  # at most .30 / .41 / .89
+MIN_CONTRAST = 3.0  # at least 11 / 4 / 1.5
+MAX_EDGE_WIDTH = 0.25  # of the radius; at most 0.10 / .36 in the median / 0.10
 
-RADIUS = 64.0  # px: larger objects are looked at in a smaller copy, where noise is less and time is the same
-SHARP = 3.0  # px: as wide is the sharpest edge, by lens and pixels
-SECTORS, LINES = 24, 4  # of the outline; lines across it in each
-REACH = 20  # samples to either side of the outline, up to half the radius
-NEAR, FAR = 0.05, 0.25  # of the radius: the bands on both sides whose grey values are compared
-GROUND = 0.1  # of the radius: from there outwards is the ground
-AT_EDGE = 0.2  # of the radius: within which the steepest place is sought
-LEAST_SEEN = 0.25  # share of the outline with ground beside it, below which nothing is said
-NEIGHBOURHOOD = 0.25  # of the radius, and 2 px: what of a map outside an object is still its own
-QUARTER_OF_GAUSS = 0.3186  # standard deviations that a quarter of all values lie within
+MAX_RADIUS_PX = 64.0  # larger objects are assessed in a smaller copy, with less noise and in the same time
+SHARP_EDGE_PX = 3.0  # the width of the sharpest edge, by lens and pixels
+SECTORS = 24  # of the outline
+LINES_PER_SECTOR = 4  # across the outline
+SAMPLES_PER_SIDE = 20  # of a line, on either side of the outline, up to half the radius
+# In units of the radius:
+BAND_START, BAND_END = 0.05, 0.25  # the bands on both sides of the outline whose grey values are compared
+GROUND_START = 0.1  # from here outwards is the ground
+MAX_EDGE_OFFSET = 0.2  # the steepest slope is searched within this distance of the outline
+NEIGHBOURHOOD = 0.25  # plus 2 px: this far outside an object, the map still belongs to it
+MIN_VISIBLE_SHARE = 0.25  # of the outline that has ground beside it; below it nothing is measured
+# A quarter of the values of a normal distribution lie within this number of standard deviations.
+QUARTILE_DEVIATION = 0.3186
 
 Grey = npt.NDArray[np.float32]
 Masked = np.ma.MaskedArray[tuple[int, ...], np.dtype[np.float64]]
@@ -42,12 +45,14 @@ Masked = np.ma.MaskedArray[tuple[int, ...], np.dtype[np.float64]]
 
 @dataclass(frozen=True)
 class Quality:
-    """Of one object.
+    """The quality of one outline.
 
-    uncertainty: the area where the probability is between .25 and .75, in parts of that where it is above .5.
-    contrast: grey values between both sides of the outline, in parts of the noise of the ground beside it.
-    edge_width: of the fall of grey values across the outline, in parts of the radius, beyond that of a sharp edge.
-    None where too little ground is beside the object to tell.
+    uncertainty: the area where the probability is between .25 and .75, divided by that where it is above .5.
+    contrast: the difference of grey values between both sides of the outline, divided by the noise of the ground.
+    edge_width: the width over which grey values change across the outline, beyond that of a sharp edge, in
+        radii of the object.
+
+    The last two are None if there is too little ground beside the object.
     """
 
     uncertainty: float
@@ -56,91 +61,96 @@ class Quality:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        found = {
-            UNCERTAIN_OUTLINE: self.uncertainty > MOST_UNCERTAIN,
-            LOW_CONTRAST: self.contrast is not None and self.contrast < LEAST_CONTRAST,
-            OUT_OF_FOCUS: self.edge_width is not None and self.edge_width > WIDEST_EDGE,
+        """The flags `uncertain_outline`, `low_contrast` and `out_of_focus`, as far as they apply."""
+        is_set = {
+            UNCERTAIN_OUTLINE: self.uncertainty > MAX_UNCERTAINTY,
+            LOW_CONTRAST: self.contrast is not None and self.contrast < MIN_CONTRAST,
+            OUT_OF_FOCUS: self.edge_width is not None and self.edge_width > MAX_EDGE_WIDTH,
         }
-        return tuple(flag for flag, is_so in found.items() if is_so)
+        return tuple(flag for flag, applies in is_set.items() if applies)
 
 
 def assess_quality(
     pixels: Grey, probability: Grey, labels: npt.NDArray[np.uint16], number: int, outline: Outline
 ) -> Quality:
-    """Judge the object whose label is `number`. The three pictures have one size (height, width)."""
+    """Assess the object whose label is `number`. The three arrays have one shape (height, width)."""
     radius = math.sqrt(net_area(outline) / math.pi)
     height, width = pixels.shape
     margin = radius / 2 + 3
     left, top = np.maximum(0, np.floor(outline.outer.min(axis=0) - margin)).astype(int).tolist()
     right, bottom = np.ceil(outline.outer.max(axis=0) + margin).astype(int).tolist()
     window = np.s_[top : min(bottom, height), left : min(right, width)]
-    scale = min(1.0, RADIUS / radius)
-    grey, map_, near = pixels[window], probability[window], labels[window]
+    scale = min(1.0, MAX_RADIUS_PX / radius)
+    grey, map_, near_labels = pixels[window], probability[window], labels[window]
     if scale < 1:
         size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
         grey, map_ = (
-            cv2.resize(found, size, interpolation=cv2.INTER_AREA).astype(np.float32, copy=False)
-            for found in (grey, map_)
+            cv2.resize(array, size, interpolation=cv2.INTER_AREA).astype(np.float32, copy=False)
+            for array in (grey, map_)
         )
-        near = cv2.resize(near, size, interpolation=cv2.INTER_NEAREST).astype(np.uint16, copy=False)
-    zoom = np.array(near.shape[::-1]) / (window[1].stop - left, window[0].stop - top)
+        near_labels = cv2.resize(near_labels, size, interpolation=cv2.INTER_NEAREST).astype(np.uint16, copy=False)
+    zoom = np.array(near_labels.shape[::-1]) / (window[1].stop - left, window[0].stop - top)
     outer = (outline.outer - (left, top)) * zoom
-    contrast, edge_width = _across(grey, near, number, outer, radius * scale)
-    return Quality(_uncertainty(map_, near, number, radius * scale), contrast, edge_width)
+    contrast, edge_width = _measure_edge(grey, near_labels, number, outer, radius * scale)
+    return Quality(_measure_uncertainty(map_, near_labels, number, radius * scale), contrast, edge_width)
 
 
-def _uncertainty(probability: Grey, labels: npt.NDArray[np.uint16], number: int, radius: float) -> float:
+def _measure_uncertainty(probability: Grey, labels: npt.NDArray[np.uint16], number: int, radius: float) -> float:
     away = cv2.distanceTransform((labels != number).astype(np.uint8), cv2.DIST_L2, 5)
     own = probability[(labels == number) | ((labels == 0) & (away <= NEIGHBOURHOOD * radius + 2))]
     return float(((own > 0.25) & (own <= 0.75)).sum() / max(1, (own > 0.5).sum()))
 
 
-def _across(
+def _measure_edge(
     grey: Grey, labels: npt.NDArray[np.uint16], number: int, outer: Polygon, radius: float
 ) -> tuple[float | None, float | None]:
-    """Contrast and edge width from lines across the outline."""
-    offsets = np.arange(-REACH, REACH + 1) / (2 * REACH)
-    points, outwards = _around(outer, SECTORS * LINES)
-    places = points[:, None] + outwards[:, None] * (offsets * radius)[:, None]
-    pixel = np.floor(places).astype(int)
+    """Return contrast and edge width, measured on lines across the outline; None if too little of it is visible."""
+    offsets = np.arange(-SAMPLES_PER_SIDE, SAMPLES_PER_SIDE + 1) / (2 * SAMPLES_PER_SIDE)
+    points, outwards = _sample_outline(outer, SECTORS * LINES_PER_SECTOR)
+    positions = points[:, None] + outwards[:, None] * (offsets * radius)[:, None]
+    pixel = np.floor(positions).astype(int)
     x, y = pixel[..., 0], pixel[..., 1]
     height, width = grey.shape
-    seen = (x >= 0) & (y >= 0) & (x < width) & (y < height)
-    found = labels[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]
-    # A neighbour is no ground, and what lies across a notch is no inside.
-    seen &= np.where(offsets > NEAR / 2, found == 0, True) & np.where(offsets < -NEAR / 2, found == number, True)
-    at = (places - 0.5).astype(np.float32)
+    is_visible = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    label = labels[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]
+    # A neighbouring object is not ground, and what lies across a notch is not inside.
+    is_visible &= np.where(offsets > BAND_START / 2, label == 0, True)
+    is_visible &= np.where(offsets < -BAND_START / 2, label == number, True)
+    at = (positions - 0.5).astype(np.float32)
     values = cv2.remap(grey, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    lines: Masked = np.ma.masked_array(np.asarray(values, np.float64), ~seen)
-    inner = lines[:, (offsets <= -NEAR) & (offsets >= -FAR)].mean(axis=1)
-    beside = lines[:, (offsets >= NEAR) & (offsets <= FAR)].mean(axis=1)
+    lines: Masked = np.ma.masked_array(np.asarray(values, np.float64), ~is_visible)
+    inner = lines[:, (offsets <= -BAND_START) & (offsets >= -BAND_END)].mean(axis=1)
+    beside = lines[:, (offsets >= BAND_START) & (offsets <= BAND_END)].mean(axis=1)
     steps = np.ma.compressed(beside - inner)
-    if len(steps) < LEAST_SEEN * len(points):
+    if len(steps) < MIN_VISIBLE_SHARE * len(points):
         return None, None
-    ground = lines[:, offsets >= GROUND]
-    rest = np.abs(ground - ground.mean(axis=1)[:, None]).compressed()
-    # The quieter half of it: scattered cells are no noise.
-    noise = float(np.percentile(rest, 25)) / QUARTER_OF_GAUSS if len(rest) else 0.0
+    ground = lines[:, offsets >= GROUND_START]
+    residuals = np.abs(ground - ground.mean(axis=1)[:, None]).compressed()
+    # From the quieter half of the values, because scattered cells are not noise.
+    noise = float(np.percentile(residuals, 25)) / QUARTILE_DEVIATION if len(residuals) else 0.0
     contrast = abs(float(np.median(steps)))
-    return contrast / max(noise, 1e-6 * contrast, 1e-12), _edge_width(lines, offsets, radius)
+    return contrast / max(noise, 1e-6 * contrast, 1e-12), _measure_edge_width(lines, offsets, radius)
 
 
-def _edge_width(values: Masked, offsets: Polygon, radius: float) -> float | None:
-    """Range of grey values over their steepest slope, in the middle of all sectors; in parts of the radius."""
-    profiles = values.reshape(SECTORS, LINES, -1).mean(axis=1)
+def _measure_edge_width(values: Masked, offsets: Polygon, radius: float) -> float | None:
+    """Return the range of grey values divided by their steepest slope, as the median of all sectors, in radii."""
+    profiles = values.reshape(SECTORS, LINES_PER_SECTOR, -1).mean(axis=1)
     step = float(offsets[1] - offsets[0])
     slopes = np.abs(profiles[:, 2:] - profiles[:, :-2]) / (2 * step)
-    steepest = slopes[:, np.abs(offsets[1:-1]) <= AT_EDGE].max(axis=1)
+    steepest = slopes[:, np.abs(offsets[1:-1]) <= MAX_EDGE_OFFSET].max(axis=1)
     widths = (profiles.max(axis=1) - profiles.min(axis=1)) / np.ma.masked_equal(steepest, 0)
-    seen = np.ma.compressed(widths)
-    if len(seen) < LEAST_SEEN * SECTORS:
+    visible = np.ma.compressed(widths)
+    if len(visible) < MIN_VISIBLE_SHARE * SECTORS:
         return None
-    width = float(np.median(seen)) * radius
-    return math.sqrt(max(0.0, width**2 - SHARP**2)) / radius
+    width = float(np.median(visible)) * radius
+    return math.sqrt(max(0.0, width**2 - SHARP_EDGE_PX**2)) / radius
 
 
-def _around(polygon: Polygon, count: int) -> tuple[Polygon, Polygon]:
-    """So many points at equal distances along a polygon that runs clockwise on the screen, and which way is out."""
+def _sample_outline(polygon: Polygon, count: int) -> tuple[Polygon, Polygon]:
+    """Return `count` points at equal distances along a polygon, and the outward unit vectors; both (count, 2).
+
+    The polygon runs clockwise on the screen.
+    """
     closed = np.vstack([polygon, polygon[:1]])
     along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(closed, axis=0).T))])
     at = np.arange(count) * (along[-1] / count)

@@ -1,4 +1,4 @@
-"""TIFF files: which of their pages are pictures, and the pixels of one."""
+"""TIFF files: their pages without previews, the pixels of a page, and what the tags state."""
 
 import struct
 from collections.abc import Iterator, Sequence
@@ -14,29 +14,35 @@ from spheroseg.segmentation.pixel_size import StatedSize, from_imagej, from_ome
 
 GREY = {"MINISBLACK", "MINISWHITE"}
 COLOUR = {"RGB", "YCBCR"}
-# A page header takes 18 bytes in the file and thousands in memory.
+# A page header takes 18 bytes in the file and thousands of bytes in memory.
 MAX_PAGES = 10_000
 IMAGE_DESCRIPTION = 270
 
 
 class Tiff:
-    """An open TIFF. Pages are counted in file order; previews and pyramid levels are not pages."""
+    """An open TIFF file. `pages` are in file order; previews and pyramid levels are not among them.
+
+    Raise BadImage if the file is damaged.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         file.seek(0, 2)
-        self._bytes = file.tell()
+        self._size_bytes = file.tell()
         file.seek(0)
         self._tiff = tifffile.TiffFile(file)
         if len(self._tiff.pages) > MAX_PAGES:
             raise BadImage(f"the TIFF holds more than {MAX_PAGES:,} pages: split it")
         pages = list(self._tiff.pages)
-        # The library leaves out a page that it cannot read, and says so in its log alone.
-        if pages and self._next_page(pages[-1]) not in {0, *(page.offset for page in pages)}:
-            raise BadImage("the TIFF is truncated or damaged: it speaks of a page that is not there")
-        self.pages = _pictures(pages)
+        # tifffile leaves out a page that it cannot read, and only logs it.
+        if pages and self._next_page_offset(pages[-1]) not in {0, *(page.offset for page in pages)}:
+            raise BadImage("the TIFF is truncated or damaged: it refers to a page that is not there")
+        self.pages = _without_previews(pages)
 
     def read(self, index: int, max_pixels: int) -> npt.NDArray[Any]:
-        """Pixels as (height, width) or (height, width, 3 or 4), dtype as stored."""
+        """Return the pixels of a page, (height, width) or (height, width, 3 or 4), with the dtype that is stored.
+
+        Raise BadImage, UnsupportedImage or ImageTooLarge as `decode` does.
+        """
         if not 0 <= index < len(self.pages):
             raise BadImage(f"there is no page {index}: the file has {len(self.pages)} (counted from 0)")
         page = self.pages[index]
@@ -46,43 +52,43 @@ class Tiff:
         pixels: npt.NDArray[Any] = np.asarray(page.asarray())
         if page.axes == "SYX":
             pixels = np.moveaxis(pixels, 0, -1)
-        return _grey_scale(page, pixels)
+        return _to_grey_or_colour(page, pixels)
 
     def check_pages(self, min_side: int, max_pixels: int) -> None:
-        """Raises what `read` would, where a page is damaged or none is such that it can be read."""
-        refused: BadImage | None = None
-        readable = 0
+        """Raise as `read` does if a page is damaged, or if no page can be read."""
+        first_refusal: BadImage | None = None
+        is_readable = False
         for page in self.pages:
             try:
                 check_size(page.imagewidth, page.imagelength, max_pixels)
                 self._check_layout(page)
-                readable += 1
+                is_readable = True
             except (ImageTooLarge, UnsupportedImage) as error:
-                refused = refused or error
+                first_refusal = first_refusal or error
             check_side(page.imagewidth, page.imagelength, min_side)
             self._check_complete(page)
-        if refused and not readable:
-            raise refused
+        if first_refusal and not is_readable:
+            raise first_refusal
 
     @property
     def descriptions(self) -> list[str]:
-        """Of the first page, where it holds for the file; a program may leave that of another beside its own."""
+        """The descriptions of the first page, which hold for the file. A page may have those of several programs."""
         tags = self.pages[0].tags.getall(IMAGE_DESCRIPTION) or []
         return [tag.value for tag in tags if isinstance(tag.value, str)]
 
     @property
     def ome(self) -> list[Pixels]:
-        """What the file's OME-XML says; nothing where it has none."""
+        """The `Pixels` elements of the file's OME-XML; empty if it has none."""
         return [pixels for text in self.descriptions if is_ome(text) for pixels in read_ome(text, self.page_count)]
 
     @property
     def page_count(self) -> int:
-        """Of all pages, previews too."""
+        """The number of all pages, including previews."""
         return len(self._tiff.pages)
 
-    def shaped(self) -> Iterator[tuple[str, Sequence[int], list[int]]]:
-        """As tifffile has written them: axes and shape above a single picture, and the numbers of the pages."""
-        # Only these: for others the library parses XML, and opens files that are named in it.
+    def shaped_series(self) -> Iterator[tuple[str, Sequence[int], list[int]]]:
+        """Yield the series that tifffile wrote: axes and shape above a single picture, and page numbers."""
+        # Only these, because for others tifffile parses XML and opens files that are named in it.
         if not self._tiff.is_shaped:
             return
         for series in self._tiff.series:
@@ -92,24 +98,24 @@ class Tiff:
                 yield series.axes[:above], series.shape[:above], numbers
 
     def pixel_sizes(self, index: int) -> list[StatedSize]:
-        """What the file says of a page: OME-XML, then ImageJ's tags."""
+        """Return the pixel sizes that the file states for a page: that of OME-XML, then that of ImageJ's tags."""
         pixels = self.ome
         number = self.pages[index].index
-        mine = [one for one in pixels if number in one.planes] or pixels
+        own = [element for element in pixels if number in element.planes] or pixels
         page = self.pages[0]
         per_unit = [_per_unit(page, axis) for axis in "XY"]
-        said = [from_ome(one.attributes) for one in mine[:1]]
-        said += [from_imagej(text, *per_unit) for text in self.descriptions]
-        return [one for one in said if one is not None]
+        stated = [from_ome(element.attributes) for element in own[:1]]
+        stated += [from_imagej(text, *per_unit) for text in self.descriptions]
+        return [size for size in stated if size is not None]
 
-    def _next_page(self, page: Any) -> int:
-        """Where in the file the page after `page` is said to begin; 0 where there is none."""
+    def _next_page_offset(self, page: Any) -> int:
+        """Return the offset of the page after `page`, as the file states it; 0 if there is none."""
         file, layout = self._tiff.filehandle, self._tiff.tiff
         file.seek(page.offset)
         tags = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))[0]
         file.seek(page.offset + layout.tagnosize + tags * layout.tagsize)
-        (found,) = struct.unpack(layout.offsetformat, file.read(layout.offsetsize))
-        return int(found)
+        (offset,) = struct.unpack(layout.offsetformat, file.read(layout.offsetsize))
+        return int(offset)
 
     def _check_layout(self, page: Any) -> None:
         if page.axes not in ("YX", "YXS", "SYX") or page.imagedepth > 1:
@@ -128,26 +134,28 @@ class Tiff:
             )
         if page.dtype is None or page.dtype.kind not in "buif":
             raise UnsupportedImage(f"pixels of type {page.dtype} are not grey values: save as 8 or 16 bit")
-        if len(self._tiff.pages) == 1 and _stacked(page.description) > 1:
+        if len(self._tiff.pages) == 1 and _imagej_plane_count(page.description) > 1:
             raise UnsupportedImage(
-                f"this TIFF keeps {_stacked(page.description)} planes behind one page header "
+                f"this TIFF keeps {_imagej_plane_count(page.description)} planes behind one page header "
                 "(ImageJ does so above 4 GB): save it as an image sequence"
             )
 
     def _check_complete(self, page: Any) -> None:
-        # A reader may fill what is missing with zeros; half a picture must not pass for one.
+        # A reader may fill what is missing with zeros. Half a picture must not pass for a whole one.
         strips = list(zip(page.dataoffsets, page.databytecounts, strict=False))
         if not strips or any(count <= 0 or offset <= 0 for offset, count in strips):
             raise BadImage("the TIFF is incomplete: parts of the picture were never written")
-        if max(offset + count for offset, count in strips) > self._bytes:
+        if max(offset + count for offset, count in strips) > self._size_bytes:
             raise BadImage("the TIFF is truncated: the picture continues after the end of the file")
 
 
 def is_ome(description: str) -> bool:
+    """Return whether a description is OME-XML."""
     return description[-10:].strip().endswith("OME>")
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raise ImageTooLarge if the image has more than `max_pixels`."""
     if width * height > max_pixels:
         raise ImageTooLarge(
             f"the image has {width} × {height} pixels; at most {max_pixels:,} are accepted: "
@@ -156,6 +164,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def check_side(width: int, height: int, min_side: int) -> None:
+    """Raise BadImage if a side is shorter than `min_side` px."""
     if min(height, width) < min_side:
         raise BadImage(
             f"the image is {width} × {height} pixels: too small to hold a spheroid "
@@ -163,8 +172,8 @@ def check_side(width: int, height: int, min_side: int) -> None:
         )
 
 
-def _pictures(pages: Sequence[Any]) -> list[Any]:
-    """Leave out what is marked as a reduced copy, and unmarked previews less than half as wide and high."""
+def _without_previews(pages: Sequence[Any]) -> list[Any]:
+    """Leave out pages that are marked as reduced copies, and unmarked previews less than half as wide and high."""
     if not pages:
         raise BadImage("the TIFF holds no page")
     first = pages[0]
@@ -176,7 +185,7 @@ def _pictures(pages: Sequence[Any]) -> list[Any]:
     ]
 
 
-def _grey_scale(page: Any, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _to_grey_or_colour(page: Any, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if _photometric(page) == "PALETTE":
         return np.asarray(np.asarray(page.colormap).T[pixels])
     if _photometric(page) in GREY and pixels.ndim == 3:
@@ -190,7 +199,7 @@ def _photometric(page: Any) -> str:
     return str(getattr(page.photometric, "name", page.photometric))
 
 
-def _stacked(description: str) -> int:
+def _imagej_plane_count(description: str) -> int:
     if description.startswith("ImageJ="):
         for line in description.splitlines():
             if line.startswith("images=") and line[7:].strip().isdigit():
