@@ -8,7 +8,7 @@ import pytest
 import tifffile
 
 from spheroseg.cli.pixel_size import pixel_size_notes
-from spheroseg.run.outputs import Line
+from spheroseg.run.result import ImageOutcome
 from spheroseg.segmentation.image import GreyImage, decode
 from spheroseg.segmentation.ome import read_ome
 from spheroseg.segmentation.pixel_size import CONTRADICTION, NOT_SQUARE, PixelSize, from_ome
@@ -154,8 +154,8 @@ def test_a_text_made_to_be_endless_is_read_all_the_same() -> None:
     assert sum(len(pixels.planes) for pixels in read_ome(many, 100)) == 100
 
 
-def line(pixel_size: dict[str, Any] | None, *flags: str) -> Line:
-    return Line("a.tif", "completed", None, None, 1, "", flags, pixel_size)
+def line(pixel_size: dict[str, Any] | None, *flags: str) -> ImageOutcome:
+    return ImageOutcome("a.tif", "completed", flags=flags, pixel_size=pixel_size)
 
 
 def test_a_run_says_each_contradiction_once() -> None:
@@ -166,4 +166,4 @@ def test_a_run_says_each_contradiction_once() -> None:
         "Find out which is right."
     ]
     (unknown,) = pixel_size_notes([line(None, NOT_SQUARE), line(None)])
-    assert unknown.startswith("1 image: the pixels are not square, so nothing is in µm.")
+    assert unknown.startswith("1 image: the pixels are not square, so there are no measurements in µm.")

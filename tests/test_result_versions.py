@@ -62,7 +62,7 @@ def test_only_what_failed_is_done_again_and_nothing_new(folder: Path, tmp_path: 
     before = inputs(out)
     shutil.copy(EXAMPLES / TWO, folder / "new.png")
     said = run(folder, "--out", out, "--only", "failed", code=1)
-    assert "1 new, left alone" in said
+    assert "Images left out because of --only failed: 1" in said
     after = inputs(out)
     assert after.keys() == {f"{ONE}#1", "bad.png#1"}
     assert after[f"{ONE}#1"]["task_id"] == before[f"{ONE}#1"]["task_id"]

@@ -200,7 +200,7 @@ def test_a_plane_of_a_stack_is_chosen_and_another_choice_keeps_what_is_done(tmp_
     assert told == [(2, 1, "GFP", 0), (4, 2, "GFP", 12)]
     assert manifest(out)["asked_for"]["pages"] == {"time": "all", "z": None, "channel": "gfp"}
 
-    assert "Going on: 2 of 4 are completed already" in run(path, "--out", out, "--channel", "all")
+    assert "Continuing: 2 of 4 are completed already" in run(path, "--out", out, "--channel", "all")
     assert query(out, "SELECT count(*) FROM segmentation_results") == [(4,)]
     assert len(rows(out)) == 4
     assert "1 of 1 images completed" in run(path, "--out", out, "--channel", "1", "--time", "2")

@@ -181,7 +181,7 @@ def test_other_parameters_renew_every_file_unless_somebody_edited_it(pictures: P
 
 def test_a_zip_of_a_run_is_no_input_of_the_next(everything: Path) -> None:
     said = run(everything, "--out", everything.parent / "other", code=2)
-    assert "No images" in said
+    assert "no images found" in said
 
 
 def test_an_unknown_export_is_wrong_use_that_names_the_known_ones(pictures: Path, tmp_path: Path) -> None:

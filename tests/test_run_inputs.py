@@ -144,7 +144,7 @@ def test_wrong_settings_are_all_named_together(tmp_path: Path) -> None:
 
 def test_a_folder_without_images_is_wrong_use(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    assert "No images" in run(tmp_path / "in", "--out", tmp_path / "out", code=2)
+    assert "no images found" in run(tmp_path / "in", "--out", tmp_path / "out", code=2)
 
 
 def test_files_that_no_run_has_made_are_never_overwritten(tmp_path: Path) -> None:

@@ -47,7 +47,10 @@ def plate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(plate: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "results"
     said = run(plate, "--out", out, env=NETWORK)
-    assert "A plate, read as plain, the best guess: 6 wells, 4 times, conditions from conditions.csv." in said
+    assert (
+        "File names describe a plate, read as plain (best guess): 6 wells, 4 times, conditions from conditions.csv."
+        in said
+    )
     assert said.rstrip().endswith("the growth curves")
     assert str(out / "charts" / "conditions.png") in said
     return out
@@ -130,7 +133,7 @@ def test_what_somebody_wrote_into_a_table_stays_and_is_told(plate: Path, finishe
     shutil.copytree(finished, out)
     (out / "fits.csv").write_text("mine")
     said = run(plate, "--out", out, "--measure", "area", env=NETWORK)
-    assert "fits.csv was changed by somebody and is left alone" in said
+    assert "fits.csv was edited, so it was not overwritten" in said
     assert (out / "fits.csv").read_text() == "mine"
 
 
@@ -162,7 +165,7 @@ def test_broken_files_an_empty_well_and_a_stack_leave_gaps_and_no_zeros(tmp_path
 def test_a_folder_that_is_no_plate_has_the_tables_alone(tmp_path: Path) -> None:
     out = tmp_path / "out"
     said = run(EXAMPLES, "--out", out)
-    assert "A plate" not in said
+    assert "describe a plate" not in said
     assert len(table(out / "growth.csv")) == len(table(out / "results.csv"))
     assert not list(out.glob("charts*"))
     assert not (out / "fits.csv").exists()
@@ -171,7 +174,7 @@ def test_a_folder_that_is_no_plate_has_the_tables_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--at", "13"], "--at is 13 h, but no image is of that time; there are: 0, 12, 24, 36"),
+        (["--at", "13"], "--at is 13 h, but no image has that time. The images have: 0, 12, 24, 36"),
         (["--t0", "5"], "--t0 is 5 h"),
         (["--plate", "incucyte"], "no name of an image fits incucyte"),
         (["--conditions", "no.csv"], "cannot read no.csv"),
@@ -192,7 +195,7 @@ def test_a_table_of_other_things_beside_the_images_is_told_with_the_way_around_i
     (folder / "conditions.csv").write_text("lamp,exposure\nhalogen,20 ms\n")
     said = run(folder, "--out", tmp_path / "out", code=2, env={"COLUMNS": "200"})
     assert "it needs a column well" in said
-    assert "by --plate off" in said
+    assert "use --plate off" in said
     run(folder, "--out", tmp_path / "out", "--plate", "off")
 
 

@@ -96,7 +96,7 @@ def test_interrupted_from_the_keyboard_it_stops_in_order_and_goes_on_later(tmp_p
         os.killpg(process.pid, signal.SIGINT)
         said, _ = process.communicate(timeout=30)
     assert process.returncode == 130, said
-    assert "goes on from here" in said
+    assert "Run the same command again to continue." in said
     counts = manifest(out)["counts"]
     assert 0 < counts["completed"] < 60
     assert counts["completed"] + counts["queued"] == 60

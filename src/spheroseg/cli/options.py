@@ -1,52 +1,40 @@
 """Options that several commands share: how names, conditions and times of a plate are read."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from spheroseg.errors import UnreadableInput
-from spheroseg.plate.condition_table import read_conditions
-from spheroseg.plate.conditions import ConditionRow
 from spheroseg.plate.names import AUTO, PRESETS
 from spheroseg.plate.wells import PLATE_FORMATS
+from spheroseg.run.plate_layout import CONDITIONS
 
-CONDITIONS = "conditions.csv"
+PANEL = "Plates and growth curves"
 PATTERNS = (
-    f"{AUTO}, {', '.join(PRESETS)}; or your own: {{well}}_day{{day}}, or a regular expression with named groups."
+    f"{AUTO}, {', '.join(PRESETS)}; or your own pattern such as {{well}}_day{{day}}, or a regular expression with "
+    "named groups."
 )
 
 Conditions = Annotated[
     Path | None,
     typer.Option(
         metavar="CSV",
-        help=f"Table with a column well, row and column, or image; by default the {CONDITIONS} in the folder.",
-        rich_help_panel="Plate",
+        help="Table of what is in each well. It needs a column well, or row and column, or image. "
+        f"By default the {CONDITIONS} in the folder of the images.",
+        rich_help_panel=PANEL,
     ),
 ]
 Interval = Annotated[
     float | None,
-    typer.Option(metavar="HOURS", help="Between time points that the names only number.", rich_help_panel="Plate"),
+    typer.Option(
+        metavar="HOURS", help="Time between images, if the names only number the time points.", rich_help_panel=PANEL
+    ),
 ]
 Wells = Annotated[
     int | None,
     typer.Option(
-        metavar="N", help=f"Wells of the plate: {', '.join(map(str, PLATE_FORMATS))}.", rich_help_panel="Plate"
+        metavar="N",
+        help=f"Number of wells of the plate: {', '.join(map(str, PLATE_FORMATS))}.",
+        rich_help_panel=PANEL,
     ),
 ]
-
-
-def conditions_beside(paths: Sequence[Path]) -> Path | None:
-    """The conditions.csv in the one folder that was named, which is meant for it unless another was given."""
-    beside = paths[0] / CONDITIONS
-    return beside if len(paths) == 1 and beside.is_file() else None
-
-
-def conditions_of(path: Path) -> list[ConditionRow]:
-    """The lines of a CSV of conditions. Raises BadPlate, or UnreadableInput where there is no such file."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UnreadableInput(f"cannot read {path}: {error.strerror}") from None
-    return read_conditions(data, path.name)

@@ -1,4 +1,4 @@
-"""Tables for people, JSON for programs."""
+"""Print answers: tables for people, JSON for programs."""
 
 import getpass
 import json
@@ -14,13 +14,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-Json = Annotated[bool, typer.Option("--json", help="For programs: JSON instead of a table.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")]
 
-
-# People copy these.
-WHOLE = frozenset({"queue", "reason", "id", "name"})
+# Columns that are never wrapped, because people copy their values.
+UNBROKEN = frozenset({"queue", "reason", "id", "name"})
 
 
 def print_json(value: Any) -> None:
@@ -28,7 +27,10 @@ def print_json(value: Any) -> None:
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, nothing: str) -> None:
-    """`nothing` is what a person reads where there are no rows."""
+    """Print `rows` as a table without the columns that are empty in every row, or as JSON.
+
+    nothing: the sentence that is printed instead of an empty table.
+    """
     rows = list(rows)
     if as_json:
         print_json(rows)
@@ -38,7 +40,6 @@ def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_
         console.print(nothing)
         return
     table = Table(show_edge=False, header_style="bold")
-    # What says nothing in any row takes room from what does.
     columns = [column for column in columns if any(row[column] not in (None, False, "") for row in rows)]
     for column in columns:
         is_number = all(isinstance(row[column], (int, float)) or row[column] is None for row in rows)
@@ -46,7 +47,7 @@ def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_
             column.replace("_", " "),
             justify="right" if is_number else "left",
             overflow="fold",
-            no_wrap=column in WHOLE,
+            no_wrap=column in UNBROKEN,
         )
     for row in rows:
         table.add_row(*(_cell(row[column]) for column in columns))
@@ -54,20 +55,33 @@ def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before what cannot be undone; without a terminal to ask on, refuse and say how to go on."""
+    """Ask before an action that cannot be undone. Without a terminal, refuse and name the option that confirms."""
     if yes:
         return
     if not sys.stdin.isatty():
-        raise typer.BadParameter("nobody is there to ask: add --yes if you mean it")
+        raise typer.BadParameter("this needs a confirmation and there is no terminal to ask on: add --yes to confirm")
     typer.confirm(question, abort=True)
 
 
+def duration(seconds: float) -> str:
+    """Return a duration as people read it, such as `45 s`, `3 min 5 s` or `2 h 10 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return the number with its noun, such as `1 image` or `3 images`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def actor() -> str:
-    """Who sits at the command line, for the audit trail."""
+    """Return the name of the person at the command line, for the audit trail."""
     try:
         return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):
-        # In a container, as a user without a name.
+        # The user has no name, as often in a container.
         return f"cli:{os.getuid()}"
 
 

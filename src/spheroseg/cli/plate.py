@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from spheroseg.cli.options import PATTERNS, Conditions, Interval, Wells, conditions_beside, conditions_of
+from spheroseg.cli.options import PANEL, PATTERNS, Conditions, Interval, Wells
 from spheroseg.cli.output import Json, print_json
 from spheroseg.errors import BadPlate
 from spheroseg.plate.condition_assignment import assign_conditions
@@ -21,6 +21,7 @@ from spheroseg.plate.preview_table import build_preview_row, encode_preview
 from spheroseg.plate.times import format_hours
 from spheroseg.plate.wells import PLATE_FORMATS, Well, row_name
 from spheroseg.run.inputs import find_names
+from spheroseg.run.plate_layout import conditions_beside, read_conditions_file
 
 plate_app = typer.Typer(help="Plates: what the names of images say of well and time.", no_args_is_help=True)
 
@@ -40,7 +41,7 @@ def preview(
         list[Path],
         typer.Argument(metavar="FOLDER...", help="Folders of images, zip archives, images. None is opened."),
     ],
-    pattern: Annotated[str, typer.Option(metavar="P", help=PATTERNS, rich_help_panel="Plate")] = AUTO,
+    pattern: Annotated[str, typer.Option(metavar="P", help=PATTERNS, rich_help_panel=PANEL)] = AUTO,
     conditions: Conditions = None,
     interval: Interval = None,
     wells: Wells = None,
@@ -59,7 +60,7 @@ def preview(
     found = parse_names((item.name for item in listing.inputs), pattern, wells=wells, interval_h=interval)
     conditions = conditions or conditions_beside(paths)
     if conditions is not None:
-        found = assign_conditions(found, conditions_of(conditions))
+        found = assign_conditions(found, read_conditions_file(conditions))
     if csv is not None:
         _write(csv, encode_preview(found))
     if as_json:

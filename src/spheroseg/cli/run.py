@@ -1,155 +1,190 @@
-"""`spheroseg run`: the main job, with what people see of it."""
+"""`spheroseg run`: parse the options, run, show progress and a summary."""
 
 import asyncio
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TextIO, cast
+from typing import Annotated, TextIO, cast
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from sqlalchemy.exc import SQLAlchemyError
 
-from spheroseg.cli.options import PATTERNS, Conditions, Interval, Wells, conditions_of
-from spheroseg.cli.placing import chosen_by_name, described, laid_out, with_conditions_beside
-from spheroseg.cli.progress import Bar
+from spheroseg.cli.options import PANEL, PATTERNS, Conditions, Interval, Wells
+from spheroseg.cli.run_display import RunDisplay
 from spheroseg.cli.stopping import stop_on_signal
 from spheroseg.cli.summary import print_summary
-from spheroseg.errors import OutputUnusable
 from spheroseg.export.formats import ExportFormat
-from spheroseg.logs import Tolerant, log_to
-from spheroseg.plate.layout import OFF, PlateLayout
+from spheroseg.logs import Tolerant
+from spheroseg.plate.layout import OFF
 from spheroseg.plate.names import AUTO
 from spheroseg.plate.options import GrowthOptions, Measure, PlateOptions, VolumeMethod, WellValue
-from spheroseg.run.folder import open_run, run_folder
-from spheroseg.run.inputs import Listing, find_inputs
+from spheroseg.run.execute import execute_run
 from spheroseg.run.options import Only, RunOptions
-from spheroseg.run.outputs import Written, write_outputs
-from spheroseg.run.prepare import prepare
-from spheroseg.run.process import process
+from spheroseg.run.plan import RunPlan, plan_run
+from spheroseg.run.plate_layout import read_conditions_file
+from spheroseg.run.result import RunResult
 from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
 from spheroseg.segmentation.parameters import EDGES, OBJECTS, Parameters
 from spheroseg.segmentation.planes import ALL, PlaneChoice
 from spheroseg.settings import Settings, read_settings
 
+RESULTS, OBJECT, STACK = "Results", "Objects", "Stacks"
+
 
 def run(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PATH...", help="Images, folders of images, zip archives: PNG, JPEG, BMP, TIFF."),
+        typer.Argument(metavar="PATH...", help="Images, folders of images, zip archives (PNG, JPEG, BMP, TIFF)."),
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results; the same one goes on.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for the results. Name it again to continue an earlier run.")
+    ],
     pixel_size: Annotated[
         float | None,
-        typer.Option(metavar="UM", help="µm per pixel, for all images; by default what each file says."),
+        typer.Option(metavar="UM", help="µm per pixel of all images. By default the value stored in each file."),
     ] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME", help="One of `spheroseg model list`.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of a model, see `spheroseg model list`.")
+    ] = None,
     workers: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=256, help="Images at the same time; by default the cores.")
-    ] = None,
-    threshold: Annotated[
-        float, typer.Option(metavar="P", help="Probability at the outline, between 0 and 1.")
-    ] = Parameters.threshold,
-    min_area_px: Annotated[
-        float | None, typer.Option(metavar="PX2", help="Least area of an object in px²; by default by image size.")
-    ] = None,
-    min_area_um2: Annotated[
-        float | None,
-        typer.Option(metavar="UM2", help="Least area of an object in µm², where the pixel size is known."),
-    ] = None,
-    objects: Annotated[
-        str, typer.Option(metavar="WHICH", help=f"Which objects of an image to keep: {', '.join(OBJECTS)}.")
-    ] = Parameters.objects,
-    edge: Annotated[
-        str, typer.Option(metavar="HOW", help=f"What to do with objects at the edge: {', '.join(EDGES)}.")
-    ] = Parameters.edge,
-    separate: Annotated[
-        bool, typer.Option("--separate/--no-separate", help="Tell touching objects apart, where the model can.")
-    ] = Parameters.separate,
-    z: Annotated[
-        str | None,
+        int | None,
         typer.Option(
-            "--z", metavar="N|all", help="Of stacks: the z plane, from 1, or all.", rich_help_panel="Stacks"
+            metavar="N", min=1, max=256, help="Number of images to segment at the same time. By default all cores."
         ),
     ] = None,
-    channel: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|NAME|all", help="Of stacks: the channel, from 1 or by name, or all.", rich_help_panel="Stacks"
-        ),
-    ] = None,
-    time_point: Annotated[
-        str,
-        typer.Option("--time", metavar="N|all", help="Of stacks: the time point, from 1.", rich_help_panel="Stacks"),
-    ] = ALL,
     export: Annotated[
         list[ExportFormat] | None,
         typer.Option(
-            help="Write for other programs too: rois (ImageJ, Fiji), geojson (QuPath), coco (machine learning), "
-            "bundle (everything as one zip). May be given several times.",
+            help="Files to write for other programs: rois (ImageJ, Fiji), geojson (QuPath), coco (machine learning), "
+            "bundle (all results in one zip archive). Can be given several times.",
             show_default="rois",
-        ),
-    ] = None,
-    plate: Annotated[
-        str,
-        typer.Option(
-            metavar="P",
-            help=f"How names tell well and time: {OFF}, {PATTERNS} With {AUTO}, a folder is a plate if most of its "
-            "names say so.",
-            rich_help_panel="Plate",
-        ),
-    ] = AUTO,
-    conditions: Conditions = None,
-    interval: Interval = None,
-    wells: Wells = None,
-    t0: Annotated[
-        float | None,
-        typer.Option(
-            metavar="HOURS",
-            help="What relative values start from; by default the first time.",
-            rich_help_panel="Plate",
-        ),
-    ] = None,
-    volume: Annotated[
-        VolumeMethod, typer.Option(help="Formula of the volume; see docs/metrics.md.", rich_help_panel="Plate")
-    ] = VolumeMethod.SPHERE,
-    well_value: Annotated[
-        WellValue, typer.Option(help="Of several objects in an image, what the well is.", rich_help_panel="Plate")
-    ] = WellValue.LARGEST,
-    measure: Annotated[
-        Measure, typer.Option(help="What curves, fits and the heat map are of.", rich_help_panel="Plate")
-    ] = Measure.VOLUME,
-    at: Annotated[
-        float | None,
-        typer.Option(
-            metavar="HOURS", help="Of heat map and endpoint; by default the last time.", rich_help_panel="Plate"
+            rich_help_panel=RESULTS,
         ),
     ] = None,
     only: Annotated[
         Only | None,
         typer.Option(
-            help="Of an earlier run do again: failed (what failed, also for good; nothing new), changed (new and "
-            "changed files; nothing that failed). By default both, but not what failed for good."
+            help="Repeat one part of an earlier run: failed (only images that failed, also permanently), changed "
+            "(only new and changed images). By default both, but not images that failed permanently.",
+            rich_help_panel=RESULTS,
+        ),
+    ] = None,
+    threshold: Annotated[
+        float,
+        typer.Option(metavar="P", help="Probability at the outline, between 0 and 1.", rich_help_panel=OBJECT),
+    ] = Parameters.threshold,
+    min_area_px: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PX2",
+            help="Minimum area of an object in px². By default it depends on the image size.",
+            rich_help_panel=OBJECT,
+        ),
+    ] = None,
+    min_area_um2: Annotated[
+        float | None,
+        typer.Option(
+            metavar="UM2",
+            help="Minimum area of an object in µm². Needs the pixel size.",
+            rich_help_panel=OBJECT,
+        ),
+    ] = None,
+    objects: Annotated[
+        str,
+        typer.Option(
+            metavar="WHICH",
+            help=f"Objects to keep in each image: {', '.join(OBJECTS)}.",
+            rich_help_panel=OBJECT,
+        ),
+    ] = Parameters.objects,
+    edge: Annotated[
+        str,
+        typer.Option(
+            metavar="HOW",
+            help=f"Objects that touch the edge of the image: {', '.join(EDGES)}.",
+            rich_help_panel=OBJECT,
+        ),
+    ] = Parameters.edge,
+    separate: Annotated[
+        bool,
+        typer.Option(
+            "--separate/--no-separate",
+            help="Separate touching objects, if the model can do that.",
+            rich_help_panel=OBJECT,
+        ),
+    ] = Parameters.separate,
+    z: Annotated[
+        str | None,
+        typer.Option("--z", metavar="N|all", help="z plane to segment, from 1, or all.", rich_help_panel=STACK),
+    ] = None,
+    channel: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|NAME|all", help="Channel to segment, from 1 or by name, or all.", rich_help_panel=STACK
+        ),
+    ] = None,
+    time_point: Annotated[
+        str,
+        typer.Option("--time", metavar="N|all", help="Time point to segment, from 1, or all.", rich_help_panel=STACK),
+    ] = ALL,
+    plate: Annotated[
+        str,
+        typer.Option(
+            metavar="P",
+            help=f"Pattern of the file names, from which well and time are read: {OFF}, {PATTERNS} With {AUTO}, a "
+            "folder is a plate if most of its names contain wells or times.",
+            rich_help_panel=PANEL,
+        ),
+    ] = AUTO,
+    conditions: Conditions = None,
+    interval: Interval = None,
+    wells: Wells = None,
+    measure: Annotated[
+        Measure, typer.Option(help="Quantity of curves, fits and heat map.", rich_help_panel=PANEL)
+    ] = Measure.VOLUME,
+    volume: Annotated[
+        VolumeMethod, typer.Option(help="Formula of the volume, see docs/metrics.md.", rich_help_panel=PANEL)
+    ] = VolumeMethod.SPHERE,
+    well_value: Annotated[
+        WellValue,
+        typer.Option(
+            help="Value of a well whose image has several objects: the largest one, or their sum.",
+            rich_help_panel=PANEL,
+        ),
+    ] = WellValue.LARGEST,
+    t0: Annotated[
+        float | None,
+        typer.Option(
+            metavar="HOURS",
+            help="Time that relative values refer to. By default the first time.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    at: Annotated[
+        float | None,
+        typer.Option(
+            metavar="HOURS",
+            help="Time of the heat map and the endpoint table. By default the last time.",
+            rich_help_panel=PANEL,
         ),
     ] = None,
 ) -> None:
     """Segment images and measure the spheroids in them.
 
-    Writes results.csv (a row an object), growth.csv, .xlsx and .parquet, overlays/, masks/, manifest.json and what
-    --export asks for into DIR. A folder that is a plate by the names of its images, see `spheroseg plate preview`,
-    gives growth curves too: charts/, contact/, wells.csv, conditions.csv, fits.csv, endpoint.csv.
+    Writes into DIR: results.csv (one row per object), growth tables (.csv, .xlsx, .parquet), overlays/, masks/,
+    manifest.json, and the files that --export selects. If the file names describe a plate (see `spheroseg plate
+    preview`), it also writes growth curves and fits: charts/, contact/, wells.csv, conditions.csv, fits.csv,
+    endpoint.csv.
 
-    Stopped at any moment and started again with the same command, it goes on where it was; images that were added
-    meanwhile are done too.
+    You can stop a run at any time and continue it with the same command. Images that were added meanwhile are
+    segmented too.
 
-    Exit code: 0 all images completed, 1 some failed, 2 wrong use, 130 stopped by Ctrl-C.
+    Exit codes: 0 all images completed, 1 some images failed, 2 wrong usage, 130 stopped by Ctrl-C.
     """
     settings = read_settings()
-    if pixel_size is not None and not 0 < pixel_size < float("inf"):
-        raise typer.BadParameter("must be a positive number of µm", param_hint="--pixel-size")
     options = RunOptions(
         out=out,
         model=find_model(model or settings.model or DEFAULT_MODEL, settings.model_folders),
@@ -160,7 +195,7 @@ def run(
         only=only,
         plate=PlateOptions(
             pattern=plate,
-            conditions=tuple(conditions_of(conditions)) if conditions else (),
+            conditions=tuple(read_conditions_file(conditions)) if conditions else (),
             conditions_file=conditions.name if conditions else None,
             wells=wells,
             interval_h=interval,
@@ -185,69 +220,34 @@ def _number(option: str, text: str | None, *, is_name_allowed: bool = False) -> 
         return int(text)
     if is_name_allowed and text and not text.isdecimal():
         return text
-    what = "a number from 1, a name" if is_name_allowed else "a number from 1"
-    raise typer.BadParameter(f"must be {what} or {ALL}", param_hint=option)
+    allowed = "a number from 1, a name" if is_name_allowed else "a number from 1"
+    raise typer.BadParameter(f"must be {allowed} or {ALL}", param_hint=option)
 
 
 def _run(paths: Sequence[Path], options: RunOptions, settings: Settings) -> int:
-    # Whoever reads may go away, or have a full disk: that must not stop the work.
+    """Run and print. Return the exit code."""
+    # The program that reads our output may end, or its disk may be full: that must not stop the work.
     console = Console(file=cast(TextIO, Tolerant(sys.stdout)), soft_wrap=not sys.stdout.isatty())
     started = time.monotonic()
     try:
-        listing = _listed(paths, options, console)
-        if not listing.inputs:
-            console.print("No images here: PNG, JPEG, BMP and TIFF are read, in folders and zip archives.")
-            return 2
-        listing, options = with_conditions_beside(paths, listing, options)
-        layout = laid_out(listing, options)
-        if layout.is_plate:
-            listing, layout = chosen_by_name(listing, layout, options, console)
-            console.print(described(layout, options), highlight=False)
-        with run_folder(options), (options.state_dir / "run.log").open("a") as log:
-            log_to(log)
-            written, stopped = asyncio.run(_work(listing, layout, options, settings, console, log))
+        with RunDisplay(console) as display:
+            plan = plan_run(paths, options, display)
+            result, is_stopped = asyncio.run(_execute(plan, settings, display, console))
     except (OSError, SQLAlchemyError) as error:
         cause = getattr(error, "orig", None) or error
-        console.print(f"[bold red]error:[/] {escape(str(cause))}. Mend it, then run the same command again.")
+        console.print(f"[bold red]error:[/] {escape(str(cause))}. Fix the problem and rerun the same command.")
         return 1
-    print_summary(console, written, options, listing, time.monotonic() - started)
-    if stopped:
-        console.print("Stopped. The same command goes on from here.")
+    print_summary(console, result, time.monotonic() - started)
+    if is_stopped:
+        console.print("Stopped. Run the same command again to continue.")
         return 130
-    return 0 if all(line.state == "completed" for line in written.lines) else 1
+    return 0 if len(result.completed) == len(result.images) else 1
 
 
-def _listed(paths: Sequence[Path], options: RunOptions, console: Console) -> Listing:
-    with console.status("Looking for images …") as status:
-        return find_inputs(
-            paths,
-            choice=options.choice,
-            progress=lambda done, found: status.update(f"Reading {done} of {found} files …"),
-        )
-
-
-async def _work(
-    listing: Listing, layout: PlateLayout, options: RunOptions, settings: Settings, console: Console, log: Any
-) -> tuple[Written, bool]:
+async def _execute(
+    plan: RunPlan, settings: Settings, display: RunDisplay, console: Console
+) -> tuple[RunResult, bool]:
     stopping = asyncio.Event()
-    stopped = stop_on_signal(stopping, console)
-    engine = open_run(options)
-    try:
-        inputs, task_ids, version = await prepare(engine, options, listing.inputs)
-        if not inputs:
-            raise OutputUnusable(
-                f"nothing in {options.out} was segmented with these options before: leave out --only, or see "
-                f"`spheroseg history {options.out}`"
-            )
-        left = len(listing.inputs) - len(inputs)
-        if left:
-            console.print(f"{left} new, left alone: --only {options.only}", highlight=False)
-            kept = set(inputs)
-            layout = layout.select([number for number, item in enumerate(listing.inputs) if item in kept])
-        listing = replace(listing, inputs=inputs)
-        with Bar(console, len(task_ids)) as bar:
-            await process(engine, options, settings, task_ids, stopping, bar.show, log)
-        with console.status("Writing tables and pictures …"):
-            return await write_outputs(engine, options, listing, task_ids, layout, version), bool(stopped)
-    finally:
-        await engine.dispose()
+    signals = stop_on_signal(stopping, console)
+    result = await execute_run(plan, settings, stopping, display)
+    return result, bool(signals)

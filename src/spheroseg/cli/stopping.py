@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, for whatever runs until it is stopped."""
+"""Stop on Ctrl-C and SIGTERM."""
 
 import asyncio
 import os
@@ -8,21 +8,24 @@ from rich.console import Console
 
 
 def stop_on_signal(stopping: asyncio.Event, console: Console | None = None) -> list[signal.Signals]:
-    """The first SIGINT or SIGTERM sets `stopping`; the second ends the process. The list tells what came."""
-    came: list[signal.Signals] = []
+    """Set `stopping` on the first SIGINT or SIGTERM, and end the process on the second one.
+
+    Return a list to which the first signal is appended when it arrives.
+    """
+    received: list[signal.Signals] = []
 
     def stop(number: signal.Signals) -> None:
-        if came:
-            # Nothing is lost: the children die with us, and what they had is done again.
+        if received:
+            # Nothing is lost: the child processes end with this one, and their images are segmented again later.
             if console:
                 console.show_cursor(True)
             os._exit(130)
-        came.append(number)
+        received.append(number)
         stopping.set()
         if console:
-            console.print("Stopping: the running images are finished first. Once more to stop at once.")
+            console.print("Stopping after the images in progress. Press Ctrl-C again to stop at once.")
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
-    return came
+    return received

@@ -1,99 +1,99 @@
-"""What a person reads at the end of a run."""
+"""Print the summary of a run."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from spheroseg.cli.output import duration, plural
 from spheroseg.cli.pixel_size import pixel_size_notes
-from spheroseg.cli.progress import duration
 from spheroseg.export.formats import ExportFormat
 from spheroseg.plate.dose_response import MIN_CONCENTRATIONS
-from spheroseg.run.inputs import Listing
-from spheroseg.run.options import RunOptions
-from spheroseg.run.outputs import Line, Written
+from spheroseg.run.result import ImageOutcome, RunResult
 
-SUMMARY_LINES = 40
-NAMED = 5
+MAX_ROWS = 40
+MAX_NAMES = 5
+NOTE = "[yellow]note:[/]"
 EXPORTED = {
     ExportFormat.ROIS: ("rois/", "outlines for ImageJ and Fiji"),
     ExportFormat.GEOJSON: ("geojson/", "outlines for QuPath"),
     ExportFormat.COCO: ("coco.json", "outlines for machine learning"),
-    ExportFormat.BUNDLE: ("bundle.zip", "all of it in one file"),
+    ExportFormat.BUNDLE: ("bundle.zip", "all results in one archive"),
 }
 
 
-def print_summary(console: Console, written: Written, options: RunOptions, listing: Listing, seconds: float) -> None:
-    """What came out: of a plate its conditions, else the images; then what failed, and where everything is."""
-    lines = written.lines
-    completed = [line for line in lines if line.state == "completed"]
-    failed = [line for line in lines if line.state == "failed"]
-    if written.growth and written.growth.tables.wells:
-        _print_growth(console, written)
+def print_summary(console: Console, result: RunResult, seconds: float) -> None:
+    """Print a table of conditions or images, then what failed, the notes, and the files that were written."""
+    if result.growth.tables.wells:
+        _print_fits(console, result)
     else:
-        _print_images(console, completed)
-    if failed:
-        console.print(f"\n[bold red]{len(failed)} failed:[/]")
-        for line in failed:
-            console.print(
-                f"  {escape(line.label)}: {escape(line.error or '')} [dim]({line.reason})[/]", highlight=False
-            )
-    objects = sum(line.objects for line in completed)
+        _print_images(console, result.completed)
+    if result.failed:
+        console.print(f"\n[bold red]{len(result.failed)} failed:[/]")
+        for image in result.failed:
+            error = f"  {escape(image.label)}: {escape(image.error or '')} [dim]({image.reason})[/]"
+            console.print(error, highlight=False)
     console.print(
-        f"\n{len(completed)} of {len(lines)} images completed, {objects} objects, in {duration(seconds)}; "
-        f"model {options.model.name}",
+        f"\n{len(result.completed)} of {len(result.images)} images completed, "
+        f"{plural(len(result.objects), 'object')}, in {duration(seconds)}, model {result.options.model.name}",
         highlight=False,
     )
-    for note in (*pixel_size_notes(lines), *_notes(written)):
+    for note in (*pixel_size_notes(result.images), *_plate_notes(result), *_growth_notes(result)):
         console.print(note, highlight=False)
-    if listing.skipped:
-        count = len(listing.skipped)
-        what = "1 file is no image and was" if count == 1 else f"{count} files are no images and were"
-        console.print(f"{what} left alone (named in manifest.json)", highlight=False)
-    for name, what in _files(written, options, objects):
-        console.print(
-            f"  {escape(str(options.out / name))}{'/' * name.endswith('/')}  [dim]{what}[/]", highlight=False
-        )
+    if result.skipped:
+        files = plural(len(result.skipped), "file")
+        verb = "is not an image and was" if len(result.skipped) == 1 else "are not images and were"
+        console.print(f"{files} {verb} skipped (listed in manifest.json)", highlight=False)
+    console.print("\nResults:", highlight=False)
+    for name, content in _files(result):
+        path = f"{result.out / name}{'/' * name.endswith('/')}"
+        console.print(f"  {escape(path)}  [dim]{content}[/]", highlight=False)
 
 
-def _print_images(console: Console, completed: Sequence[Line]) -> None:
+def _print_images(console: Console, images: Sequence[ImageOutcome]) -> None:
     table = Table(show_edge=False, header_style="bold")
     table.add_column("image", overflow="fold")
     table.add_column("objects", justify="right")
-    table.add_column("diameter of the largest", justify="right")
-    table.add_column("remarks", overflow="fold")
-    shown = completed[:SUMMARY_LINES]
-    for line in shown:
-        table.add_row(escape(line.label), str(line.objects), line.largest, ", ".join(line.flags).replace("_", " "))
-    if shown:
+    table.add_column("largest diameter", justify="right")
+    table.add_column("flags", overflow="fold")
+    for image in images[:MAX_ROWS]:
+        flags = ", ".join(image.flags).replace("_", " ")
+        table.add_row(escape(image.label), str(len(image.objects)), _largest_diameter(image), flags)
+    if images:
         console.print(table)
-    if len(completed) > len(shown):
-        console.print(f"… and {len(completed) - len(shown)} more, all in results.csv")
+    if len(images) > MAX_ROWS:
+        console.print(f"… and {len(images) - MAX_ROWS} more, all in results.csv")
 
 
-def _print_growth(console: Console, written: Written) -> None:
-    """A line for each condition, or for each well where there are no conditions."""
-    growth = written.growth
-    assert growth
-    rows = [row for row in growth.fits if row["level"] == "condition"] or list(growth.fits)
-    is_of_wells = bool(rows) and rows[0]["level"] == "well"
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
+def _largest_diameter(image: ImageOutcome) -> str:
+    if not image.objects:
+        return ""
+    largest = max(image.objects, key=lambda row: row["area_px2"])
+    um = largest.get("equivalent_diameter_um")
+    return f"{um:.1f} µm" if um is not None else f"{largest['equivalent_diameter_px']:.1f} px"
+
+
+def _print_fits(console: Console, result: RunResult) -> None:
+    """Print one row per condition, or one per well if there are no conditions."""
+    growth = result.growth
+    fits = [row for row in growth.fits if row["level"] == "condition"] or list(growth.fits)
+    has_wells = bool(fits) and fits[0]["level"] == "well"
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in fits:
         label = row["well"] or row["sample"] or ""
-        name = f"{row['plate'] or ''} {label}".strip() if is_of_wells else str(row["condition"])
+        name = f"{row['plate'] or ''} {label}".strip() if has_wells else str(row["condition"])
         groups.setdefault(name, []).append(row)
     table = Table(show_edge=False, header_style="bold")
-    table.add_column("well" if is_of_wells else "condition", overflow="fold")
+    table.add_column("well" if has_wells else "condition", overflow="fold")
     table.add_column("wells", justify="right")
     table.add_column("doubling time", justify="right")
     table.add_column("95 % interval", justify="right")
-    table.add_column("model, or why there is none", overflow="fold")
-    shown = list(groups.items())[:SUMMARY_LINES]
-    for name, of_group in shown:
-        best = next((row for row in of_group if row["best"]), of_group[0])
+    table.add_column("growth model, or why there is none", overflow="fold")
+    for name, group in list(groups.items())[:MAX_ROWS]:
+        best = next((row for row in group if row["best"]), group[0])
         table.add_row(
             escape(name),
             str(best["n_wells"] or 1),
@@ -102,59 +102,67 @@ def _print_growth(console: Console, written: Written) -> None:
             escape(best["refused"] or best["model"]),
         )
     console.print(table)
-    if len(groups) > len(shown):
-        console.print(f"… and {len(groups) - len(shown)} more, all in fits.csv")
+    if len(groups) > MAX_ROWS:
+        console.print(f"… and {len(groups) - MAX_ROWS} more, all in fits.csv")
     for row in growth.ic50:
-        if row["ic50"] is None and row["n_concentrations"] < MIN_CONCENTRATIONS:
-            continue
-        value = f"{row['ic50']:.3g} {row['unit'] or ''}".strip() if row["ic50"] else escape(row["refused"] or "")
-        interval = _interval(row["ic50_ci_low"], row["ic50_ci_high"], "")
-        console.print(
-            f"IC50 of {escape(row['drug'] or 'the drug')} on {row['measure']} at {row['time_h']:g} h: {value}"
-            + (f" (95 % interval {interval})" if interval else ""),
-            highlight=False,
-        )
+        if row["ic50"] is not None or row["n_concentrations"] >= MIN_CONCENTRATIONS:
+            console.print(_ic50(row), highlight=False)
+
+
+def _ic50(row: Mapping[str, Any]) -> str:
+    value = f"{row['ic50']:.3g} {row['unit'] or ''}".strip() if row["ic50"] else escape(row["refused"] or "")
+    interval = _interval(row["ic50_ci_low"], row["ic50_ci_high"], "")
+    return f"IC50 of {escape(row['drug'] or 'the drug')} on {row['measure']} at {row['time_h']:g} h: {value}" + (
+        f" (95 % interval {interval})" if interval else ""
+    )
 
 
 def _interval(low: float | None, high: float | None, unit: str) -> str:
     return f"{low:.3g} to {high:.3g} {unit}".strip() if low is not None and high is not None else ""
 
 
-def _notes(written: Written) -> Iterator[str]:
-    layout, growth = written.layout, written.growth
-    if layout.is_plate:
-        if layout.unplaced:
-            names = ", ".join(escape(name) for name, _ in layout.unplaced[:NAMED])
-            more = f" and {len(layout.unplaced) - NAMED} more" if len(layout.unplaced) > NAMED else ""
-            yield f"In no well: {names}{more}. `spheroseg plate preview` says why."
-        for clash in layout.clashes[:NAMED]:
-            yield f"[yellow]note:[/] the same place more than once, so they are averaged: {escape(', '.join(clash))}"
-        yield from (f"[yellow]note:[/] {escape(note)}" for note in layout.notes)
-    if growth:
-        if growth.tables.no_curves:
-            yield f"[yellow]note:[/] {escape(growth.tables.no_curves)}"
-        yield from (f"[yellow]note:[/] {escape(reason)}" for reason in growth.not_written.values())
-        for name in growth.edited:
-            yield f"[yellow]note:[/] {name} was changed by somebody and is left alone: it may be out of date"
-        flags = Counter(flag for row in growth.tables.wells for flag in (row["qc_flags"] or "").split(";") if flag)
-        if flags:
-            named = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in flags.most_common())
-            yield f"To look at: {named} (qc_flags of wells.csv)"
+def _plate_notes(result: RunResult) -> Iterator[str]:
+    layout = result.layout
+    if not layout.is_plate:
+        return
+    if layout.unplaced:
+        names = ", ".join(escape(name) for name, _ in layout.unplaced[:MAX_NAMES])
+        more = f" and {len(layout.unplaced) - MAX_NAMES} more" if len(layout.unplaced) > MAX_NAMES else ""
+        yield f"{NOTE} no well could be read from: {names}{more}. `spheroseg plate preview` says why."
+    for names_of_one_place in layout.clashes[:MAX_NAMES]:
+        yield (
+            f"{NOTE} these images have the same well and time, so their values are averaged: "
+            f"{escape(', '.join(names_of_one_place))}"
+        )
+    yield from (f"{NOTE} {escape(note)}" for note in layout.notes)
 
 
-def _files(written: Written, options: RunOptions, objects: int) -> Iterator[tuple[str, str]]:
-    yield "results.csv", "a row an object, all measurements"
-    others = "growth.csv" if written.growth.not_written else "growth.csv and growth.parquet"
-    yield "growth.xlsx", f"a row an object with well and time; also as {others}"
-    yield "overlays/", "outlines and numbers, to look at"
+def _growth_notes(result: RunResult) -> Iterator[str]:
+    growth = result.growth
+    if growth.tables.no_curves:
+        yield f"{NOTE} {escape(growth.tables.no_curves)}"
+    yield from (f"{NOTE} {escape(reason)}" for reason in growth.not_written.values())
+    for name in growth.edited:
+        yield f"{NOTE} {name} was edited, so it was not overwritten and may be out of date"
+    flags = Counter(flag for row in growth.tables.wells for flag in (row["qc_flags"] or "").split(";") if flag)
+    if flags:
+        counts = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in flags.most_common())
+        yield f"Quality flags to check (column qc_flags of wells.csv): {counts}"
+
+
+def _files(result: RunResult) -> Iterator[tuple[str, str]]:
+    yield "results.csv", "one row per object, all measurements"
+    others = "growth.csv" if result.growth.not_written else "growth.csv and growth.parquet"
+    yield "growth.xlsx", f"one row per object with well and time (also {others})"
+    yield "overlays/", "images with outlines and object numbers"
     yield "masks/", "label images"
     for kind in ExportFormat:
-        if kind in options.exports and (kind != ExportFormat.ROIS or objects):
+        if kind in result.options.exports and (kind != ExportFormat.ROIS or result.objects):
             yield EXPORTED[kind]
-    yield "manifest.json", "every input, what became of it, and how"
-    if written.growth and written.growth.tables.wells:
-        yield "fits.csv", "growth rates and doubling times; beside it wells, conditions, endpoint"
-        yield "contact/", "all overlays of a well in a row"
-        yield "charts/", "curves of each condition and well, heat map"
-    if written.growth and written.growth.curve:
-        yield written.growth.curve, "the growth curves"
+    yield "manifest.json", "what was done with every input file, with checksums"
+    if result.growth.tables.wells:
+        yield "fits.csv", "growth rates and doubling times (see also wells.csv, conditions.csv, endpoint.csv)"
+        yield "contact/", "contact sheets: all overlays of a well in one row"
+        yield "charts/", "growth curves of conditions and wells, heat map"
+    if result.growth.curve:
+        yield result.growth.curve, "the growth curves"

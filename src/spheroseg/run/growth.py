@@ -40,7 +40,7 @@ NO_PARQUET = (
 
 
 @dataclass(frozen=True)
-class WrittenGrowth:
+class GrowthResult:
     """What was written, for the summary. `curve` is the picture to look at first; None where there are no curves."""
 
     tables: GrowthTables
@@ -60,8 +60,8 @@ def write_growth(
     overlays: Mapping[tuple[str, int], Path],
     *,
     is_plate: bool,
-) -> WrittenGrowth:
-    """Write the growth tables and, for a plate, the curves too. Unchanged inputs give the same bytes as before.
+) -> GrowthResult:
+    """Place tables, and of a plate the curves too. Without a change they are the same bytes as before.
 
     manifest: of the run, as far as it is known. date: when the newest of the results came about. overlays: the
     pictures, by name and page of the image.
@@ -86,7 +86,7 @@ def write_growth(
         placed |= pictures
         placed |= _contact(tables.growth, frames, overlays)
     edited = [name for name, content in placed.items() if folder.put(name, content)["edited"]]
-    return WrittenGrowth(tables, fits, ic50, curve, tuple(edited), not_written)
+    return GrowthResult(tables, fits, ic50, curve, tuple(edited), not_written)
 
 
 def _encoded_tables(

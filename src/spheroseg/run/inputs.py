@@ -47,7 +47,7 @@ FOREIGN_SUFFIXES = frozenset({".czi", ".lif", ".nd2", ".oib", ".oif", ".vsi", ".
 
 
 @dataclass(frozen=True)
-class Input:
+class RunInput:
     """One page of one file. `name` is the path as people read it; `page` counts from 0, `pages` is all of them.
 
     The rest is what the file says of the page, as in `PagePosition`.
@@ -71,22 +71,22 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Listing:
+class InputList:
     """`skipped` names the files that were left alone because they are no images."""
 
-    inputs: list[Input]
+    inputs: list[RunInput]
     skipped: list[str]
 
 
 @dataclass
 class _Found:
     files: dict[str, str] = field(default_factory=dict)  # storage key -> name
-    problems: dict[str, Input] = field(default_factory=dict)  # by storage key
+    problems: dict[str, RunInput] = field(default_factory=dict)  # by storage key
     skipped: list[str] = field(default_factory=list)
 
     def add_problem(self, path: Path, base: Path, code: str, sentence: str) -> None:
         key = file_key(path)
-        self.problems[key] = Input(_name(path, base), key, problem=(code, sentence))
+        self.problems[key] = RunInput(_name(path, base), key, problem=(code, sentence))
 
 
 def find_inputs(
@@ -94,7 +94,7 @@ def find_inputs(
     *,
     choice: PlaneChoice = NO_CHOICE,
     progress: Callable[[int, int], None] | None = None,
-) -> Listing:
+) -> InputList:
     """List the images under `paths`, with checksums, in the order of their names.
 
     choice: of the pages of stacks; a file of which it does not tell what to take is listed with that problem.
@@ -111,13 +111,13 @@ def find_inputs(
     return _sorted(inputs, found)
 
 
-def find_names(paths: Sequence[Path]) -> Listing:
+def find_names(paths: Sequence[Path]) -> InputList:
     """The same by name alone: no file is opened, so checksums are empty and every file counts as one page.
 
     Raises UnreadableInput where one of `paths` does not exist.
     """
     found = _find(paths)
-    named = [Input(name, key) for key, name in found.files.items()]
+    named = [RunInput(name, key) for key, name in found.files.items()]
     return _sorted([*found.problems.values(), *named], found)
 
 
@@ -140,8 +140,8 @@ def _find(paths: Sequence[Path]) -> _Found:
     return found
 
 
-def _sorted(inputs: Sequence[Input], found: _Found) -> Listing:
-    return Listing(sorted(inputs, key=lambda item: (_natural(item.name), item.page)), sorted(found.skipped))
+def _sorted(inputs: Sequence[RunInput], found: _Found) -> InputList:
+    return InputList(sorted(inputs, key=lambda item: (_natural(item.name), item.page)), sorted(found.skipped))
 
 
 def _walk(folder: Path, base: Path, found: _Found) -> Iterator[Path]:
@@ -195,12 +195,12 @@ def _add_members(path: Path, base: Path, found: _Found) -> None:
         elif member.flag_bits & 0x1:
             problem = (UnreadableInput.code, "encrypted in its zip archive: unpack it first")
             key = member_key(path, member.filename)
-            found.problems[key] = Input(f"{name}/{inside}", key, problem=problem)
+            found.problems[key] = RunInput(f"{name}/{inside}", key, problem=problem)
         else:
             found.files.setdefault(member_key(path, member.filename), f"{name}/{inside}")
 
 
-def _read(store: ImageStore, choice: PlaneChoice, found: tuple[str, str]) -> Iterable[Input]:
+def _read(store: ImageStore, choice: PlaneChoice, found: tuple[str, str]) -> Iterable[RunInput]:
     key, name = found
     try:
         with store.open(key) as file:
@@ -213,13 +213,13 @@ def _read(store: ImageStore, choice: PlaneChoice, found: tuple[str, str]) -> Ite
                 pages = [PagePosition(0)]
         chosen = choose_pages(pages, choice)
     except ChoosePlane as error:
-        return [Input(name, key, problem=(error.code, str(error)))]
+        return [RunInput(name, key, problem=(error.code, str(error)))]
     except Exception as error:
         # Whatever one file does to us, it is that file's problem and not the end of the list.
         sentence = str(error) or type(error).__name__
-        return [Input(name, key, problem=(UnreadableInput.code, sentence))]
+        return [RunInput(name, key, problem=(UnreadableInput.code, sentence))]
     return [
-        Input(
+        RunInput(
             name,
             key,
             sha256,

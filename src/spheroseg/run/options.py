@@ -1,28 +1,35 @@
-"""What a person asks of a run."""
+"""The options of a run."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from spheroseg.errors import BadParameters
 from spheroseg.export.formats import ExportFormat
 from spheroseg.plate.options import PlateOptions
 from spheroseg.run.inputs import STATE_FOLDER
 from spheroseg.segmentation.model import KnownModel
-from spheroseg.segmentation.parameters import Parameters
+from spheroseg.segmentation.parameters import Parameters, is_number
 from spheroseg.segmentation.planes import NO_CHOICE, PlaneChoice
 
 
 class Only(StrEnum):
-    """What of an earlier run to do again: what failed, even for good, or what is new or another file now."""
+    """Which part of an earlier run to repeat."""
 
-    FAILED = "failed"
-    CHANGED = "changed"
+    FAILED = "failed"  # images that failed, also those whose error is permanent
+    CHANGED = "changed"  # images that are new, or whose file has changed
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a person asked for. `pixel_size_um` in µm. `exports`: what to write for other programs. `choice`: of the
-    pages of stacks. `only`: nothing but this part of the work; None is both."""
+    """What to segment with, and what to write.
+
+    out: the output folder. pixel_size_um: µm per pixel of all images; None: as each file states. workers: the number
+    of images segmented at the same time. exports: files to write for other programs. choice: which pages of stacks to
+    use. only: repeat only this part of an earlier run; None: both, but not the images whose error is permanent.
+
+    Raise BadParameters for a pixel size or a number of workers that is not positive.
+    """
 
     out: Path
     model: KnownModel
@@ -33,6 +40,12 @@ class RunOptions:
     choice: PlaneChoice = NO_CHOICE
     only: Only | None = None
     plate: PlateOptions = field(default_factory=PlateOptions)
+
+    def __post_init__(self) -> None:
+        if self.pixel_size_um is not None and not (is_number(self.pixel_size_um) and self.pixel_size_um > 0):
+            raise BadParameters(f"the pixel size is {self.pixel_size_um!r}; it must be a positive number of µm")
+        if self.workers < 1:
+            raise BadParameters(f"the number of workers is {self.workers!r}; it must be 1 or more")
 
     @property
     def state_dir(self) -> Path:

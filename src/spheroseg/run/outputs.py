@@ -4,13 +4,13 @@ import hashlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import tifffile
@@ -29,51 +29,26 @@ from spheroseg.export.object_table import build_object_rows
 from spheroseg.export.rois import encode_rois
 from spheroseg.plate.layout import PlateLayout
 from spheroseg.plate.options import PlateOptions
-from spheroseg.run.inputs import Input, Listing
+from spheroseg.run.inputs import InputList, RunInput
 from spheroseg.run.options import RunOptions
+from spheroseg.run.result import ImageOutcome, RunResult
 from spheroseg.run.results_folder import ResultsFolder
 from spheroseg.storage import ImageStore, write_whole
 from spheroseg.tasks import TaskState
-
-if TYPE_CHECKING:
-    from spheroseg.run.growth import WrittenGrowth
 
 LEADING = ("image", "page", "object", "n_objects")
 LONGEST_NAME = 200
 _CHUNK = 500
 
 
-@dataclass(frozen=True)
-class Line:
-    """What became of one input, for the summary. `largest` is the equivalent diameter of its largest object."""
-
-    label: str
-    state: str
-    reason: str | None
-    error: str | None
-    objects: int
-    largest: str
-    flags: tuple[str, ...]
-    pixel_size: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Written:
-    """What a run has left, for the summary. `lines` are in the order of the inputs."""
-
-    lines: list[Line]
-    growth: "WrittenGrowth"
-    layout: PlateLayout
-
-
 async def write_outputs(
     engine: AsyncEngine,
     options: RunOptions,
-    listing: Listing,
+    listing: InputList,
     task_ids: Sequence[UUID],
     layout: PlateLayout,
     version: int,
-) -> Written:
+) -> RunResult:
     """Write everything into the output folder, each file whole.
 
     layout: the places of the inputs. version: the number of the result version that these tasks are of.
@@ -86,7 +61,7 @@ async def write_outputs(
     names = _unique_names(listing.inputs)
     entries: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
-    lines: list[Line] = []
+    outcomes: list[ImageOutcome] = []
     frames: list[PlateImage] = []
     finished: list[datetime] = []
     overlays: dict[tuple[str, int], Path] = {}
@@ -117,7 +92,7 @@ async def write_outputs(
                     entry |= _provenance(result)
                     found = build_object_rows({"image": item.name, "page": item.page + 1}, result)
                 entries.append(entry)
-                lines.append(_line(item, entry, found))
+                outcomes.append(_outcome(item, entry, found, options.out))
                 frames.append(
                     PlateImage(
                         image=item.name,
@@ -148,7 +123,7 @@ async def write_outputs(
     folder.tidy()
     for always in ("overlays", "masks"):
         (options.out / always).mkdir(exist_ok=True)
-    return Written(lines, growth, layout)
+    return RunResult(options, tuple(outcomes), growth, layout, tuple(listing.skipped))
 
 
 @contextmanager
@@ -161,7 +136,7 @@ def _coco(options: RunOptions) -> Iterator[CocoFile | None]:
 
 
 def _place_outlines(
-    folder: ResultsFolder, options: RunOptions, item: Input, name: str, task_id: UUID, result: dict[str, Any]
+    folder: ResultsFolder, options: RunOptions, item: RunInput, name: str, task_id: UUID, result: dict[str, Any]
 ) -> dict[str, Any]:
     placed = {}
     # ImageJ refuses a set of no regions.
@@ -173,7 +148,7 @@ def _place_outlines(
     return placed
 
 
-def _entry(item: Input, task: RunTask, failures: Sequence[RunFailure]) -> dict[str, Any]:
+def _entry(item: RunInput, task: RunTask, failures: Sequence[RunFailure]) -> dict[str, Any]:
     return {
         "image": item.name,
         "page": item.page + 1,
@@ -202,7 +177,7 @@ def _entry(item: Input, task: RunTask, failures: Sequence[RunFailure]) -> dict[s
     }
 
 
-def _place(item: Input) -> dict[str, Any]:
+def _place(item: RunInput) -> dict[str, Any]:
     told = {
         "t": item.t,
         "z": item.z,
@@ -219,7 +194,7 @@ def _provenance(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _manifest(
-    options: RunOptions, listing: Listing, entries: Sequence[dict[str, Any]], exports: dict[str, Any]
+    options: RunOptions, listing: InputList, entries: Sequence[dict[str, Any]], exports: dict[str, Any]
 ) -> dict[str, Any]:
     return {
         "spheroseg": __version__,
@@ -263,7 +238,7 @@ def _json(manifest: dict[str, Any]) -> bytes:
     return json.dumps(manifest, indent=1, ensure_ascii=False).encode()
 
 
-def _unique_names(inputs: Sequence[Input]) -> list[str]:
+def _unique_names(inputs: Sequence[RunInput]) -> list[str]:
     """A file name for each input's outputs: its path without the suffix, unless that would be taken twice."""
     plain = [_flat(item, PurePosixPath(item.name).with_suffix("").as_posix()) for item in inputs]
     full = [_flat(item, item.name) for item in inputs]
@@ -280,7 +255,7 @@ def _unique_names(inputs: Sequence[Input]) -> list[str]:
     return names
 
 
-def _flat(item: Input, name: str) -> str:
+def _flat(item: RunInput, name: str) -> str:
     page = "" if item.pages == 1 else f"_p{item.page + 1:0{len(str(item.pages))}d}"
     flat = name.replace("/", "__")
     if len(flat.encode()) > LONGEST_NAME:
@@ -290,20 +265,15 @@ def _flat(item: Input, name: str) -> str:
     return flat + page
 
 
-def _line(item: Input, entry: dict[str, Any], rows: Sequence[dict[str, Any]]) -> Line:
-    largest = max(rows, key=lambda row: row["area_px2"], default=None)
-    return Line(
+def _outcome(item: RunInput, entry: dict[str, Any], rows: Sequence[dict[str, Any]], out: Path) -> ImageOutcome:
+    return ImageOutcome(
         label=item.label,
         state=entry["state"],
         reason=entry["reason"],
         error=entry["error"],
-        objects=len(rows),
-        largest=_diameter(largest) if largest else "",
+        objects=tuple(rows),
         flags=tuple(entry.get("flags", ())),
         pixel_size=entry.get("pixel_size"),
+        mask=out / entry["mask"]["path"] if "mask" in entry else None,
+        overlay=out / entry["overlay"]["path"] if "overlay" in entry else None,
     )
-
-
-def _diameter(row: dict[str, Any]) -> str:
-    um = row.get("equivalent_diameter_um")
-    return f"{um:.1f} µm" if um is not None else f"{row['equivalent_diameter_px']:.1f} px"

@@ -13,7 +13,7 @@ from spheroseg.database.tasks import hand_back_processing
 from spheroseg.database.versions import result_versions, version_key
 from spheroseg.queueing.submit import cancel, retry, submit
 from spheroseg.run.folder import PROJECT, USER
-from spheroseg.run.inputs import Input
+from spheroseg.run.inputs import RunInput
 from spheroseg.run.options import Only, RunOptions
 from spheroseg.storage import ImageStore
 from spheroseg.tasks import TaskState
@@ -23,8 +23,8 @@ LASTING = frozenset({"bad_image", "unsupported_image", "image_too_large", "bad_p
 
 
 async def prepare(
-    engine: AsyncEngine, options: RunOptions, inputs: Sequence[Input]
-) -> tuple[list[Input], list[UUID], int]:
+    engine: AsyncEngine, options: RunOptions, inputs: Sequence[RunInput]
+) -> tuple[list[RunInput], list[UUID], int]:
     """Bring the queue into line with `inputs`: those to do, their tasks in the same order, the result version.
 
     What an earlier run of the same model and parameters has done, or begun, is kept. What failed gets a fresh set
@@ -78,7 +78,7 @@ async def _version(conn: AsyncConnection, project_id: UUID, options: RunOptions)
     return next((found.number for found in await result_versions(conn, project_id) if found.key == ours), 0)
 
 
-def _identity(item: Input) -> tuple[str, int, str]:
+def _identity(item: RunInput) -> tuple[str, int, str]:
     return item.storage_key, item.page, item.sha256
 
 

@@ -29,8 +29,8 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Of the tasks of a run."""
+class RunProgress:
+    """The number of images of a run that are completed, that have failed, and in all."""
 
     completed: int
     failed: int
@@ -47,7 +47,7 @@ async def process(
     settings: Settings,
     task_ids: Sequence[UUID],
     stopping: asyncio.Event,
-    show: Callable[[Progress], None],
+    show: Callable[[RunProgress], None],
     child_log: IO[str],
 ) -> None:
     """Work until every task is finished or `stopping` is set, and the running ones are done or handed back."""
@@ -110,8 +110,8 @@ async def _finished_elsewhere(engine: AsyncEngine, task_ids: Sequence[UUID]) -> 
         return await count_finished_except(conn, task_ids)
 
 
-async def _progress(engine: AsyncEngine, elsewhere: Counter[TaskState], total: int) -> Progress:
+async def _progress(engine: AsyncEngine, elsewhere: Counter[TaskState], total: int) -> RunProgress:
     async with reading(engine) as conn:
         counts = await count_states(conn)
     completed, failed = (counts[state] - elsewhere[state] for state in (TaskState.COMPLETED, TaskState.FAILED))
-    return Progress(completed, failed, total)
+    return RunProgress(completed, failed, total)
