@@ -163,7 +163,7 @@ def test_a_run_says_each_contradiction_once() -> None:
     notes = list(pixel_size_notes([line(contradicted, CONTRADICTION)] * 3 + [line({"um": 1, "source": "ImageJ"})]))
     assert notes == [
         "3 images: the ImageJ tags in the file say 0.5 µm, but --pixel-size says 0.65 µm, which was used. "
-        "Find out which is right."
+        "Find out which one is right."
     ]
     (unknown,) = pixel_size_notes([line(None, NOT_SQUARE), line(None)])
     assert unknown.startswith("1 image: the pixels are not square, so there are no measurements in µm.")
