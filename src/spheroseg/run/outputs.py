@@ -61,7 +61,7 @@ async def write_outputs(
     names = _unique_names(listing.inputs)
     entries: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
-    outcomes: list[ImageOutcome] = []
+    images: list[ImageOutcome] = []
     frames: list[PlateImage] = []
     finished: list[datetime] = []
     overlays: dict[tuple[str, int], Path] = {}
@@ -92,7 +92,7 @@ async def write_outputs(
                     entry |= _provenance(result)
                     found = build_object_rows({"image": item.name, "page": item.page + 1}, result)
                 entries.append(entry)
-                outcomes.append(_outcome(item, entry, found, options.out))
+                images.append(_outcome(item, entry, found, options.out))
                 frames.append(
                     PlateImage(
                         image=item.name,
@@ -123,7 +123,7 @@ async def write_outputs(
     folder.tidy()
     for always in ("overlays", "masks"):
         (options.out / always).mkdir(exist_ok=True)
-    return RunResult(options, tuple(outcomes), growth, layout, tuple(listing.skipped))
+    return RunResult(options, tuple(images), growth, layout, tuple(listing.skipped))
 
 
 @contextmanager
