@@ -23,14 +23,14 @@ from spheroseg.database.components import tell
 from spheroseg.database.engine import open_engine
 from spheroseg.errors import BadSettings
 from spheroseg.messages import Message, TaskFailed
-from spheroseg.monitoring.doctor import CHAINS, Finding, examine, machine
-from spheroseg.monitoring.doctor.findings import Check, Site, ok
+from spheroseg.monitoring.doctor import CHAINS, CheckResult, machine, models, run_checks
+from spheroseg.monitoring.doctor.checks import Check, CheckContext, ok
 from spheroseg.queueing.outcomes import apply_dead_letter, apply_reports
 from spheroseg.settings import Settings
 from spheroseg.tasks import RetryPolicy
 
 from .conftest import Postgres, empty_database, eventually, execute
-from .support.diagnosis import expect, expect_nothing_wrong, is_told, look
+from .support.diagnosis import diagnose, expect, expect_no_faults, is_reported
 from .support.lab import submit_images
 from .support.networks import model_folder
 from .support.ports import free_port
@@ -69,19 +69,19 @@ def test_settings_that_cannot_be_read_are_findings_and_so_is_json(tmp_path: Path
 
 
 async def test_a_check_that_fails_or_hangs_is_a_finding_and_stops_no_other() -> None:
-    async def fails(_: Site) -> AsyncIterator[Finding]:
+    async def fails(_: CheckContext) -> AsyncIterator[CheckResult]:
         yield ok("fails", "so far")
         raise KeyError("surprise")
 
-    async def hangs(_: Site) -> AsyncIterator[Finding]:
+    async def hangs(_: CheckContext) -> AsyncIterator[CheckResult]:
         await asyncio.sleep(3600)
         yield ok("hangs", "never")
 
-    async def cancels(_: Site) -> AsyncIterator[Finding]:
+    async def cancels(_: CheckContext) -> AsyncIterator[CheckResult]:
         yield ok("cancels", "so far")
         raise asyncio.CancelledError
 
-    async def works(_: Site) -> AsyncIterator[Finding]:
+    async def works(_: CheckContext) -> AsyncIterator[CheckResult]:
         yield ok("works", "fine")
 
     chains = [
@@ -90,7 +90,7 @@ async def test_a_check_that_fails_or_hangs_is_a_finding_and_stops_no_other() -> 
         [Check("cancels", cancels)],
         [Check("works", works)],
     ]
-    found = await examine(lambda: Settings(_env_file=None), chains=chains)
+    found = await run_checks(lambda: Settings(_env_file=None), chains=chains)
     expect(found, "ok", "so far")
     expect(found, "problem", "KeyError: 'surprise'")
     expect(found, "problem", "no answer within 0.1 s")
@@ -100,7 +100,7 @@ async def test_a_check_that_fails_or_hangs_is_a_finding_and_stops_no_other() -> 
 
 
 async def test_every_weak_secret_is_named_in_production() -> None:
-    found = await look(
+    found = await diagnose(
         "secrets",
         spheroseg_env="production",
         secret_key="short",  # noqa: S106
@@ -110,15 +110,15 @@ async def test_every_weak_secret_is_named_in_production() -> None:
     expect(found, "problem", "SECRET_KEY", "openssl rand -hex 32")
     expect(found, "problem", "RABBITMQ_URL has no password")
     expect(found, "problem", "DATABASE_URL has no password", "its own")
-    found = await look("secrets", spheroseg_env="production", secret_key="x" * 40)
-    expect_nothing_wrong(found)
+    found = await diagnose("secrets", spheroseg_env="production", secret_key="x" * 40)
+    expect_no_faults(found)
 
 
 async def test_settings_are_read_by_whoever_calls() -> None:
     def refuse() -> Settings:
         raise BadSettings("no settings at all")
 
-    found = await examine(refuse)
+    found = await run_checks(refuse)
     expect(found, "problem", "no settings at all")
     assert len(found) == 1 + sum(len(chain) for chain in CHAINS)
 
@@ -135,46 +135,50 @@ def silent_port() -> Iterator[int]:
 async def test_storage_that_cannot_be_used_is_told(
     tmp_path: Path, silent_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expect(await look("storage", storage_url=str(tmp_path / "nowhere")), "problem", "does not exist", "STORAGE_URL")
+    expect(
+        await diagnose("storage", storage_url=str(tmp_path / "nowhere")), "problem", "does not exist", "STORAGE_URL"
+    )
     (tmp_path / "file").write_text("")
-    expect(await look("storage", storage_url=str(tmp_path / "file")), "problem", "is a file, not a folder")
+    expect(await diagnose("storage", storage_url=str(tmp_path / "file")), "problem", "is a file, not a folder")
     # Forbidden even to root.
-    expect(await look("storage", storage_url="/sys"), "problem", "/sys cannot be written to", "ls -ld")
+    expect(await diagnose("storage", storage_url="/sys"), "problem", "/sys cannot be written to", "ls -ld")
     folder = tmp_path / "storage"
     folder.mkdir()
-    expect(await look("storage", storage_url=str(folder)), "ok", "written, read back and deleted", "free")
+    expect(await diagnose("storage", storage_url=str(folder)), "ok", "written, read back and deleted", "free")
     assert list(folder.iterdir()) == []
-    expect(await look("storage", storage_url="memory://doctor"), "ok", "written, read back and deleted")
-    expect(await look("storage", storage_url="nonsense://x"), "problem", "nonsense://x cannot be written to")
-    expect(await look("storage", storage_url=f"ftp://127.0.0.1:{free_port()}/x"), "problem", "cannot be written to")
-    monkeypatch.setattr(machine, "LITTLE_BYTES", 1 << 60)
-    expect(await look("storage", storage_url=str(folder)), "warning", "nearly full", "GB are free")
+    expect(await diagnose("storage", storage_url="memory://doctor"), "ok", "written, read back and deleted")
+    expect(await diagnose("storage", storage_url="nonsense://x"), "problem", "nonsense://x cannot be written to")
+    expect(
+        await diagnose("storage", storage_url=f"ftp://127.0.0.1:{free_port()}/x"), "problem", "cannot be written to"
+    )
+    monkeypatch.setattr(machine, "LOW_DISK_BYTES", 1 << 60)
+    expect(await diagnose("storage", storage_url=str(folder)), "warning", "nearly full", "GB are free")
     monkeypatch.setattr(machine, "RESERVE_BYTES", 1 << 60)
-    expect(await look("storage", storage_url=str(folder)), "problem", "is full", "free some space")
-    hangs = [[Check("storage", machine.look_at_storage, limit=0.5)]]
+    expect(await diagnose("storage", storage_url=str(folder)), "problem", "is full", "free some space")
+    hangs = [[Check("storage", machine.check_storage, limit=0.5)]]
     url = f"ftp://127.0.0.1:{silent_port}/x"
-    found = await examine(lambda: Settings(_env_file=None, storage_url=url), chains=hangs)
+    found = await run_checks(lambda: Settings(_env_file=None, storage_url=url), chains=hangs)
     expect(found, "problem", "no answer within 0.5 s", "network")
 
 
 async def test_the_models_and_the_child_process_are_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    found = await look("model")
+    found = await diagnose("model")
     expect(found, "ok", "classical-contrast", "sha256")
     expect(found, "ok", "found the one object")
-    found = await look("model", model="unheard-of")
+    found = await diagnose("model", model="unheard-of")
     expect(found, "problem", "unheard-of", "set MODEL")
     model_folder(tmp_path, "mine")
     model_folder(tmp_path, "broken", b"no network")
     dirs = f"{tmp_path}{os.pathsep}{tmp_path / 'nowhere'}"
-    found = await look("model", model_dirs=dirs)
+    found = await diagnose("model", model_dirs=dirs)
     expect(found, "ok", "mine 1, sha256")
     expect(found, "warning", "broken", "cannot be loaded", "spheroseg model check")
     expect(found, "warning", "nowhere, which is no folder")
     expect(found, "ok", "found the one object")
-    expect(await look("model", model_dirs=dirs, model="broken"), "problem", "cannot be loaded")
+    expect(await diagnose("model", model_dirs=dirs, model="broken"), "problem", "cannot be loaded")
     dying = [sys.executable, "-c", "import sys; sys.exit('no such library')"]
-    monkeypatch.setattr(machine, "child_command", lambda *_: dying)
-    expect(await look("model"), "problem", "exit code 1", "no such library")
+    monkeypatch.setattr(models, "child_command", lambda *_: dying)
+    expect(await diagnose("model"), "problem", "exit code 1", "no such library")
 
 
 @asynccontextmanager
@@ -204,11 +208,11 @@ async def test_a_database_that_cannot_be_reached_is_told_in_words(
         ("nonsense", ("DATABASE_URL cannot be used", "postgresql://")),
         ("oracle://x@y/z", ("DATABASE_URL cannot be used", "postgresql://")),
     ):
-        found = await look("database", database_url=url)
+        found = await diagnose("database", database_url=url)
         expect(found, "problem", *words)
         assert {finding.verdict for finding in found[2:]} == {"skipped"}
     (tmp_path / "broken.db").write_text("this is no database, whatever its name may say" * 100)
-    found = await look("database", database_url=f"sqlite:///{tmp_path / 'broken.db'}")
+    found = await diagnose("database", database_url=f"sqlite:///{tmp_path / 'broken.db'}")
     expect(found, "problem", "not a database", "DATABASE_URL")
 
 
@@ -223,8 +227,8 @@ async def test_a_wrong_password_of_the_database_is_told_as_such(postgres: Postgr
         url = f"postgresql://guarded:wrong@127.0.0.1:{postgres.port}/postgres"
 
         async def is_refused() -> bool:
-            return is_told(
-                await look("database", database_url=url), "problem", "the user guarded is refused", "password"
+            return is_reported(
+                await diagnose("database", database_url=url), "problem", "the user guarded is refused", "password"
             )
 
         await eventually(is_refused)
@@ -237,22 +241,22 @@ async def test_a_wrong_password_of_the_database_is_told_as_such(postgres: Postgr
 
 async def test_a_schema_that_cannot_be_used_names_the_command(postgres: Postgres) -> None:
     async with a_database(postgres) as url:
-        found = await look("database", database_url=url)
+        found = await diagnose("database", database_url=url)
         expect(found, "problem", "has no tables of spheroseg yet", "spheroseg db upgrade")
         engine = open_engine(url)
         assert await revisions.current(engine) is None, "nothing was made"
         await revisions.upgrade(engine, revisions.BASE)
-        found = await look("database", database_url=url, enable_message_queue=True)
+        found = await diagnose("database", database_url=url, enable_message_queue=True)
         expect(found, "problem", "revision 009", "spheroseg db upgrade", "ENABLE_MESSAGE_QUEUE=false")
-        found = await look("database", database_url=url)
+        found = await diagnose("database", database_url=url)
         expect(found, "ok", "revision 009", "enough for the database queue")
         assert await revisions.current(engine) == revisions.BASE, "nothing was upgraded"
         await revisions.upgrade(engine)
-        expect(await look("database", database_url=url), "ok", "revision 010, the newest")
+        expect(await diagnose("database", database_url=url), "ok", "revision 010, the newest")
         await execute(engine, "UPDATE alembic_version SET version_num = '999'")
-        expect(await look("database", database_url=url), "problem", "revision 999", "install the version")
+        expect(await diagnose("database", database_url=url), "problem", "revision 999", "install the version")
         await execute(engine, "DROP TABLE alembic_version")
-        expect(await look("database", database_url=url), "problem", "kept no revision", "another database")
+        expect(await diagnose("database", database_url=url), "problem", "kept no revision", "another database")
         await engine.dispose()
 
 
@@ -273,22 +277,27 @@ async def test_processes_that_are_missing_silent_away_or_paused_are_told(
     here: tuple[AsyncEngine, dict[str, Any]],
 ) -> None:
     engine, settings = here
-    found = await look("database", **settings)
+    found = await diagnose("database", **settings)
     expect(found, "warning", "no worker is running", "spheroseg worker")
     await alive(engine, "worker", "collect", "relay")
-    expect_nothing_wrong(await look("database", **settings))
+    expect_no_faults(await diagnose("database", **settings))
     await execute(engine, "UPDATE components SET seen_at = now() - interval '10 minutes' WHERE kind = 'collect'")
-    found = await look("database", **settings)
-    expect(found, "warning", "collect-1 has said nothing since", "start it again")
+    found = await diagnose("database", **settings)
+    expect(found, "warning", "collect-1 has sent no heartbeat since", "start it again")
     expect(found, "warning", "no collect is running", "SERVE_COLLECT")
     queued = {**settings, "enable_message_queue": True}
     async with engine.begin() as conn:
         await tell(conn, "relay-1", "relay", "away", "RabbitMQ did not answer in time", {})
-    expect(await look("database", **queued), "warning", "relay-1 waits since", "RabbitMQ did not answer in time")
+    expect(
+        await diagnose("database", **queued),
+        "warning",
+        "relay-1 has been waiting since",
+        "RabbitMQ did not answer in time",
+    )
     async with engine.begin() as conn:
         await tell(conn, "relay-1", "relay", "paused", "work on the broker", {})
     await execute(engine, "INSERT INTO switches VALUES ('relay', false, 'ada', now())")
-    found = await look("database", **queued)
+    found = await diagnose("database", **queued)
     expect(found, "warning", "the relay is paused by ada since", "work on the broker", "/api/admin/relay/resume")
 
 
@@ -296,31 +305,33 @@ async def test_work_that_nobody_takes_is_told_with_what_to_start(here: tuple[Asy
     engine, settings = here
     await submit_images(engine, 3)
     await execute(engine, "UPDATE segmentation_queue SET visible_at = now() - interval '1 minute'")
-    found = await look("database", **settings)
+    found = await diagnose("database", **settings)
     expect(found, "problem", "3 tasks wait", "no worker takes them", "spheroseg worker")
     queued = {**settings, "enable_message_queue": True}
-    found = await look("database", **queued)
+    found = await diagnose("database", **queued)
     expect(found, "problem", "3 tasks wait", "no relay moves them to RabbitMQ", "spheroseg relay")
     await alive(engine, "worker")
-    found = await look("database", **queued)
+    found = await diagnose("database", **queued)
     expect(found, "warning", "no relay moves them to RabbitMQ")
     await execute(engine, "UPDATE segmentation_queue SET queue = 'segmentation.results'")
-    expect(await look("database", **settings), "problem", "3 results wait", "spheroseg collect")
+    expect(await diagnose("database", **settings), "problem", "3 results wait", "spheroseg collect")
     await execute(engine, "UPDATE segmentation_queue SET queue = 'segmentation.tasks', holder = 'rabbitmq'")
-    expect(await look("database", **settings), "problem", "still held for RabbitMQ", "takes them back")
+    expect(await diagnose("database", **settings), "problem", "still held for RabbitMQ", "takes them back")
     await alive(engine, "collect")
     await execute(
         engine,
         "UPDATE segmentation_tasks SET state = 'processing', worker = 'w1/0', started_at = now() - interval '1 hour'",
     )
-    expect(await look("database", **settings), "problem", "3 attempts run for longer than 360 s", "w1/0", "restart")
+    expect(
+        await diagnose("database", **settings), "problem", "3 attempts run for longer than 360 s", "w1/0", "restart"
+    )
 
 
 async def test_the_commonest_failures_of_the_last_hour_are_told_with_an_example(
     here: tuple[AsyncEngine, dict[str, Any]],
 ) -> None:
     engine, settings = here
-    expect(await look("database", **settings), "ok", "none in the last hour")
+    expect(await diagnose("database", **settings), "ok", "none in the last hour")
     tasks = (await submit_images(engine, 3)).task_ids
     reports = [
         TaskFailed(
@@ -331,12 +342,12 @@ async def test_the_commonest_failures_of_the_last_hour_are_told_with_an_example(
     async with engine.begin() as conn:
         await apply_reports(conn, reports, RetryPolicy())
         await apply_dead_letter(conn, Message("p", "task.new", b'{"schema_version": 2}'), RetryPolicy())
-    found = await look("database", **settings)
-    expect(found, "warning", "2 attempts", "killed, as: it was killed", "memory")
+    found = await diagnose("database", **settings)
+    expect(found, "warning", "2 attempts", "killed, for example: it was killed", "memory")
     expect(found, "warning", "1 attempt of", "timeout", "TASK_TIMEOUT_SECONDS")
     expect(found, "problem", "1 message of the last hour could not be read", "schema_version", "different versions")
     await execute(engine, "UPDATE segmentation_failures SET failed_at = now() - interval '2 hours'")
-    expect(await look("database", **settings), "ok", "none in the last hour")
+    expect(await diagnose("database", **settings), "ok", "none in the last hour")
 
 
 async def test_a_clock_that_is_wrong_is_told_with_why_it_matters(here: tuple[AsyncEngine, dict[str, Any]]) -> None:
@@ -346,5 +357,5 @@ async def test_a_clock_that_is_wrong_is_told_with_why_it_matters(here: tuple[Asy
     def read() -> Settings:
         return Settings(_env_file=None, **settings)
 
-    found = await examine(read, chains=chosen, now=lambda: datetime.now(UTC) - timedelta(hours=1))
+    found = await run_checks(read, chains=chosen, now=lambda: datetime.now(UTC) - timedelta(hours=1))
     expect(found, "warning", "the clock of the database is 3600 s ahead of this machine's", "leases")

@@ -17,11 +17,11 @@ import pytest
 from spheroseg.broker.management import Management
 from spheroseg.broker.rabbit import RabbitBroker
 from spheroseg.messages import Message, Queue, QueueType
-from spheroseg.monitoring.doctor import CHAINS, Finding, examine
+from spheroseg.monitoring.doctor import CHAINS, CheckResult, run_checks
 from spheroseg.settings import Settings
 
 from .conftest import Postgres, eventually, missing_server
-from .support.diagnosis import expect, expect_nothing_wrong, expect_soon, is_told, lines, look, wrong_of
+from .support.diagnosis import as_text, diagnose, expect, expect_no_faults, expect_soon, faults_of, is_reported
 from .support.ports import free_port
 from .support.processes import open_site
 from .support.rabbitmq import PASSWORD, RABBITMQ_3, USER, RabbitNode
@@ -77,8 +77,8 @@ def settings_of(node: RabbitNode, vhost: str) -> dict[str, Any]:
 
 
 def ask(*chains: str, **settings: Any) -> Any:
-    async def again() -> list[Finding]:
-        return await look(*chains, **settings)
+    async def again() -> list[CheckResult]:
+        return await diagnose(*chains, **settings)
 
     return again
 
@@ -104,7 +104,7 @@ async def a_channel(node: RabbitNode, vhost: str) -> AsyncIterator[Any]:
 
 
 async def test_a_server_that_cannot_be_reached_is_told_with_what_to_look_at() -> None:
-    found = await look(
+    found = await diagnose(
         "RabbitMQ",
         "management API",
         enable_message_queue=True,
@@ -113,14 +113,14 @@ async def test_a_server_that_cannot_be_reached_is_told_with_what_to_look_at() ->
     )
     expect(found, "problem", "Connection refused", "docker-compose ps rabbitmq", "logs rabbitmq", "RABBITMQ_URL")
     expect(found, "skipped", "the management API does not answer", "rabbitmq-plugins enable")
-    found = await look("RabbitMQ", enable_message_queue=True, rabbitmq_url="amqp://x:y@nowhere.invalid/x")
+    found = await diagnose("RabbitMQ", enable_message_queue=True, rabbitmq_url="amqp://x:y@nowhere.invalid/x")
     expect(found, "problem", "no host has the name nowhere.invalid", "inside Compose it is rabbitmq")
     for url in ("localhost:5672", "amqp://x:y@localhost:port/x"):
-        found = await look("RabbitMQ", enable_message_queue=True, rabbitmq_url=url)
+        found = await diagnose("RabbitMQ", enable_message_queue=True, rabbitmq_url=url)
         expect(found, "problem", "no AMQP address")
-    found = await look("management API", enable_message_queue=True)
+    found = await diagnose("management API", enable_message_queue=True)
     expect(found, "skipped", "RABBITMQ_MANAGEMENT_URL is not set", "tag monitoring")
-    found = await look("RabbitMQ", "management API")
+    found = await diagnose("RabbitMQ", "management API")
     assert all(finding.verdict in ("ok", "skipped") for finding in found)
     expect(found, "skipped", "ENABLE_MESSAGE_QUEUE=false")
 
@@ -128,9 +128,9 @@ async def test_a_server_that_cannot_be_reached_is_told_with_what_to_look_at() ->
 async def test_credentials_and_rights_that_are_wrong_are_told_as_such(node: RabbitNode, vhost: str) -> None:
     place = f"127.0.0.1:{node.port}"
     wrong = {"enable_message_queue": True, "rabbitmq_url": f"amqp://{USER}:wrong@{place}/{vhost}"}
-    found = await look("RabbitMQ", **wrong)
+    found = await diagnose("RabbitMQ", **wrong)
     expect(found, "problem", "ACCESS_REFUSED", f"the user {USER}", "RABBITMQ_URL")
-    found = await look("RabbitMQ", **settings_of(node, "nope"))
+    found = await diagnose("RabbitMQ", **settings_of(node, "nope"))
     expect(found, "problem", "there is no vhost nope", "rabbitmqctl add_vhost nope", "set_permissions")
     node.api("PUT", "/api/users/poor", {"password": "poor", "tags": ""})
     nothing = {"configure": "^$", "write": "^$", "read": "^$"}
@@ -140,7 +140,7 @@ async def test_credentials_and_rights_that_are_wrong_are_told_as_such(node: Rabb
         "rabbitmq_url": f"amqp://poor:poor@{place}/{vhost}",
         "rabbitmq_management_url": f"http://poor:poor@127.0.0.1:{node.management_port}",
     }
-    found = await look("RabbitMQ", "management API", **poor)
+    found = await diagnose("RabbitMQ", "management API", **poor)
     expect(found, "problem", "Channel closed by broker", "ACCESS_REFUSED", f"set_permissions -p {vhost} poor")
     expect(found, "skipped", "refuses this user", "set_user_tags")
 
@@ -150,25 +150,25 @@ async def test_tls_is_used_and_its_faults_are_told(
 ) -> None:
     url = f"amqps://{USER}:{PASSWORD}@localhost:{tls_port}/{vhost}"
     trusted = {"enable_message_queue": True, "rabbitmq_url": url, "rabbitmq_ca_file": certificate}
-    expect(await look("RabbitMQ", **trusted), "ok", "over TLS")
+    expect(await diagnose("RabbitMQ", **trusted), "ok", "over TLS")
     untrusted = {"enable_message_queue": True, "rabbitmq_url": url}
-    expect(await look("RabbitMQ", **untrusted), "problem", "certificate", "not trusted", "RABBITMQ_CA_FILE")
+    expect(await diagnose("RabbitMQ", **untrusted), "problem", "certificate", "not trusted", "RABBITMQ_CA_FILE")
     plain = {**trusted, "rabbitmq_url": url.replace(str(tls_port), str(node.port))}
-    expect(await look("RabbitMQ", **plain), "problem", "does not speak TLS", "5671")
+    expect(await diagnose("RabbitMQ", **plain), "problem", "does not speak TLS", "5671")
     missing = {**trusted, "rabbitmq_ca_file": tmp_path / "missing.pem"}
-    expect(await look("RabbitMQ", **missing), "problem", "RABBITMQ_CA_FILE cannot be read", "PEM")
+    expect(await diagnose("RabbitMQ", **missing), "problem", "RABBITMQ_CA_FILE cannot be read", "PEM")
 
 
 async def test_what_is_not_declared_yet_or_differs_is_told(node: RabbitNode, vhost: str) -> None:
     settings = settings_of(node, vhost)
-    found = await look("RabbitMQ", "management API", **settings)
+    found = await diagnose("RabbitMQ", "management API", **settings)
     expect(found, "warning", "segmentation.tasks does not exist yet", "spheroseg broker declare")
-    assert not is_told(found, "problem"), lines(found)
+    assert not is_reported(found, "problem"), as_text(found)
     assert node.api("GET", f"/api/queues/{vhost}") == [], "nothing was declared"
     async with a_channel(node, vhost) as channel:
         await channel.declare_queue(Queue.TASKS, durable=True, arguments={"x-max-priority": 3})
     await declare(node, vhost)
-    found = await look("management API", **settings)
+    found = await diagnose("management API", **settings)
     expect(found, "problem", "x-max-priority = 3, not 10", "delete the queue")
     expect(
         found,
@@ -176,14 +176,19 @@ async def test_what_is_not_declared_yet_or_differs_is_told(node: RabbitNode, vho
         "the policy of segmentation.tasks has message-ttl = nothing, not 3600000; max-length",
         "broker declare",
     )
-    found = await look("RabbitMQ", **{**settings, "rabbitmq_queue_type": "quorum"})
+    found = await diagnose("RabbitMQ", **{**settings, "rabbitmq_queue_type": "quorum"})
     expect(found, "warning", "quorum on 3.10", "classic")
 
 
 async def test_messages_that_nobody_takes_and_a_queue_that_is_full_are_told(node: RabbitNode, vhost: str) -> None:
     await declare(node, vhost)
     settings = settings_of(node, vhost)
-    expect(await look("RabbitMQ", **settings), "warning", "segmentation.tasks: no worker takes", "docker-compose up")
+    expect(
+        await diagnose("RabbitMQ", **settings),
+        "warning",
+        "segmentation.tasks: no worker consumes",
+        "docker-compose up",
+    )
     body = {"pattern": "^segmentation", "definition": {"max-length": 5}, "apply-to": "queues"}
     node.api("PUT", f"/api/policies/{vhost}/short", body)
     broker = RabbitBroker(node.vhost_url(vhost))
@@ -197,7 +202,9 @@ async def test_messages_that_nobody_takes_and_a_queue_that_is_full_are_told(node
         "collect",
     )
     expect(found, "warning", "segmentation.tasks is nearly full: 4 of 5", "max-length")
-    expect(found, "problem", "segmentation.tasks: 4 messages are stuck, because no worker takes", "spheroseg worker")
+    expect(
+        found, "problem", "segmentation.tasks: 4 messages are stuck, because no worker consumes", "spheroseg worker"
+    )
     expect(found, "problem", "segmentation.results: 5 messages are stuck", "spheroseg collect")
 
 
@@ -208,14 +215,14 @@ async def test_workers_that_hold_tasks_for_too_long_are_told(node: RabbitNode, v
     await broker.publish([Message("m1", "task.new", b"{}"), Message("m2", "task.new", b"{}")])
     async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
         assert len(await consumer.take(1, 5.0)) == 1
-        expect(await look("management API", **settings), "ok", "none for too long")
+        expect(await diagnose("management API", **settings), "ok", "none for too long")
         found = await expect_soon(
-            ask("management API", **settings), "problem", "1 task in workers' hands", within=40.0
+            ask("management API", **settings), "problem", "1 task is unacknowledged at workers", within=40.0
         )
         expect(found, "problem", "none was settled in the last 11 s", "restart them", "1 more wait")
     await broker.close()
     expect(
-        await look("management API", **{**settings, "task_timeout_seconds": 3600}),
+        await diagnose("management API", **{**settings, "task_timeout_seconds": 3600}),
         "skipped",
         "the API remembers 600 s",
     )
@@ -230,8 +237,8 @@ async def test_alarms_are_told_with_what_they_stop(node: RabbitNode, vhost: str)
         # Hangs until they are over.
         publishing = asyncio.ensure_future(channel.default_exchange.publish(aio_pika.Message(b"x"), Queue.RESULTS))
         try:
-            found = await look("RabbitMQ", **settings)
-            expect(found, "problem", "RabbitMQ takes no messages", "alarm", "rabbitmqctl status", "nothing is lost")
+            found = await diagnose("RabbitMQ", **settings)
+            expect(found, "problem", "RabbitMQ accepts no messages", "alarm", "rabbitmqctl status", "nothing is lost")
             # The API tells of each a little later, and not of all at the same moment.
             for words in (
                 ("RabbitMQ blocks 1 of 1 connection: a test", "alarm"),
@@ -265,7 +272,7 @@ async def test_a_channel_that_the_broker_closes_is_told_with_its_words(node: Rab
     before = node.evaluate("{ok, Size} = application:get_env(rabbit, max_message_size), Size")
     node.evaluate("application:set_env(rabbit, max_message_size, 100000)")
     try:
-        found = await look("RabbitMQ", **settings_of(node, vhost))
+        found = await diagnose("RabbitMQ", **settings_of(node, vhost))
     finally:
         node.evaluate(f"application:set_env(rabbit, max_message_size, {before})")
     expect(found, "problem", "Channel closed by broker", "larger than configured max size 100000", "max_message_size")
@@ -277,7 +284,7 @@ async def test_a_clock_of_rabbitmq_that_is_wrong_is_told(node: RabbitNode, vhost
     def read() -> Settings:
         return Settings(_env_file=None, **settings_of(node, vhost))
 
-    found = await examine(read, chains=chosen, now=lambda: datetime.now(UTC) + timedelta(hours=1))
+    found = await run_checks(read, chains=chosen, now=lambda: datetime.now(UTC) + timedelta(hours=1))
     expect(found, "warning", "the clock of RabbitMQ is 3", "behind this machine's", "certificates")
 
 
@@ -285,11 +292,11 @@ async def test_a_frozen_and_a_dead_server_are_told(node: RabbitNode) -> None:
     settings = {"enable_message_queue": True, "rabbitmq_url": node.url}
     await asyncio.to_thread(node.pause)
     try:
-        found = await look("RabbitMQ", **settings)
+        found = await diagnose("RabbitMQ", **settings)
     finally:
         node.resume()
-    expect(found, "problem", "takes the connection, and does not answer", "frozen or overloaded")
-    expect(await look("RabbitMQ", **settings), "ok", "3.10")
+    expect(found, "problem", "accepts the connection, but does not answer", "frozen or overloaded")
+    expect(await diagnose("RabbitMQ", **settings), "ok", "3.10")
 
 
 @pytest.mark.parametrize("release", ["node", "rabbit_4"])
@@ -306,14 +313,14 @@ async def test_a_healthy_site_has_no_problem(
         chains = ["database", "storage", "RabbitMQ", "management API"]
 
         async def is_healthy() -> bool:
-            found[:] = await look(*chains, **settings)
-            return not wrong_of(found)
+            found[:] = await diagnose(*chains, **settings)
+            return not faults_of(found)
 
-        found: list[Finding] = []
+        found: list[CheckResult] = []
         try:
             await eventually(is_healthy, 60.0)
         except AssertionError:
-            expect_nothing_wrong(found)
+            expect_no_faults(found)
         expect(found, "ok", "collect 1, worker 1")
         done = await asyncio.to_thread(
             subprocess.run,
@@ -331,4 +338,4 @@ async def test_a_healthy_site_has_no_problem(
 async def test_a_server_that_was_killed_is_told(node: RabbitNode) -> None:
     settings = {"enable_message_queue": True, "rabbitmq_url": node.url}
     await asyncio.to_thread(node.kill)
-    expect(await look("RabbitMQ", **settings), "problem", "Connection refused: nothing listens", "RabbitMQ runs")
+    expect(await diagnose("RabbitMQ", **settings), "problem", "Connection refused: nothing listens", "RabbitMQ runs")

@@ -26,8 +26,8 @@ from spheroseg.database.schema import (
     segmentation_tasks,
 )
 from spheroseg.monitoring.exporter import Exporter, open_exporter
-from spheroseg.monitoring.exporter.histories import Histories
-from spheroseg.monitoring.exporter.rabbitmq import queue_metrics
+from spheroseg.monitoring.exporter.counters import TaskCounters
+from spheroseg.monitoring.exporter.rabbitmq import rabbitmq_metrics
 from spheroseg.monitoring.exporter.source import Source
 from spheroseg.settings import Settings
 
@@ -53,7 +53,7 @@ def value(metrics: Sequence[Metric], name: str, **labels: str) -> float | None:
 @asynccontextmanager
 async def exporter(url: str, **settings: Any) -> AsyncIterator[Exporter]:
     async with open_exporter(
-        Settings(database_url=url, **settings), database_seconds=0, rabbitmq_seconds=0
+        Settings(database_url=url, **settings), database_max_age=0, rabbitmq_max_age=0
     ) as opened:
         yield opened
 
@@ -103,12 +103,12 @@ async def _submit_at_base(engine: AsyncEngine) -> Any:
 async def test_results_are_counted_once_in_whatever_order_they_commit(engine: AsyncEngine) -> None:
     submitted = await submit_images(engine, 6)
     tasks = iter(submitted.task_ids)
-    histories = Histories()
+    counters = TaskCounters()
 
     async def count() -> float | None:
         async with reading(engine) as conn:
-            await histories.update(conn)
-        return value(histories.metrics(with_failures=True), "spheroseg_task_waiting_seconds_count")
+            await counters.update(conn)
+        return value(counters.metrics(with_failures=True), "spheroseg_task_waiting_seconds_count")
 
     async with engine.begin() as conn:
         await complete(conn, next(tasks), id=10)
@@ -122,7 +122,7 @@ async def test_results_are_counted_once_in_whatever_order_they_commit(engine: As
     async with engine.begin() as conn:
         await complete(conn, submitted.task_ids[0], id=15, superseded=True)
     assert await count() == 4
-    metrics = histories.metrics(with_failures=True)
+    metrics = counters.metrics(with_failures=True)
     assert value(metrics, "spheroseg_task_waiting_seconds_sum") == pytest.approx(8)
     assert value(metrics, "spheroseg_task_processing_seconds_bucket", le="0.25") == 0
     assert value(metrics, "spheroseg_task_processing_seconds_bucket", le="0.5") == 4
@@ -248,22 +248,22 @@ async def test_a_slow_answer_holds_up_no_scrape_and_is_not_asked_for_again() -> 
         await may_answer.wait()
         return []
 
-    source = Source("it", ask, max_age=0, patience=0.02, stale=0.3)
+    source = Source("it", ask, max_age=0, patience=0.02, max_stale=0.3)
     for _ in range(3):
         assert (await source.read()).reason == "no answer within 0.02 s"
     assert asked == 1
     may_answer.set()
 
     async def has_answered() -> bool:
-        return (await source.read()).figures == []
+        return (await source.read()).metrics == []
 
     await eventually(has_answered)
     may_answer.clear()
     # For a moment the last answer will do, then it is one from before.
-    assert (await source.read()).figures == []
+    assert (await source.read()).metrics == []
 
     async def is_blind() -> bool:
-        return (await source.read()).figures is None
+        return (await source.read()).metrics is None
 
     await eventually(is_blind)
     may_answer.set()
@@ -280,15 +280,15 @@ async def test_what_was_true_before_is_not_repeated_once_a_source_is_away() -> N
         return answer
 
     source = Source("it", ask, max_age=0)
-    assert (await source.read()).figures == []
+    assert (await source.read()).metrics == []
     found = await source.read()
-    assert found.figures is None
+    assert found.metrics is None
     assert found.reason == "away"
 
 
 def test_queues_that_come_and_go_and_such_as_are_not_counted_yet_are_left_out() -> None:
     base = {"vhost": "/", "exclusive": False, "auto_delete": False, "messages": 2, "consumers": 1}
-    metrics = queue_metrics(
+    metrics = rabbitmq_metrics(
         [
             {**base, "name": "kept", "message_stats": {"publish": 7, "deliver_get": 5}},
             {**base, "name": "never used"},

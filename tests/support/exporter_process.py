@@ -11,5 +11,5 @@ from spheroseg.settings import read_settings
 if __name__ == "__main__":
     log_to()
     settings = read_settings()
-    opening = partial(open_exporter, settings, database_seconds=0.2, rabbitmq_seconds=0.2)
+    opening = partial(open_exporter, settings, database_max_age=0.2, rabbitmq_max_age=0.2)
     serve_http(create_exporter_app(opening), settings.exporter_host, settings.exporter_port)

@@ -7,7 +7,6 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.api.auth import TheAdmin, ThePlace
@@ -17,7 +16,7 @@ from spheroseg.api.schemas import AttemptOut
 from spheroseg.database import audit, switches
 from spheroseg.database.accounts import User
 from spheroseg.database.engine import reading
-from spheroseg.database.schema import components
+from spheroseg.database.figures import read_processes
 from spheroseg.database.workers import read_workers
 from spheroseg.monitoring.queue_metrics import queue_metrics
 from spheroseg.queueing.dead_letters import (
@@ -255,15 +254,21 @@ class RelayOut(BaseModel):
 
 async def _relay(conn: AsyncConnection) -> RelayOut:
     switch = await switches.read_switch(conn, switches.RELAY)
-    c = components
-    rows = await conn.execute(
-        select(c.c.name, c.c.state, c.c.reason, c.c.since, c.c.seen_at).where(c.c.kind == "relay").order_by(c.c.name)
-    )
+    relays = [process for process in await read_processes(conn) if process.kind == "relay"]
     return RelayOut(
         is_on=switch is None or switch.is_on,
         changed_by=switch.changed_by if switch else None,
         changed_at=switch.changed_at if switch else None,
-        processes=[ComponentOut(**row._mapping) for row in rows],
+        processes=[
+            ComponentOut(
+                name=relay.name,
+                state=relay.state,
+                reason=relay.reason,
+                since=relay.since,
+                seen_at=relay.seen_at,
+            )
+            for relay in relays
+        ],
     )
 
 

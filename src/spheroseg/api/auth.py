@@ -7,12 +7,11 @@ from uuid import UUID
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.database.accounts import USED_SECONDS, User, note_use, read_bearer
-from spheroseg.database.engine import DatabaseTime, reading
+from spheroseg.database.engine import read_database_time, reading
 from spheroseg.errors import Forbidden, Unauthenticated
 from spheroseg.resources import Resources
 
@@ -33,7 +32,7 @@ async def authenticate(engine: AsyncEngine, token: str | None) -> User:
         if found is None:
             raise Unauthenticated("this token is unknown, revoked or expired: ask for a new one")
         user, token_id, used_at = found
-        now = (await conn.execute(select(DatabaseTime()))).scalar_one()
+        now = await read_database_time(conn)
     if used_at is None or (now - used_at).total_seconds() > USED_SECONDS:
         _note_later(engine, token_id)
     return user

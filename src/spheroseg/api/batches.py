@@ -11,7 +11,6 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from spheroseg.api.auth import ThePlace, TheUser
@@ -28,10 +27,9 @@ from spheroseg.api.schemas import (
     task_fields,
 )
 from spheroseg.database import batches as stored
-from spheroseg.database.engine import DatabaseTime, reading
+from spheroseg.database.engine import reading
 from spheroseg.database.line import read_batch_place, read_pace, read_places
 from spheroseg.database.projects import check_visible, read_images
-from spheroseg.database.schema import webhooks
 from spheroseg.errors import BadRequest, Conflict
 from spheroseg.export.csv_table import encode_csv_header, encode_csv_rows
 from spheroseg.export.object_table import build_object_rows, list_object_columns
@@ -161,7 +159,7 @@ async def submit_batch(
             )
             batch_id, is_new = submitted.batch_id, submitted.is_new
             if is_new and wanted.webhook_url is not None:
-                await _add_webhook(conn, batch_id, wanted.webhook_url)
+                await stored.add_webhook(conn, batch_id, wanted.webhook_url)
         else:
             batch_id, is_new = known.id, False
         row = await stored.read_batch(conn, user.id, batch_id)
@@ -190,14 +188,6 @@ async def _check_same(
             "this Idempotency-Key has made a batch with another model, parameters, pixel size or images: "
             "use another key for another batch"
         )
-
-
-async def _add_webhook(conn: AsyncConnection, batch_id: UUID, url: str) -> None:
-    await conn.execute(
-        insert(webhooks).values(
-            batch_id=batch_id, url=url, state="waiting", attempts=0, next_attempt_at=DatabaseTime()
-        )
-    )
 
 
 async def _with_place(conn: AsyncConnection, row: Any) -> BatchOut:

@@ -16,14 +16,17 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import exists, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database.engine import chunks, reading
 from spheroseg.database.line import PlaceInLine, read_batch_places
-from spheroseg.database.schema import images, segmentation_batches
-from spheroseg.database.schema import segmentation_tasks as t
+from spheroseg.database.watching import (
+    WatchedTask,
+    read_versions,
+    read_watched_batches,
+    stream_tasks,
+)
 from spheroseg.monitoring.health import Health, check_health
 from spheroseg.resources import Resources
 from spheroseg.tasks import UNFINISHED, TaskState
@@ -35,9 +38,6 @@ TICK_SECONDS = 0.25
 QUIET_SECONDS = 2.0
 HEALTH_SECONDS = 2.0
 LINE_SECONDS = 2.0
-# Of a project that somebody watches; finished ones before them are watched by their own ids.
-NEWEST_BATCHES = 200
-READ_ROWS = 1000
 # Of the time, at most: a batch of 100,000 tasks is read again less often.
 LOAD = 0.25
 
@@ -206,13 +206,13 @@ class Hub:
                 if not batch.is_quiet or now - batch.looked_at >= QUIET_SECONDS
             ]
             for some in chunks(due, 1000):
-                for batch_id, counts in (await _count(conn, some)).items():
+                for batch_id, found in (await read_versions(conn, some)).items():
                     batch = self.batches.get(batch_id)
                     if batch is None:
                         continue
                     batch.looked_at = now
-                    batch.is_quiet = not any(counts.counts[state] for state in UNFINISHED)
-                    if counts.version != batch.version or not batch.counts:
+                    batch.is_quiet = found.is_finished
+                    if found.version != batch.version or not batch.counts:
                         await self._read_batch(conn, batch)
 
     async def _look_at_line(self, now: float) -> None:
@@ -235,7 +235,7 @@ class Hub:
         if not self._projects:
             return
         for some in chunks(list(self._projects), 1000):
-            for row in await conn.execute(_batches(some)):
+            for row in await read_watched_batches(conn, some):
                 for client in list(self._projects.get(row.project_id, ())):
                     self.watch_batch(client, row.id, row.project_id)
 
@@ -243,8 +243,7 @@ class Hub:
         changed: dict[UUID, Seen] = {}
         counts = dict.fromkeys(TaskState, 0)
         version = 0
-        stream = await conn.stream(_tasks(batch.id))
-        async for rows in stream.partitions(READ_ROWS):
+        async for rows in stream_tasks(conn, batch.id):
             for row in rows:
                 counts[TaskState(row.state)] += 1
                 version += row.version
@@ -266,60 +265,7 @@ class Hub:
             client.wake.set()
 
 
-@dataclass
-class _Counts:
-    version: int
-    counts: dict[str, int]
-
-
-async def _count(conn: AsyncConnection, batch_ids: Iterable[UUID]) -> dict[UUID, _Counts]:
-    """Of each batch that exists; one without tasks counts as nothing."""
-    found: dict[UUID, _Counts] = {
-        batch_id: _Counts(0, dict.fromkeys(map(str, TaskState), 0)) for batch_id in batch_ids
-    }
-    rows = await conn.execute(
-        select(t.c.batch_id, t.c.state, func.count().label("tasks"), func.sum(t.c.version).label("versions"))
-        .where(t.c.batch_id.in_(list(found)))
-        .group_by(t.c.batch_id, t.c.state)
-    )
-    for row in rows:
-        counted = found[row.batch_id]
-        counted.counts[row.state] = row.tasks
-        counted.version += int(row.versions)
-    return found
-
-
-def _batches(project_ids: Iterable[UUID]) -> Any:
-    b = segmentation_batches
-    of_projects = b.c.project_id.in_(list(project_ids))
-    number = func.row_number().over(partition_by=b.c.project_id, order_by=b.c.id.desc()).label("number")
-    numbered = select(b.c.id, b.c.project_id, number).where(of_projects).subquery()
-    unfinished = exists().where(t.c.batch_id == numbered.c.id, t.c.state.in_(sorted(UNFINISHED)))
-    return select(numbered.c.id, numbered.c.project_id).where(or_(numbered.c.number <= NEWEST_BATCHES, unfinished))
-
-
-def _tasks(batch_id: UUID) -> Any:
-    return (
-        select(
-            t.c.id,
-            t.c.image_id,
-            images.c.name.label("image"),
-            images.c.page,
-            t.c.state,
-            t.c.version,
-            t.c.attempt,
-            t.c.reason,
-            t.c.error,
-            t.c.started_at,
-            t.c.finished_at,
-        )
-        .join(images, images.c.id == t.c.image_id)
-        .where(t.c.batch_id == batch_id)
-        .order_by(t.c.id)
-    )
-
-
-def _task_text(row: Any) -> str:
+def _task_text(row: WatchedTask) -> str:
     return json.dumps(
         {
             "id": str(row.id),

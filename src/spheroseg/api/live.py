@@ -13,7 +13,6 @@ from typing import Any
 from uuid import UUID
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from spheroseg.api.auth import authenticate
@@ -21,7 +20,7 @@ from spheroseg.api.hub import Client, Hub
 from spheroseg.database.accounts import User
 from spheroseg.database.engine import reading
 from spheroseg.database.projects import check_visible
-from spheroseg.database.schema import segmentation_batches
+from spheroseg.database.watching import read_project_id
 from spheroseg.errors import BadRequest, NotFound, SpherosegError, Unauthenticated
 from spheroseg.resources import Resources
 
@@ -150,8 +149,7 @@ class _Connection:
         async with reading(self.place.engine) as conn:
             project_id: UUID | None = id_
             if kind == "batch_id":
-                b = segmentation_batches
-                project_id = (await conn.execute(select(b.c.project_id).where(b.c.id == id_))).scalar()
+                project_id = await read_project_id(conn, id_)
             if project_id is None:
                 raise NotFound("there is no such batch")
             await check_visible(conn, self.user.id, project_id)

@@ -6,14 +6,12 @@ from uuid import UUID
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
-from sqlalchemy import select
 
 from spheroseg.api.auth import ThePlace, TheUser
 from spheroseg.api.fields import ShortName
 from spheroseg.api.paging import Cursor, Limit, Page, read_cursor, write_cursor
-from spheroseg.database.accounts import MAX_TOKEN_DAYS, create_token, page_of_tokens, revoke_token
+from spheroseg.database.accounts import MAX_TOKEN_DAYS, create_token, page_of_tokens, read_token, revoke_token
 from spheroseg.database.engine import reading
-from spheroseg.database.schema import api_tokens
 
 router = APIRouter(prefix="/me/tokens", tags=["me"])
 
@@ -59,7 +57,7 @@ async def create_own_token(place: ThePlace, user: TheUser, new: NewToken) -> Cre
     async with place.engine.begin() as conn:
         lifetime = timedelta(days=new.days) if new.days else None
         token, id_ = await create_token(conn, user.id, new.name, lifetime)
-        row = (await conn.execute(select(api_tokens).where(api_tokens.c.id == id_))).one()
+        row = await read_token(conn, id_)
     return CreatedToken(**Token.model_validate(dict(row._mapping)).model_dump(), token=token)
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from spheroseg.cli.output import Json, print_json
 from spheroseg.logs import log_to
-from spheroseg.monitoring.doctor import Finding, Verdict, examine
+from spheroseg.monitoring.doctor import CheckResult, Verdict, run_checks
 
 COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red", Verdict.SKIPPED: "dim"}
 
@@ -31,10 +31,10 @@ def doctor(as_json: Json = False) -> None:
     log_to(sys.stderr, logging.CRITICAL)
     console = Console()
     if as_json or not console.is_terminal:
-        findings = asyncio.run(examine())
+        findings = asyncio.run(run_checks())
     else:
         with console.status("Looking …"):
-            findings = asyncio.run(examine())
+            findings = asyncio.run(run_checks())
     if as_json:
         print_json(_plain(findings))
     else:
@@ -43,28 +43,28 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _plain(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+def _plain(findings: Iterable[CheckResult]) -> list[dict[str, Any]]:
     return [
-        {"check": found.check, "verdict": found.verdict, "what": found.what, "what_to_do": found.step or None}
+        {"check": found.check, "verdict": found.verdict, "what": found.message, "what_to_do": found.advice or None}
         for found in findings
     ]
 
 
-def _show(console: Console, findings: list[Finding]) -> None:
+def _show(console: Console, findings: list[CheckResult]) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(max_width=max(8, console.width // 4), overflow="fold")
     table.add_column(overflow="fold", ratio=1)
     lines = list(_gathered(findings))
-    next_steps = [*(found.step for _, found in lines[1:]), ""]
+    next_steps = [*(found.advice for _, found in lines[1:]), ""]
     for (names, found), next_step in zip(lines, next_steps, strict=True):
         colour = COLOURS[found.verdict]
         quiet = "dim" if found.verdict == Verdict.SKIPPED else ""
         name, others = names[0], f"[dim] (so too {', '.join(names[1:])})[/]" if names[1:] else ""
-        table.add_row(f"[{colour}]{found.verdict}[/]", escape(name), escape(found.what) + others, style=quiet)
+        table.add_row(f"[{colour}]{found.verdict}[/]", escape(name), escape(found.message) + others, style=quiet)
         # The same advice is given once, below the last line that it is for.
-        if found.step and found.step != next_step:
-            table.add_row("", "", f"[cyan]→[/] {escape(found.step)}", style=quiet)
+        if found.advice and found.advice != next_step:
+            table.add_row("", "", f"[cyan]→[/] {escape(found.advice)}", style=quiet)
     console.print(table, highlight=False)
     counts = Counter(found.verdict for found in findings)
     words = [
@@ -80,8 +80,8 @@ def _count(number: int, word: str) -> str:
     return f"{number or 'no'} {word}{'' if number == 1 else 's'}"
 
 
-def _gathered(findings: Iterable[Finding]) -> Iterator[tuple[list[str], Finding]]:
+def _gathered(findings: Iterable[CheckResult]) -> Iterator[tuple[list[str], CheckResult]]:
     """One line for what was skipped for the same reason."""
-    for _, group in groupby(findings, lambda found: (found.verdict, found.what)):
+    for _, group in groupby(findings, lambda found: (found.verdict, found.message)):
         same = list(group)
         yield list(dict.fromkeys(found.check for found in same)), same[0]

@@ -117,6 +117,11 @@ async def page_of_tokens(conn: AsyncConnection, user_id: UUID, limit: int, after
     return (await conn.execute(query.where(k.c.id > after) if after else query)).all()
 
 
+async def read_token(conn: AsyncConnection, token_id: UUID) -> Any:
+    """Return the row of a token that exists."""
+    return (await conn.execute(select(k).where(k.c.id == token_id))).one()
+
+
 async def find_token(conn: AsyncConnection, user: User, name: str) -> UUID:
     """The id of that user's token. Raises NotFound."""
     found: UUID | None = (

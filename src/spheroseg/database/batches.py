@@ -5,10 +5,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from spheroseg.database.engine import has_message_queue_tables
+from spheroseg.database.engine import DatabaseTime, has_message_queue_tables
 from spheroseg.database.projects import visible_to
 from spheroseg.database.schema import (
     images,
@@ -52,6 +52,14 @@ async def read_batch(conn: AsyncConnection, user_id: UUID, batch_id: UUID) -> An
     if row is None:
         raise NotFound("there is no such batch")
     return row
+
+
+async def add_webhook(conn: AsyncConnection, batch_id: UUID, url: str) -> None:
+    """Have `url` called once when the batch has finished."""
+    w = webhooks
+    await conn.execute(
+        insert(w).values(batch_id=batch_id, url=url, state="waiting", attempts=0, next_attempt_at=DatabaseTime())
+    )
 
 
 async def find_batch(conn: AsyncConnection, user_id: UUID, idempotency_key: str) -> Any:

@@ -1,9 +1,9 @@
 """What each process says of itself, so that any of them can tell how the whole stands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import case, delete, select
+from sqlalchemy import case, delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database.engine import DatabaseTime, insert_into
@@ -45,11 +45,3 @@ async def tell(
 async def leave(conn: AsyncConnection, name: str) -> None:
     """The process called `name` has ended in good order."""
     await conn.execute(delete(c).where(c.c.name == name))
-
-
-async def read_alive(conn: AsyncConnection, kind: str | None = None) -> Sequence[Any]:
-    """Those heard of a moment ago, by kind and name."""
-    query = select(c).where(c.c.seen_at > DatabaseTime(-SILENT_SECONDS)).order_by(c.c.kind, c.c.name)
-    if kind is not None:
-        query = query.where(c.c.kind == kind)
-    return (await conn.execute(query)).all()

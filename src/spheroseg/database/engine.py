@@ -4,10 +4,11 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Float, Table, event, literal
+from sqlalchemy import Float, Table, event, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -80,6 +81,12 @@ def telling_away() -> Iterator[None]:
 def reading(engine: AsyncEngine) -> AsyncConnection:
     """A connection that only reads: on SQLite it does not wait for the writer."""
     return engine.execution_options(read_only=True).connect()
+
+
+async def read_database_time(conn: AsyncConnection) -> datetime:
+    """Return the current time of the database's own clock."""
+    now: datetime = (await conn.execute(select(DatabaseTime()))).scalar_one()
+    return now
 
 
 def set_message_queue_tables(engine: AsyncEngine, there: bool) -> None:

@@ -1,4 +1,4 @@
-"""`spheroseg doctor`: looks at all that a site needs, changes nothing, says what is wrong and what to do."""
+"""The doctor: checks everything that a site needs, changes nothing, reports what is wrong and what to do about it."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -6,38 +6,38 @@ from datetime import UTC, datetime
 
 from spheroseg.errors import BadSettings
 from spheroseg.extras import extra_of, install_command
-from spheroseg.monitoring.doctor import amqp, database, machine, management
-from spheroseg.monitoring.doctor.findings import Check, Finding, Site, Verdict, ok, problem, skipped
+from spheroseg.monitoring.doctor import amqp, amqp_queues, database, machine, management, models, work
+from spheroseg.monitoring.doctor.checks import Check, CheckContext, CheckResult, Verdict, ok, problem, skipped
 from spheroseg.settings import Settings, read_settings
 
-__all__ = ["Finding", "Verdict", "examine"]
+__all__ = ["CheckResult", "Verdict", "run_checks"]
 
-# The first check of a chain is what the others stand on. The chains run side by side.
+# The other checks of a chain need what its first one checks. The chains run concurrently.
 CHAINS: Sequence[Sequence[Check]] = (
-    [Check("secrets", machine.look_at_secrets)],
+    [Check("secrets", machine.check_secrets)],
     [
-        Check("database", database.look_at_database),
-        Check("schema", database.look_at_schema),
-        Check("database clock", database.look_at_clock),
-        Check("processes", database.look_at_processes),
-        Check("work", database.look_at_work),
-        Check("failures", database.look_at_failures),
+        Check("database", database.check_connection),
+        Check("schema", database.check_schema),
+        Check("database clock", database.check_clock),
+        Check("processes", work.check_processes),
+        Check("work", work.check_queues),
+        Check("failures", work.check_failures),
     ],
-    [Check("storage", machine.look_at_storage, limit=5.0)],
-    [Check("model", machine.look_at_model), Check("child process", machine.look_at_child, limit=45.0)],
+    [Check("storage", machine.check_storage, limit=5.0)],
+    [Check("model", models.check_models), Check("child process", models.check_child_process, limit=45.0)],
     [
-        Check("RabbitMQ", amqp.look_at_server, limit=15.0),
-        Check("messages", amqp.look_at_round_trip, limit=15.0),
-        Check("queues", amqp.look_at_queues),
+        Check("RabbitMQ", amqp.check_connection, limit=15.0),
+        Check("messages", amqp_queues.check_round_trip, limit=15.0),
+        Check("queues", amqp_queues.check_queues),
     ],
     [
-        Check("management API", management.look_at_management),
-        Check("alarms", management.look_at_alarms),
-        Check("topology", management.look_at_topology),
-        Check("limits", management.look_at_limits),
-        Check("deliveries", management.look_at_deliveries),
-        Check("connections", management.look_at_connections),
-        Check("RabbitMQ clock", management.look_at_clock),
+        Check("management API", management.check_connection),
+        Check("alarms", management.check_alarms),
+        Check("topology", management.check_topology),
+        Check("limits", management.check_limits),
+        Check("deliveries", management.check_deliveries),
+        Check("connections", management.check_connections),
+        Check("RabbitMQ clock", management.check_clock),
     ],
 )
 
@@ -46,73 +46,74 @@ def _local_now() -> datetime:
     return datetime.now(UTC)
 
 
-async def examine(
+async def run_checks(
     read: Callable[[], Settings] = read_settings,
     *,
     now: Callable[[], datetime] = _local_now,
     chains: Sequence[Sequence[Check]] = CHAINS,
-) -> list[Finding]:
-    """Run all checks; their findings in the order of the checks. Never raises for what it looks at.
+) -> list[CheckResult]:
+    """Run all checks and return their results in the order of the checks. A check that raises is a result too.
 
-    now: this machine's clock.
+    read: returns the settings. now: returns the time of this machine's clock.
     """
     try:
         settings = read()
     except BadSettings as error:
         faults = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
-        step = "correct it in the environment or in .env: `spheroseg settings` shows every variable and its meaning"
+        advice = "correct it in the environment or in .env: `spheroseg settings` shows every variable and its meaning"
         rest = [check.name for chain in chains for check in chain]
-        return [problem("settings", fault, step) for fault in faults] + [
-            skipped(name, "not looked at: settings come first") for name in rest
+        return [problem("settings", fault, advice) for fault in faults] + [
+            skipped(name, "not checked: correct the settings first") for name in rest
         ]
-    site = Site(settings, now)
-    found = [ok("settings", f"can be read; SPHEROSEG_ENV={settings.spheroseg_env}")]
+    context = CheckContext(settings, now)
+    results = [ok("settings", f"can be read; SPHEROSEG_ENV={settings.spheroseg_env}")]
     try:
-        for findings in await asyncio.gather(*(_follow(chain, site) for chain in chains)):
-            found += findings
+        for chain_results in await asyncio.gather(*(_run_chain(chain, context) for chain in chains)):
+            results += chain_results
     finally:
-        await site.close()
-    return found
+        await context.close()
+    return results
 
 
-async def _follow(chain: Sequence[Check], site: Site) -> list[Finding]:
+async def _run_chain(chain: Sequence[Check], context: CheckContext) -> list[CheckResult]:
     first, *others = chain
-    found = await _guarded(first, site)
-    # Of a first one that is skipped, the reason is that of all.
-    reason = next((finding.what for finding in found if finding.verdict == Verdict.SKIPPED), None)
-    if any(finding.verdict == Verdict.PROBLEM for finding in found):
-        reason = f"not looked at: {first.name} comes first"
+    results = await _run_check(first, context)
+    # If the first check is skipped, the others are skipped for the same reason.
+    skip_reason = next((result.message for result in results if result.verdict == Verdict.SKIPPED), None)
+    if any(result.verdict == Verdict.PROBLEM for result in results):
+        skip_reason = f"not checked: solve the problem of {first.name} first"
     for check in others:
-        found += [skipped(check.name, reason)] if reason else await _guarded(check, site)
-    return found
+        results += [skipped(check.name, skip_reason)] if skip_reason else await _run_check(check, context)
+    return results
 
 
-async def _guarded(check: Check, site: Site) -> list[Finding]:
-    """What the check finds. That it raises or hangs is a finding too."""
-    found: list[Finding] = []
+async def _run_check(check: Check, context: CheckContext) -> list[CheckResult]:
+    """Return the results of the check. If it raises or hangs, that is reported as a problem."""
+    results: list[CheckResult] = []
 
-    async def look() -> None:
-        async for finding in check.look(site):
-            found.append(finding)
+    async def run() -> None:
+        async for result in check.run(context):
+            results.append(result)
 
-    # In a task of its own: a library that swallows a cancellation, or sends one, concerns nobody else.
-    looking = asyncio.ensure_future(look())
-    await asyncio.wait({looking}, timeout=check.limit)
-    if not looking.done():
-        looking.cancel()
+    # In its own task, so that a library that swallows or raises a cancellation affects no other check.
+    running = asyncio.ensure_future(run())
+    await asyncio.wait({running}, timeout=check.limit)
+    if not running.done():
+        running.cancel()
         return [
-            *found,
+            *results,
             problem(
                 check.name,
                 f"no answer within {check.limit:g} s",
-                "something that it needs hangs: look at the network, the disk, and the other lines here",
+                "something that it needs hangs: look at the network, the disk, and the other results here",
             ),
         ]
-    error = asyncio.CancelledError("cancelled") if looking.cancelled() else looking.exception()
+    error = asyncio.CancelledError("cancelled") if running.cancelled() else running.exception()
     if isinstance(error, ModuleNotFoundError) and (extra := extra_of(error)):
-        what = f"the extra {extra!r} of spheroseg is not installed ({error})"
-        found.append(problem(check.name, what, install_command(extra)))
+        message = f"the extra {extra!r} of spheroseg is not installed ({error})"
+        results.append(problem(check.name, message, install_command(extra)))
     elif error is not None:
-        what = f"the check itself failed: {type(error).__name__}: {error}"
-        found.append(problem(check.name, what, "look at the other lines first; then report this as a fault of ours"))
-    return found
+        message = f"the check itself failed: {type(error).__name__}: {error}"
+        advice = "look at the other results first; if they are ok, report this as a bug of spheroseg"
+        results.append(problem(check.name, message, advice))
+    return results

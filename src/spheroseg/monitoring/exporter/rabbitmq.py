@@ -1,4 +1,4 @@
-"""The four names that the specification promises, from RabbitMQ's management API."""
+"""The four metrics of RabbitMQ's queues, read from its management API."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,40 +12,39 @@ from spheroseg.errors import BadSettings
 LABELS = ("vhost", "queue")
 
 
-class RabbitFigures:
-    """management: None where RABBITMQ_MANAGEMENT_URL is not set, which counts as a RabbitMQ that is away."""
-
+class RabbitMetrics:
     def __init__(self, management: Management | None) -> None:
+        """management: None if RABBITMQ_MANAGEMENT_URL is not set. Then `read` always raises BadSettings."""
         self._management = management
 
-    async def ask(self) -> list[Metric]:
-        """Raises BrokerAway or BadSettings where RabbitMQ cannot be asked."""
+    async def read(self) -> list[Metric]:
+        """Query the management API. Raise BrokerAway or BadSettings if that is not possible."""
         if self._management is None:
             raise BadSettings("set RABBITMQ_MANAGEMENT_URL, as http://USER:PASSWORD@HOST:15672")
-        return queue_metrics(await self._management.queues())
+        return rabbitmq_metrics(await self._management.queues())
 
 
-def queue_metrics(queues: Sequence[dict[str, Any]]) -> list[Metric]:
-    """Of every queue but those that come and go with a connection, in the words of the management API."""
+def rabbitmq_metrics(queues: Sequence[dict[str, Any]]) -> list[Metric]:
+    """Convert `queues`, as the management API lists them, except those that disappear with their connection."""
     families: list[GaugeMetricFamily | UnknownMetricFamily] = [
         GaugeMetricFamily(
             "rabbitmq_queue_messages", "Messages in the queue, ready and unacknowledged.", labels=LABELS
         ),
         GaugeMetricFamily("rabbitmq_queue_consumers", "Consumers of the queue.", labels=LABELS),
-        # Cumulative, but a counter would have to be called _total.
+        # These two are cumulative, but the client library would append _total to the name of a counter.
         UnknownMetricFamily(
             "rabbitmq_queue_message_stats_publish",
-            "Messages published to the queue since it or its node was made; cumulative.",
+            "Messages published to the queue since it was declared or its node started; cumulative.",
             labels=LABELS,
         ),
         UnknownMetricFamily(
             "rabbitmq_queue_message_stats_deliver_get",
-            "Messages handed out since then, redelivered ones included; cumulative.",
+            "Messages delivered since then, including redelivered ones; cumulative.",
             labels=LABELS,
         ),
     ]
     for queue in queues:
-        # For the first seconds of its life, or of the node's, RabbitMQ does not say yet.
+        # In the first seconds after a queue is declared or a node starts, RabbitMQ has no counts yet.
         if queue.get("exclusive") or queue.get("auto_delete") or "messages" not in queue:
             continue
         stats = queue.get("message_stats") or {}

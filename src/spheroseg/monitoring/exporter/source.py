@@ -1,4 +1,4 @@
-"""What the exporter asks: never twice at the same time, and not more often than needed."""
+"""A source of metrics: queried by one task at a time, and no more often than needed."""
 
 import asyncio
 import time
@@ -11,82 +11,85 @@ from prometheus_client import Metric
 
 log = structlog.get_logger()
 
-# Prometheus gives a scrape 10 s, unless it is told otherwise.
+# Prometheus waits 10 s for a scrape by default.
 PATIENCE_SECONDS = 4.0
-# A question that takes longer than a scrape is no blindness, as long as it is answered.
-STALE_SECONDS = 30.0
-GIVE_UP_SECONDS = 30.0
-AGAIN_SECONDS = 1.0
+# A query may take longer than a scrape; its answer counts as fresh for this long.
+MAX_STALE_SECONDS = 30.0
+QUERY_TIMEOUT_SECONDS = 30.0
+# After a failed query, the next read may query again this soon.
+RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Answer:
-    """`figures` is None where there is no fresh answer; `reason` then says why, in words."""
+class SourceAnswer:
+    """The answer of a source. If `metrics` is None there is no fresh answer, and `reason` says why in a sentence."""
 
-    figures: Sequence[Metric] | None
+    metrics: Sequence[Metric] | None
     reason: str = ""
 
 
 class Source:
-    """`ask` is run when somebody reads and the last answer is older than `max_age` seconds.
+    """Runs `query` when somebody reads and the last answer is older than `max_age` seconds.
 
-    A reader waits `patience` seconds for it at most. A question that takes longer goes on, and no second one is begun
-    beside it; its answer is for whoever reads next. Until then the last one does, if it is not older than `stale`.
+    A reader waits for at most `patience` seconds. A query that takes longer continues, and its answer is for the next
+    reader; a second one is never started beside it. Until then readers get the last answer, unless it is older than
+    `max_stale` seconds.
     """
 
     def __init__(
         self,
         name: str,
-        ask: Callable[[], Awaitable[Sequence[Metric]]],
+        query: Callable[[], Awaitable[Sequence[Metric]]],
         *,
         max_age: float,
         patience: float = PATIENCE_SECONDS,
-        stale: float = STALE_SECONDS,
+        max_stale: float = MAX_STALE_SECONDS,
     ) -> None:
         self.name = name
-        self._ask = ask
+        self._query = query
         self._max_age = max_age
         self._patience = patience
-        self._stale = stale
-        self._last = Answer(None, "not asked yet")
+        self._max_stale = max_stale
+        self._last = SourceAnswer(None, "not queried yet")
         self._answered_at = -float("inf")
-        self._asking: asyncio.Task[None] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
 
     @property
-    def last(self) -> Answer:
-        """What was found last, however long ago."""
+    def last(self) -> SourceAnswer:
+        """The last answer, however old it is."""
         return self._last
 
-    async def read(self) -> Answer:
-        max_age = self._max_age if self._last.figures is not None else min(self._max_age, AGAIN_SECONDS)
-        if self._asking is None and time.monotonic() - self._answered_at > max_age:
-            self._asking = asyncio.create_task(self._refresh())
-        if self._asking is not None:
-            # Not awaited itself: a scrape that is broken off must not take the question with it.
-            await asyncio.wait({self._asking}, timeout=self._patience)
-        if self._asking is None or time.monotonic() - self._answered_at < self._stale:
+    async def read(self) -> SourceAnswer:
+        """Return an answer within `patience` seconds. Never raises for an unreachable source."""
+        max_age = self._max_age if self._last.metrics is not None else min(self._max_age, RETRY_SECONDS)
+        if self._refreshing is None and time.monotonic() - self._answered_at > max_age:
+            self._refreshing = asyncio.create_task(self._refresh())
+        if self._refreshing is not None:
+            # Not awaited directly, because a scrape that is cancelled must not cancel the query.
+            await asyncio.wait({self._refreshing}, timeout=self._patience)
+        if self._refreshing is None or time.monotonic() - self._answered_at < self._max_stale:
             return self._last
-        return Answer(None, f"no answer within {self._patience:g} s")
+        return SourceAnswer(None, f"no answer within {self._patience:g} s")
 
     async def close(self) -> None:
-        if self._asking is not None:
-            self._asking.cancel()
+        if self._refreshing is not None:
+            self._refreshing.cancel()
             with suppress(asyncio.CancelledError):
-                await self._asking
+                await self._refreshing
 
     async def _refresh(self) -> None:
-        was_up = self._last.figures is not None
+        was_up = self._last.metrics is not None
         try:
-            async with asyncio.timeout(GIVE_UP_SECONDS):
-                self._last = Answer(await self._ask())
-        # Whatever a client library raises is a source that is away, and never the end of the exporter.
+            async with asyncio.timeout(QUERY_TIMEOUT_SECONDS):
+                self._last = SourceAnswer(await self._query())
+        # Whatever a client library raises means an unreachable source. It must not stop the exporter.
         except Exception as error:
-            self._last = Answer(None, str(error) or type(error).__name__)
+            self._last = SourceAnswer(None, str(error) or type(error).__name__)
             if was_up or self._answered_at < 0:
-                log.warning("exporter is blind", source=self.name, error=self._last.reason)
+                log.warning("a source of metrics does not answer", source=self.name, error=self._last.reason)
         else:
             if not was_up:
-                log.info("exporter sees", source=self.name)
+                log.info("a source of metrics answers", source=self.name)
         finally:
             self._answered_at = time.monotonic()
-            self._asking = None
+            self._refreshing = None
