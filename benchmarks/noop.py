@@ -3,10 +3,11 @@
 Started by path and with `python -P`, so that `queue.py` beside it does not hide the standard library's `queue`.
 """
 
-from spheroseg.worker.segment import Answer, Work, one_by_one, serve
+from spheroseg.worker.child_server import Work, one_by_one, serve
+from spheroseg.worker.pipe import Record
 
 # The size of a real record of one small spheroid: about a kilobyte.
-RECORD: Answer = {
+RECORD: Record = {
     "width": 1024,
     "height": 1024,
     "pixel_size": {"value_um": 0.65, "source": "user"},

@@ -16,7 +16,8 @@ from spheroseg.segmentation.classical import ClassicalModel
 from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.model import Model
 from spheroseg.storage import ImageStore
-from spheroseg.worker.segment import MOST_PIXELS_TOGETHER, Outcome, segment_tasks
+from spheroseg.worker.child_server import Outcome
+from spheroseg.worker.segment import MAX_PIXELS_TOGETHER, segment_tasks
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples" / "spheroids").glob("*.png"))
 OWN = ("durations_ms", "batch_size", "mask", "overlay", "image_sha256")
@@ -154,4 +155,4 @@ def test_no_more_pixels_than_the_bound_are_run_together_but_a_large_one_alone(st
     model.runs.clear()
     list(segment_tasks(tasks[:2], store, only(model), pixels - 1))
     assert model.runs == [1, 1]
-    assert 2 * pixels <= MOST_PIXELS_TOGETHER
+    assert 2 * pixels <= MAX_PIXELS_TOGETHER

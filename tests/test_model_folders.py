@@ -14,7 +14,7 @@ from spheroseg.messages import TaskNew
 from spheroseg.segmentation.model import DEFAULT_MODEL, catalogue, find_model, known_models, load_model
 from spheroseg.storage import ImageStore
 from spheroseg.worker.child import Child, child_command
-from spheroseg.worker.shelf import Shelf
+from spheroseg.worker.model_cache import ModelCache
 
 from .support.networks import card, model_folder, network, onnx
 
@@ -202,19 +202,19 @@ def test_a_network_that_was_replaced_in_place_is_hashed_anew(tmp_path: Path) -> 
     assert find_model("blur", [tmp_path]).sha256 != before
 
 
-def test_a_shelf_keeps_the_last_two_models_also_when_their_folders_change(tmp_path: Path) -> None:
+def test_the_cache_keeps_the_last_two_models_also_when_their_folders_change(tmp_path: Path) -> None:
     for name in ("a", "b"):
         model_folder(tmp_path, name)
-    shelf = Shelf([tmp_path])
-    a, b = shelf.model("a", None), shelf.model("b", None)
-    assert shelf.model("a", a.sha256) is a
+    cache = ModelCache([tmp_path])
+    a, b = cache.get("a", None), cache.get("b", None)
+    assert cache.get("a", a.sha256) is a
     (tmp_path / "a" / "model.json").write_text(json.dumps(card("a", version="2")))
-    assert shelf.model("a", a.sha256) is a
+    assert cache.get("a", a.sha256) is a
     newer = find_model("a", [tmp_path]).sha256
-    assert shelf.model("a", newer).version == "2"
+    assert cache.get("a", newer).version == "2"
     with pytest.raises(ModelUnusable, match="install the same files"):
-        shelf.model("b", "0" * 64)
-    assert shelf.model("b", b.sha256) is not b
+        cache.get("b", "0" * 64)
+    assert cache.get("b", b.sha256) is not b
 
 
 async def test_a_child_does_the_tasks_of_several_models(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ async def test_rolled_back_in_the_middle_of_its_work_it_ends_every_task_and_forw
     assert await unread(site) >= 6
     await asyncio.to_thread(site.node.stop)
     site.start("collect", "worker-1", port=None, **OFF)
-    await site.says("collect", "the message queue is switched off: what RabbitMQ had is queued again")
+    await site.says("collect", "the message queue is switched off: the messages at RabbitMQ are queued again")
     await submit_images(site.engine, 4, failures=1)
     await every_task_ended_once(site, {"completed": 60, "failed": 3})
     tasks = await site.tasks()

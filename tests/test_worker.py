@@ -279,7 +279,7 @@ async def test_a_child_killed_while_it_starts_is_a_failure_and_the_worker_goes_o
         "starts = len(marker.read_text()) if marker.exists() else 0\n"
         "marker.write_text('x' * (starts + 1))\n"
         "if starts == 1: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "from spheroseg.worker.segment import one_by_one, serve\n"
+        "from spheroseg.worker.child_server import one_by_one, serve\n"
         "import tests.support.children\n"
         "serve(lambda: one_by_one(tests.support.children.work))\n"
     )
@@ -296,7 +296,7 @@ async def test_a_stop_does_not_wait_for_a_child_that_starts_slowly(engine: Async
         f"marker = pathlib.Path({str(marker)!r})\n"
         "if marker.exists(): time.sleep(60)\n"
         "marker.touch()\n"
-        "from spheroseg.worker.segment import one_by_one, serve\n"
+        "from spheroseg.worker.child_server import one_by_one, serve\n"
         "import tests.support.children\n"
         "serve(lambda: one_by_one(tests.support.children.work))\n"
     )

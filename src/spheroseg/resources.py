@@ -1,4 +1,4 @@
-"""What every long-running process needs: settings, the database, RabbitMQ and its management API."""
+"""Opens what a process needs according to its settings: the database, RabbitMQ and its management API."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 def rabbit_broker(settings: Settings) -> "RabbitBroker":
-    # aio-pika belongs to an extra: a process on the database queue does not need it.
+    """Return a broker for the RabbitMQ server of the settings. It connects when it is first used."""
+    # aio-pika belongs to an extra: a process that uses the database queue does not need it.
     from spheroseg.broker.rabbit import RabbitBroker
 
     return RabbitBroker(
@@ -27,7 +28,22 @@ def rabbit_broker(settings: Settings) -> "RabbitBroker":
 
 
 @asynccontextmanager
+async def open_rabbit(settings: Settings) -> AsyncIterator["RabbitBroker | None"]:
+    """Yield the broker of `rabbit_broker` and close it at the end; None if the message queue is switched off."""
+    rabbit = rabbit_broker(settings) if settings.enable_message_queue else None
+    try:
+        yield rabbit
+    finally:
+        if rabbit:
+            await rabbit.close()
+
+
+@asynccontextmanager
 async def open_database(settings: Settings) -> AsyncIterator[AsyncEngine]:
+    """Yield the database of the settings once its tables can be used. SQLite is created and migrated, others not.
+
+    Raises DatabaseAway if it is unreachable or its folder cannot be created, SchemaUnusable if it must be migrated.
+    """
     try:
         engine = open_engine(settings.resolved_database_url())
     except OSError as error:
@@ -44,7 +60,7 @@ async def open_database(settings: Settings) -> AsyncIterator[AsyncEngine]:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a process has around it; without RabbitMQ where the message queue is switched off."""
+    """rabbit: None if the message queue is switched off. management: None also if its URL is not set."""
 
     settings: Settings
     engine: AsyncEngine
@@ -54,15 +70,22 @@ class Resources:
 
 @asynccontextmanager
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
-    rabbit = rabbit_broker(settings) if settings.enable_message_queue else None
+    """Yield the resources and close them at the end. Raises what `open_database` raises."""
+    async with (
+        open_rabbit(settings) as rabbit,
+        _open_management(settings) as management,
+        open_database(settings) as engine,
+    ):
+        yield Resources(settings, engine, rabbit, management)
+
+
+@asynccontextmanager
+async def _open_management(settings: Settings) -> AsyncIterator[Management | None]:
     management = None
-    if rabbit and settings.rabbitmq_management_url:
+    if settings.enable_message_queue and settings.rabbitmq_management_url:
         management = Management(settings.rabbitmq_management_url, settings.rabbitmq_url)
     try:
-        async with open_database(settings) as engine:
-            yield Resources(settings, engine, rabbit, management)
+        yield management
     finally:
-        if rabbit:
-            await rabbit.close()
         if management:
             await management.close()

@@ -1,10 +1,13 @@
-"""The long-running processes: worker, relay, collect. Each is built from the settings and runs until told to stop."""
+"""How the long-running processes (worker, relay, collect) are put together from the settings.
+
+Each function returns once `stopping` is set and its work has ended in order.
+"""
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -19,11 +22,12 @@ from spheroseg.monitoring.heartbeat import ProcessStatus, heartbeat
 from spheroseg.queueing.collect import collect, hand_back_leased
 from spheroseg.queueing.relay import Relay, RelayOptions
 from spheroseg.queueing.webhooks import Notifier
-from spheroseg.resources import open_database, rabbit_broker
+from spheroseg.resources import open_database, open_rabbit
 from spheroseg.settings import Settings
+from spheroseg.stopping import run_until
 from spheroseg.worker.child import child_command
 from spheroseg.worker.loop import WorkerOptions, work
-from spheroseg.worker.status import Status
+from spheroseg.worker.status import WorkerStatus
 
 if TYPE_CHECKING:  # aio-pika belongs to an extra
     from spheroseg.broker.rabbit import RabbitBroker
@@ -31,14 +35,34 @@ if TYPE_CHECKING:  # aio-pika belongs to an extra
 log = structlog.get_logger()
 
 
-async def serve_worker(settings: Settings, stopping: asyncio.Event, command: list[str] | None = None) -> None:
-    """Work on tasks. With the message queue enabled and no DATABASE_URL, RabbitMQ is all that the worker knows."""
-    # Here, as nothing else that imports this module needs NumPy and OpenCV.
+async def serve_worker(settings: Settings, stopping: asyncio.Event, command: Sequence[str] | None = None) -> None:
+    """Do tasks. command: starts the child of a slot, by default the one that segments.
+
+    If the message queue is enabled and DATABASE_URL is not set, the worker uses RabbitMQ alone. Raises ModelUnusable
+    if the model of the settings is unknown.
+    """
+    options = _worker_options(settings, command)
+    status = WorkerStatus(options.name)
+    async with open_rabbit(settings) as rabbit:
+        if rabbit and not settings.database_url:
+            await work(rabbit, options, stopping, status)
+            return
+        async with (
+            open_database(settings) as engine,
+            heartbeat(engine, "worker", lambda: _worker_status(status, rabbit)),
+        ):
+            table = TableBroker(engine, lease=settings.lease_seconds)
+            broker: Broker = FallbackBroker(rabbit, table) if rabbit else table
+            await work(broker, options, stopping, status)
+
+
+def _worker_options(settings: Settings, command: Sequence[str] | None) -> WorkerOptions:
+    # Imported here, because nothing else that imports this module needs NumPy and OpenCV.
     from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
 
     model = settings.model or DEFAULT_MODEL
     if command is None:
-        # The network itself is loaded by the child, which says so where it cannot be.
+        # Only looks for the model. The child loads it, and says so if it cannot.
         find_model(model, settings.model_folders)
     options = WorkerOptions(
         name=f"{os.uname().nodename}-{os.getpid()}",
@@ -49,57 +73,35 @@ async def serve_worker(settings: Settings, stopping: asyncio.Event, command: lis
         grace=settings.shutdown_grace_seconds,
         status_file=settings.worker_status_file(),
     )
-    status = Status(options.name)
     log.info("worker starts", worker=options.name, slots=options.slots, model=model)
-    if not settings.enable_message_queue:
-        async with open_database(settings) as engine, heartbeat(engine, "worker", _worker_status(status)):
-            await work(TableBroker(engine, lease=settings.lease_seconds), options, stopping, status)
-        return
-    rabbit = rabbit_broker(settings)
-    try:
-        if settings.database_url:
-            async with (
-                open_database(settings) as engine,
-                heartbeat(engine, "worker", _worker_status(status, rabbit)),
-            ):
-                table = TableBroker(engine, lease=settings.lease_seconds)
-                await work(FallbackBroker(rabbit, table), options, stopping, status)
-        else:
-            await work(rabbit, options, stopping, status)
-    finally:
-        await rabbit.close()
+    return options
 
 
-def _worker_status(status: Status, rabbit: "RabbitBroker | None" = None) -> Callable[[], ProcessStatus]:
-    def read_status() -> ProcessStatus:
-        is_away = "away" in status.slots.values()
-        reason = "its queue does not answer" if is_away else None
-        detail = {
-            "name": status.worker,
-            "slots": dict(status.slots),
-            "finished": dict(status.finished),
-            **_message_counts(rabbit),
-        }
-        return ProcessStatus("away" if is_away else "ok", reason, detail)
-
-    return read_status
+def _worker_status(status: WorkerStatus, rabbit: "RabbitBroker | None") -> ProcessStatus:
+    detail = {
+        "name": status.worker,
+        "slots": dict(status.slots),
+        "finished": dict(status.finished),
+        **_message_counts(rabbit),
+    }
+    if "away" in status.slots.values():
+        return ProcessStatus("away", "its queue does not answer", detail)
+    return ProcessStatus(detail=detail)
 
 
 async def serve_relay(settings: Settings, stopping: asyncio.Event) -> None:
-    if not settings.enable_message_queue:
-        raise BadSettings(
-            "the relay needs ENABLE_MESSAGE_QUEUE=true: without it workers take tasks from the database"
-        )
-    rabbit = rabbit_broker(settings)
-    away = settings.broker_away_seconds
-    options = RelayOptions(window=settings.relay_window, away=away, missing=max(5.0, away / 2))
-    try:
+    """Move messages from the database to RabbitMQ. Raises BadSettings if the message queue is switched off."""
+    async with open_rabbit(settings) as rabbit:
+        if rabbit is None:
+            raise BadSettings(
+                "the relay needs ENABLE_MESSAGE_QUEUE=true: without it workers take tasks from the database"
+            )
+        away = settings.broker_away_seconds
+        options = RelayOptions(window=settings.relay_window, away=away, missing=max(5.0, away / 2))
         async with open_database(settings) as engine:
             relay = Relay(engine, rabbit, options)
             async with heartbeat(engine, "relay", lambda: _relay_status(relay)):
-                await _until(stopping, relay.run())
-    finally:
-        await rabbit.close()
+                await run_until(stopping, relay.run())
 
 
 def _relay_status(relay: Relay) -> ProcessStatus:
@@ -111,53 +113,43 @@ def _relay_status(relay: Relay) -> ProcessStatus:
     return ProcessStatus(detail=detail)
 
 
-def _message_counts(rabbit: "RabbitBroker | None") -> dict[str, Any]:
-    """What this process has seen of RabbitMQ, for whoever asks about all processes."""
-    return {"messages": asdict(rabbit.counts)} if rabbit else {}
-
-
 async def serve_collect(settings: Settings, stopping: asyncio.Event) -> None:
-    """Apply what workers report, and tell whoever asked to be told when a batch has finished."""
+    """Apply the reports of the workers, and call the webhooks of finished batches.
+
+    Raises BadSettings if a secret is too weak.
+    """
     settings.refuse_weak_secrets()
-    rabbit = rabbit_broker(settings) if settings.enable_message_queue else None
-
-    def read_status() -> ProcessStatus:
-        return ProcessStatus(detail=_message_counts(rabbit))
-
-    async with open_database(settings) as engine, heartbeat(engine, "collect", read_status):
-        async with engine.begin() as conn:
-            if has_message_queue_tables(conn):
-                await queue.restore_aside(conn)
-            found = 0 if settings.enable_message_queue else await queue.take_back(conn, older_than=0.0)
-        if not settings.enable_message_queue:
-            found += await hand_back_leased(engine, settings.retry_policy)
-        if found:
-            log.info("the message queue is switched off: what RabbitMQ had is queued again", messages=found)
+    async with (
+        open_rabbit(settings) as rabbit,
+        open_database(settings) as engine,
+        heartbeat(engine, "collect", lambda: ProcessStatus(detail=_message_counts(rabbit))),
+    ):
+        await _restore_queue(engine, settings)
         brokers: list[Broker] = [TableBroker(engine, lease=settings.lease_seconds)]
         if rabbit:
             brokers.append(rabbit)
-        try:
-            await _until(stopping, _collect_and_notify(engine, brokers, settings))
-        finally:
-            if rabbit:
-                await rabbit.close()
+        await run_until(stopping, _collect_and_notify(engine, brokers, settings))
 
 
-async def _collect_and_notify(engine: AsyncEngine, brokers: list[Broker], settings: Settings) -> None:
+async def _restore_queue(engine: AsyncEngine, settings: Settings) -> None:
+    """Queue again the messages that an older schema, or a message queue now switched off, has left elsewhere."""
+    async with engine.begin() as conn:
+        if has_message_queue_tables(conn):
+            await queue.restore_aside(conn)
+        taken_back = 0 if settings.enable_message_queue else await queue.take_back(conn, older_than=0.0)
+    if not settings.enable_message_queue:
+        taken_back += await hand_back_leased(engine, settings.retry_policy)
+    if taken_back:
+        log.info("the message queue is switched off: the messages at RabbitMQ are queued again", messages=taken_back)
+
+
+async def _collect_and_notify(engine: AsyncEngine, brokers: Sequence[Broker], settings: Settings) -> None:
     notifier = Notifier(engine, settings.secret_key, settings.allows_private_webhooks)
     async with asyncio.TaskGroup() as group:
         group.create_task(collect(engine, brokers, settings.retry_policy))
         group.create_task(notifier.run())
 
 
-async def _until(stopping: asyncio.Event, service: Coroutine[Any, Any, None]) -> None:
-    serving = asyncio.create_task(service)
-    waiting = asyncio.create_task(stopping.wait())
-    try:
-        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if serving.done():
-            serving.result()
-    finally:
-        for task in (serving, waiting):
-            task.cancel()
-        await asyncio.gather(serving, waiting, return_exceptions=True)
+def _message_counts(rabbit: "RabbitBroker | None") -> Mapping[str, Mapping[str, int]]:
+    """Return the detail of a heartbeat with the messages that this process has exchanged with RabbitMQ."""
+    return {"messages": asdict(rabbit.counts)} if rabbit else {}

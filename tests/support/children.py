@@ -16,7 +16,7 @@ from typing import Any
 
 from spheroseg.errors import BadImage
 from spheroseg.messages import TaskNew
-from spheroseg.worker.segment import Outcome, one_by_one, serve
+from spheroseg.worker.child_server import Outcome, one_by_one, serve
 
 
 def work(task: TaskNew) -> dict[str, Any]:

@@ -1,38 +1,43 @@
-"""The worker: slots that take messages and work on them, and a file that says how they are."""
+"""The worker: slots that take messages and do their tasks, and a file with the status of the slots."""
 
 import asyncio
 import random
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import structlog
 
+from spheroseg.backoff import Backoff
 from spheroseg.broker import Broker, Consumer, Delivery
 from spheroseg.errors import BrokerAway, ModelUnusable
 from spheroseg.messages import Queue
+from spheroseg.stopping import run_until
 from spheroseg.worker.child import Child, ChildDied
 from spheroseg.worker.reports import Reporter
-from spheroseg.worker.status import Status
-from spheroseg.worker.task_batch import Limits, Lot
+from spheroseg.worker.request import Limits
+from spheroseg.worker.status import SlotState, WorkerStatus
+from spheroseg.worker.task_batch import TaskBatch
 
 log = structlog.get_logger()
 
-FIRST_STARTS = 10
+MAX_FIRST_STARTS = 10
+START_AGAIN = Backoff(first=0.4, maximum=5.0)
 STATUS_SECONDS = 2.0
-# How long a slot that may take several tasks waits for more.
-GATHER_SECONDS = 0.01
+# How long a slot without a message waits for one before it checks whether to stop.
+TAKE_SECONDS = 0.5
+# How long a slot with a message waits for more, if it may take several.
+TAKE_MORE_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """name: how reports and failures call this worker. deadline, grace: seconds.
+    """name: the name of this worker in reports and failures. command: starts the child of a slot.
 
-    batch_size: tasks that a slot may take together and do as one inference. deadline: hard limit for one request to
-    the child, of one task or several. grace: how long a stopping worker lets a running task go on before it hands it
-    back.
+    slots: how many tasks or batches are done at the same time. batch_size: the largest number of tasks that a slot
+    takes and does together. deadline: the hard limit in seconds for one request to the child, of one task or several.
+    grace: how many seconds a stopping worker lets its running tasks go on before it hands them back.
     """
 
     name: str
@@ -45,88 +50,88 @@ class WorkerOptions:
     status_file: Path | None = None
 
 
-async def work(broker: Broker, options: WorkerOptions, stopping: asyncio.Event, status: Status | None = None) -> None:
+async def work(
+    broker: Broker, options: WorkerOptions, stopping: asyncio.Event, status: WorkerStatus | None = None
+) -> None:
     """Run all slots until `stopping` is set and every running task is finished or handed back.
 
-    status: where the slots say what they do, for who wants to look.
+    status: kept up to date by the slots. Raises an ExceptionGroup with ModelUnusable if a child cannot be started.
     """
-    status = status or Status(options.name)
+    status = status or WorkerStatus(options.name)
     async with asyncio.TaskGroup() as group:
         for number in range(options.slots):
             name = f"{options.name}/{number}"
             group.create_task(Slot(broker, options, name, stopping, status).run())
         if options.status_file:
-            group.create_task(_keep_status(status, options.status_file, stopping))
+            group.create_task(_write_status(status, options.status_file, stopping))
 
 
-async def _keep_status(status: Status, path: Path, stopping: asyncio.Event) -> None:
+async def _write_status(status: WorkerStatus, path: Path, stopping: asyncio.Event) -> None:
     while not stopping.is_set():
         try:
             status.write(path)
         except OSError as error:
             log.warning("the status file cannot be written", path=str(path), error=str(error))
-        await _until(stopping, STATUS_SECONDS)
+        await run_until(stopping, asyncio.sleep(STATUS_SECONDS))
 
 
 class Slot:
-    """One child, and the messages that it works on: one, or as many as it may do together."""
+    """A child process, and the loop that takes messages and has the child do their tasks."""
 
     def __init__(
-        self, broker: Broker, options: WorkerOptions, name: str, stopping: asyncio.Event, status: Status
+        self, broker: Broker, options: WorkerOptions, name: str, stopping: asyncio.Event, status: WorkerStatus
     ) -> None:
+        self.name = name
         self.status = status
-        self._says("starting", name)
         self.broker = broker
         self.options = options
-        self.name = name
         self.stopping = stopping
         self.child = Child(options.command, stderr=options.child_stderr)
         self.reporter = Reporter(broker, name)
         self.limits = Limits(options.deadline, options.grace, stopping)
+        self._set_state("starting")
 
     async def run(self) -> None:
         try:
-            await self._first_start()
+            await self._start_child()
             async with self.broker.consume(Queue.TASKS, prefetch=1) as consumer:
                 while not self.stopping.is_set():
                     if deliveries := await self._take(consumer):
-                        await Lot(consumer, deliveries, self.child, self.reporter, self.status, self.limits).work()
+                        await self._batch(consumer, deliveries).work()
         finally:
             await self.child.kill()
 
-    def _says(self, state: str, name: str | None = None) -> None:
-        self.status.slots[name or self.name] = state
+    def _batch(self, consumer: Consumer, deliveries: Sequence[Delivery]) -> TaskBatch:
+        return TaskBatch(consumer, deliveries, self.child, self.reporter, self.status, self.limits)
 
-    async def _first_start(self) -> None:
-        """Before the first message: what cannot work must not take work."""
-        for attempt in range(1, FIRST_STARTS + 1):
+    def _set_state(self, state: SlotState) -> None:
+        self.status.slots[self.name] = state
+
+    async def _start_child(self) -> None:
+        """Start the child before the first message is taken, so that a slot that cannot work takes none."""
+        for attempt in range(1, MAX_FIRST_STARTS + 1):
             try:
                 await self.child.start()
                 return
             except ChildDied as death:
                 log.warning("child did not start", worker=self.name, error=str(death))
-                # What is killed from outside may live the next time; what ends by itself will do so again.
-                if attempt == FIRST_STARTS or death.reason == "crashed":
+                # A child that was killed from outside may live the next time. One that ends by itself will not.
+                if attempt == MAX_FIRST_STARTS or death.reason == "crashed":
                     raise ModelUnusable(f"the worker's child process does not start: {death}") from death
-            await _until(self.stopping, min(5.0, 0.2 * 2.0**attempt))
+            await run_until(self.stopping, asyncio.sleep(START_AGAIN.ceiling(attempt)))
             if self.stopping.is_set():
                 return
 
     async def _take(self, consumer: Consumer) -> list[Delivery]:
         try:
-            deliveries = await consumer.take(1, wait=0.5)
+            deliveries = await consumer.take(1, wait=TAKE_SECONDS)
             if deliveries and self.options.batch_size > 1:
-                deliveries += await consumer.take_more(self.options.batch_size - 1, GATHER_SECONDS)
-            self._says("busy" if deliveries else "idle")
+                deliveries += await consumer.take_more(self.options.batch_size - 1, TAKE_MORE_SECONDS)
+            self._set_state("busy" if deliveries else "idle")
             return deliveries
         except BrokerAway as error:
-            self._says("away")
+            self._set_state("away")
             log.warning("worker waits for the queue", worker=self.name, error=str(error))
-            await _until(self.stopping, 1.0 + random.random())  # noqa: S311 (jitter)
+            seconds = random.uniform(1.0, 2.0)  # noqa: S311 (jitter)
+            await run_until(self.stopping, asyncio.sleep(seconds))
             return []
-
-
-async def _until(event: asyncio.Event, seconds: float) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()

@@ -1,25 +1,28 @@
-"""What a worker is doing, in a small file, for a process beside it that is asked."""
+"""WorkerStatus: what a worker is doing, written to a small file for other processes on the same machine."""
 
 import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 STALE_SECONDS = 15.0
 
+# away: the queue does not answer.
+SlotState = Literal["starting", "idle", "busy", "away"]
+
 
 @dataclass
-class Status:
-    """slots: what each is doing: starting, idle, busy, or away (its queue does not answer). finished: by outcome."""
+class WorkerStatus:
+    """slots: the state of each slot by its name. finished: the number of finished tasks by outcome."""
 
     worker: str
-    slots: dict[str, str] = field(default_factory=dict)
+    slots: dict[str, SlotState] = field(default_factory=dict)
     finished: Counter[str] = field(default_factory=Counter)
 
     def write(self, path: Path) -> None:
-        """Replace the file; whoever reads finds the old one or the new one."""
+        """Replace the file in one step: a reader finds the old content or the new."""
         content = {**vars(self), "written_at": time.time()}
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".new")
@@ -29,9 +32,10 @@ class Status:
 
 @dataclass(frozen=True)
 class Readiness:
-    """`reason` says why a worker is not ready; `status` is what the file says, if there is one.
+    """Whether a worker takes tasks.
 
-    is_fresh: the worker has said so a moment ago.
+    reason: why it is ready or not. status: the content of its file, None if there is none. is_fresh: whether the file
+    was written within STALE_SECONDS.
     """
 
     ready: bool
@@ -41,7 +45,7 @@ class Readiness:
 
 
 def read_readiness(path: Path) -> Readiness:
-    """Ready means: every slot takes messages or works on one, and said so a moment ago."""
+    """Read the status file. A worker is ready if the file is fresh and every slot is idle or busy."""
     try:
         status = json.loads(path.read_text())
     except FileNotFoundError:
@@ -49,8 +53,8 @@ def read_readiness(path: Path) -> Readiness:
     age = time.time() - status["written_at"]
     if age > STALE_SECONDS:
         return Readiness(False, f"the worker has been silent for {age:.0f} s", status, is_fresh=False)
-    idle = {name: state for name, state in status["slots"].items() if state not in ("idle", "busy")}
-    if idle or not status["slots"]:
-        states = ", ".join(f"{name} is {state}" for name, state in idle.items()) or "the worker has no slot yet"
-        return Readiness(False, states, status)
+    not_ready = {name: state for name, state in status["slots"].items() if state not in ("idle", "busy")}
+    if not_ready or not status["slots"]:
+        states = ", ".join(f"{name} is {state}" for name, state in not_ready.items())
+        return Readiness(False, states or "the worker has no slot yet", status)
     return Readiness(True, "consuming", status)

@@ -1,260 +1,195 @@
-"""A lot: the messages that a slot has in hand together, most often one.
+"""TaskBatch: the messages that a slot works on together, most often one.
 
-The child does them as one request. Each is reported and settled alone, whatever becomes of the others; who is left
-without an answer because the child died is done again alone, so that only who is to blame fails.
+The child does their tasks as one request. Each task is reported and settled on its own, whatever becomes of the
+others. If the child dies, the tasks without an answer are done one at a time, so that only the task that killed it
+fails.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
 
 import structlog
 
 from spheroseg.broker import Consumer, Delivery
-from spheroseg.errors import BadMessage, BrokerAway
+from spheroseg.errors import BadMessage
 from spheroseg.messages import TaskCompleted, TaskFailed, TaskNew, decode_task
 from spheroseg.settings import SILENCE_MARGIN_SECONDS
 from spheroseg.worker.child import Child, ChildDied
+from spheroseg.worker.pipe import Answer
 from spheroseg.worker.reports import Reporter
-from spheroseg.worker.status import Status
+from spheroseg.worker.request import Assignment, Interruption, Limits, Request
+from spheroseg.worker.settlement import Settlement
+from spheroseg.worker.status import WorkerStatus
 
 log = structlog.get_logger()
 
-# What the death of a child has left over is handed back when it has cost so many deadlines: others may have a slot.
-MOST_DEADLINES = 3
-# Well before collect gives up a worker of which it knows through RabbitMQ alone.
+# After a crash, hand the remaining tasks back once the batch has used this many deadlines: another slot may be free.
+MAX_DEADLINES_PER_BATCH = 3
+# Well before collect gives up on a worker that it knows through RabbitMQ alone.
 RENEW_SECONDS = SILENCE_MARGIN_SECONDS / 2
 
-Settle = Callable[[Sequence[Delivery]], Awaitable[None]]
+NO_TIME_LEFT = Interruption("handed_back", "the worker had no time left for it", "handed_back")
 
-
-@dataclass(frozen=True)
-class Limits:
-    """deadline: seconds for one request to the child. grace: seconds that a request may go on after `stopping`."""
-
-    deadline: float
-    grace: float
-    stopping: asyncio.Event
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    delivery: Delivery
-    task: TaskNew
-    started: datetime
-
-
-@dataclass(frozen=True)
-class Ending:
-    """Why a request ended without an answer for each of its tasks."""
-
-    reason: str
-    sentence: str
-    cause: Literal["failed", "handed_back"] = "failed"
+# The report about an assignment, or None if its task was revoked.
+Outcome = tuple[Assignment, TaskCompleted | TaskFailed | None]
 
 
 @dataclass(eq=False)
-class Lot:
+class TaskBatch:
     consumer: Consumer
     deliveries: Sequence[Delivery]
     child: Child
     reporter: Reporter
-    status: Status
+    status: WorkerStatus
     limits: Limits
-    _outcomes: asyncio.Queue[tuple[Job, TaskCompleted | TaskFailed | None] | None] = field(
-        default_factory=asyncio.Queue, init=False
-    )
-    _settle_first: Settle | None = field(default=None, init=False)
+    _settlement: Settlement = field(init=False)
+    # None ends the queue.
+    _outcomes: asyncio.Queue[Outcome | None] = field(default_factory=asyncio.Queue, init=False)
+
+    def __post_init__(self) -> None:
+        self._settlement = Settlement(self.consumer, self.deliveries, self.reporter)
 
     async def work(self) -> None:
-        """Until each message is reported and settled. When cancelled, kill the child."""
-        tasks = [
-            (delivery, task)
-            for delivery in sorted(self.deliveries, key=lambda delivery: -delivery.message.priority)
-            if (task := await self._accept(delivery))
-        ]
+        """Do the tasks, report each and settle its message. If cancelled, kill the child."""
+        assignments = await self._accept_deliveries()
+        if assignments:
+            await self._report_started(assignments)
+            await self._perform_and_report(assignments)
+        await self._settlement.settle_last()
+
+    async def _accept_deliveries(self) -> list[Assignment]:
+        """Return the tasks to do, by descending priority. Settle the messages that leave nothing to do."""
+        by_priority = sorted(self.deliveries, key=lambda delivery: -delivery.message.priority)
+        accepted = [(delivery, task) for delivery in by_priority if (task := await self._accept(delivery))]
         started = datetime.now(UTC)
-        if jobs := [Job(delivery, task, started) for delivery, task in tasks]:
-            await self._do(jobs)
-        if self._settle_first:
-            await self._settle_now(self._settle_first, self.deliveries[0])
+        return [Assignment(delivery, task, started) for delivery, task in accepted]
 
     async def _accept(self, delivery: Delivery) -> TaskNew | None:
-        """The task of a message, if there is something to do for it; otherwise it is settled."""
         if delivery.revoked.is_set():
             # Cancelled while it waited.
-            await self._settle(self.consumer.ack, delivery)
+            await self._settlement.settle(delivery, reject=False)
             return None
         try:
             task = decode_task(delivery.message)
         except BadMessage as error:
-            self.reporter.about(delivery.message).error("unreadable task rejected", error=str(error))
-            await self._settle(self.consumer.reject, delivery)
+            self.reporter.log_for(delivery.message).error("unreadable task rejected", error=str(error))
+            await self._settlement.settle(delivery, reject=True)
             return None
         if delivery.redelivered:
-            # Somebody had it and vanished. Whether it is tried again is for collect, which can count.
-            lost = "the worker vanished in the middle of it"
-            report = self.reporter.failed(task, None, "worker_lost", lost, cause="lost")
-            await self._report_and_settle(Job(delivery, task, datetime.now(UTC)), report)
+            # An earlier worker vanished while it had the task. Collect counts that and decides what happens next.
+            report = self.reporter.failed(
+                task, None, "worker_lost", "the worker vanished in the middle of it", cause="lost"
+            )
+            await self._report_outcome(Assignment(delivery, task, datetime.now(UTC)), report)
             return None
         return task
 
-    async def _do(self, jobs: Sequence[Job]) -> None:
-        await self._say_started(jobs)
-        for job in jobs:
-            self._about(job).info("started", together=len(jobs))
-        # Beside the work: while the queue is away, the child goes on and its deadline is its own.
-        concluding = asyncio.create_task(self._conclude_all())
+    async def _report_started(self, assignments: Sequence[Assignment]) -> None:
+        await self._publish_started(assignments)
+        for assignment in assignments:
+            self._log_for(assignment).info("started", together=len(assignments))
+
+    async def _publish_started(self, assignments: Sequence[Assignment]) -> None:
+        await self.reporter.publish(
+            [self.reporter.started(assignment.task, assignment.started).message() for assignment in assignments]
+        )
+
+    async def _perform_and_report(self, assignments: Sequence[Assignment]) -> None:
+        # Report concurrently: while the queue is unreachable, the child goes on and its deadline stays its own.
+        reporting = asyncio.create_task(self._report_outcomes())
         try:
-            await self._perform(jobs)
+            await self._perform(assignments)
             self._outcomes.put_nowait(None)
-            await concluding
+            await reporting
         finally:
-            concluding.cancel()
-            await asyncio.gather(concluding, return_exceptions=True)
+            reporting.cancel()
+            await asyncio.gather(reporting, return_exceptions=True)
 
-    async def _perform(self, jobs: Sequence[Job]) -> None:
-        now = asyncio.get_running_loop().time
-        began = renewed = now()
-        left = list(jobs)
-        ending = await self._request(left)
-        spent = now() - began
-        if ending and (len(jobs) == 1 or ending.cause == "handed_back"):
-            self._end(left, ending)
+    async def _perform(self, assignments: Sequence[Assignment]) -> None:
+        """Do all tasks as one request. After an interruption, do the unanswered ones one at a time."""
+        began = _now()
+        unanswered, interruption = await self._request(assignments)
+        if interruption and (len(assignments) == 1 or interruption.cause == "handed_back"):
+            self._fail(unanswered, interruption)
             return
-        if ending and left:
+        if interruption and unanswered:
             log.warning(
-                "a request of several tasks has ended early: those left are done one at a time",
+                "a request of several tasks was interrupted: the unanswered tasks are done one at a time",
                 worker=self.reporter.worker,
-                left=len(left),
-                error=ending.sentence,
+                unanswered=len(unanswered),
+                error=interruption.sentence,
             )
-        while left:
-            if self.limits.stopping.is_set() or spent > MOST_DEADLINES * self.limits.deadline:
-                self._end(left, Ending("handed_back", "the worker had no time left for it", "handed_back"))
+        await self._perform_one_by_one(unanswered, began)
+
+    async def _perform_one_by_one(self, remaining: list[Assignment], began: float) -> None:
+        """Do each of the tasks as a request of its own. began: when the batch began to work (loop time)."""
+        renewed, seconds_spent = began, _now() - began
+        while remaining:
+            if self.limits.stopping.is_set() or seconds_spent > MAX_DEADLINES_PER_BATCH * self.limits.deadline:
+                self._fail(remaining, NO_TIME_LEFT)
                 return
-            if now() - renewed > RENEW_SECONDS:
-                renewed = now()
-                await self._say_started(left)
+            if _now() - renewed > RENEW_SECONDS:
+                renewed = _now()
+                await self._publish_started(remaining)
             with suppress(ChildDied):
-                # Whose child died for others has all of the deadline for itself.
+                # Not counted against the deadline: this task is not to blame that the child must be started again.
                 await self.child.start()
-            alone = [replace(left.pop(0), started=datetime.now(UTC))]
-            began = now()
-            if ending := await self._request(alone):
-                self._end(alone, ending)
-            spent += now() - began
+            assignment = replace(remaining.pop(0), started=datetime.now(UTC))
+            request_began = _now()
+            unanswered, interruption = await self._request([assignment])
+            if interruption:
+                self._fail(unanswered, interruption)
+            seconds_spent += _now() - request_began
 
-    async def _request(self, left: list[Job]) -> Ending | None:
-        """Have the child do `left` as one request; taken off the list is who has an answer or is no longer ours."""
-        jobs = tuple(left)
-        enough = asyncio.Event()
+    async def _request(self, assignments: Sequence[Assignment]) -> tuple[list[Assignment], Interruption | None]:
+        """Have the child do the tasks together. Return those without an answer, and why the request ended early."""
+        request = Request(self.child, assignments, self.limits, self._on_answer)
+        interruption = await request.perform()
+        return request.unanswered, interruption
 
-        def hear(number: int, answer: dict[str, Any]) -> None:
-            job = jobs[number]
-            if job in left:
-                left.remove(job)
-                self._outcomes.put_nowait((job, self.reporter.answered(job.task, job.started, answer)))
-            if not left:
-                enough.set()
+    def _on_answer(self, assignment: Assignment, answer: Answer | None) -> None:
+        report = None if answer is None else self.reporter.answered(assignment.task, assignment.started, answer)
+        self._outcomes.put_nowait((assignment, report))
 
-        until = asyncio.get_running_loop().time() + self.limits.deadline
-        performing = asyncio.create_task(self.child.perform_all([job.task for job in jobs], hear))
-        patience = asyncio.create_task(self._patience())
-        # Without an answer the child may still be busy with what was revoked.
-        heard = asyncio.create_task(enough.wait())
-        revoked: dict[asyncio.Task[Any], Job] = {
-            asyncio.create_task(job.delivery.revoked.wait()): job for job in jobs
-        }
-        try:
-            while True:
-                await asyncio.wait(
-                    {performing, patience, heard, *revoked},
-                    timeout=until - asyncio.get_running_loop().time(),
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                if performing.done():
-                    performing.result()
-                    return None
-                for waiting in [waiting for waiting in revoked if waiting.done()]:
-                    if (job := revoked.pop(waiting)) in left:
-                        left.remove(job)
-                        self._outcomes.put_nowait((job, None))
-                if left and not patience.done() and asyncio.get_running_loop().time() < until:
-                    # The others are in the middle of it: what the child says of the revoked is not heard.
-                    continue
-                await self.child.kill()
-                if not left:
-                    return None
-                if patience.done():
-                    return Ending("handed_back", "the worker was stopped", "handed_back")
-                return Ending("timeout", f"not finished within {self.limits.deadline:g} s, and stopped")
-        except ChildDied as death:
-            await self.child.kill()
-            return Ending(death.reason, str(death))
-        except asyncio.CancelledError:
-            await self.child.kill()
-            raise
-        finally:
-            for waiting in (performing, patience, heard, *revoked):
-                waiting.cancel()
-            await asyncio.gather(performing, patience, heard, *revoked, return_exceptions=True)
-
-    async def _patience(self) -> None:
-        await self.limits.stopping.wait()
-        await asyncio.sleep(self.limits.grace)
-
-    def _end(self, jobs: Sequence[Job], ending: Ending) -> None:
-        for job in jobs:
+    def _fail(self, assignments: Sequence[Assignment], interruption: Interruption) -> None:
+        for assignment in assignments:
             report = None
-            if not job.delivery.revoked.is_set():
+            if not assignment.delivery.revoked.is_set():
                 report = self.reporter.failed(
-                    job.task, job.started, ending.reason, ending.sentence, cause=ending.cause
+                    assignment.task,
+                    assignment.started,
+                    interruption.reason,
+                    interruption.sentence,
+                    cause=interruption.cause,
                 )
-            self._outcomes.put_nowait((job, report))
+            self._outcomes.put_nowait((assignment, report))
 
-    async def _say_started(self, jobs: Sequence[Job]) -> None:
-        await self.reporter.publish([self.reporter.started(job.task, job.started).message() for job in jobs])
-
-    async def _conclude_all(self) -> None:
+    async def _report_outcomes(self) -> None:
         while outcome := await self._outcomes.get():
-            await self._report_and_settle(*outcome)
+            await self._report_outcome(*outcome)
 
-    async def _report_and_settle(self, job: Job, report: TaskCompleted | TaskFailed | None) -> None:
-        """Report and settle. Without a report: the message was revoked."""
+    async def _report_outcome(self, assignment: Assignment, report: TaskCompleted | TaskFailed | None) -> None:
+        """Publish the report and settle the message. Without a report, only acknowledge the message."""
         if report is None:
-            self._about(job).info("stopped: the task is no longer ours")
-            await self._settle(self.consumer.ack, job.delivery)
+            self._log_for(assignment).info("stopped: the task is no longer ours")
+            await self._settlement.settle(assignment.delivery, reject=False)
             return
-        failed = isinstance(report, TaskFailed) and report.cause != "handed_back"
-        if self._comes_last(job.delivery):
-            await self.reporter.publish([report.message()])
-            self._settle_first = self.consumer.reject if failed else self.consumer.ack
-        else:
-            await self.reporter.report_and_settle(self.consumer, job.delivery, report.message(), reject=failed)
-        reason = getattr(report, "reason", None)
+        reason = report.reason if isinstance(report, TaskFailed) else None
+        reject = isinstance(report, TaskFailed) and report.cause != "handed_back"
+        await self._settlement.settle(assignment.delivery, reject=reject, report=report.message())
         self.status.finished[reason or "completed"] += 1
-        self._about(job).info("finished", kind=report.kind, reason=reason)
+        self._log_for(assignment).info("finished", kind=report.kind, reason=reason)
 
-    async def _settle(self, settle: Settle, delivery: Delivery) -> None:
-        if self._comes_last(delivery):
-            self._settle_first = settle
-        else:
-            await self._settle_now(settle, delivery)
+    def _log_for(self, assignment: Assignment) -> structlog.typing.FilteringBoundLogger:
+        task = assignment.task
+        bound: structlog.typing.FilteringBoundLogger = log.bind(
+            worker=self.reporter.worker, task_id=str(task.task_id), attempt=task.attempt
+        )
+        return bound
 
-    def _comes_last(self, delivery: Delivery) -> bool:
-        # RabbitMQ sends the next message as soon as the first is settled; it would wait here for all the others.
-        return len(self.deliveries) > 1 and delivery is self.deliveries[0]
 
-    async def _settle_now(self, settle: Settle, delivery: Delivery) -> None:
-        # Left unsettled it comes again, and its report is recognised as a duplicate.
-        try:
-            await settle([delivery])
-        except BrokerAway as error:
-            self.reporter.about(delivery.message).warning("not settled", error=str(error))
-
-    def _about(self, job: Job) -> Any:
-        return log.bind(worker=self.reporter.worker, task_id=str(job.task.task_id), attempt=job.task.attempt)
+def _now() -> float:
+    return asyncio.get_running_loop().time()

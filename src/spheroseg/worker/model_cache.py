@@ -1,4 +1,4 @@
-"""The models that a child process has loaded: the one that a task names, and the one before it."""
+"""ModelCache: the models that a child process has loaded."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -7,24 +7,24 @@ from pathlib import Path
 from spheroseg.errors import ModelUnusable
 from spheroseg.segmentation.model import Model, load_model
 
-KEPT = 2
+MAX_MODELS = 2
 
 
-class Shelf:
-    """Loads what tasks ask for, keeping the last two: tasks of several batches come mixed."""
+class ModelCache:
+    """Loads models from `dirs` and keeps the last MAX_MODELS, because tasks of several batches come mixed."""
 
     def __init__(self, dirs: Sequence[Path]) -> None:
         self._dirs = dirs
         self._loaded: OrderedDict[tuple[str, str], Model] = OrderedDict()
 
-    def model(self, name: str, sha256: str | None) -> Model:
-        """The model of that name and hash; None takes the hash that the name has now.
+    def get(self, name: str, sha256: str | None) -> Model:
+        """Return the model with that name and hash. If the hash is None, return the version that is installed now.
 
-        Raises ModelUnusable where it is not here, cannot be loaded, or has another hash.
+        Raises ModelUnusable if the model is not installed, cannot be loaded, or has another hash.
         """
         model = self._loaded.get((name, sha256 or ""))
         if model is None:
-            # Also where one of this name is loaded: its folder may hold a newer version by now.
+            # Load it even if another version of the name is loaded: the folder may hold a newer one by now.
             model = load_model(name, self._dirs)
         if sha256 not in (None, model.sha256):
             raise ModelUnusable(
@@ -35,6 +35,6 @@ class Shelf:
         key = (name, model.sha256)
         self._loaded[key] = model
         self._loaded.move_to_end(key)
-        while len(self._loaded) > KEPT:
+        while len(self._loaded) > MAX_MODELS:
             self._loaded.popitem(last=False)
         return model
