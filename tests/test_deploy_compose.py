@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from spheroseg.broker.credentials import is_password
 from spheroseg.messages import Queue
 from spheroseg.settings import Settings
+from spheroseg.worker.child import child_command
 
 from .conftest import Postgres, eventually
 from .support.compose import (
@@ -144,6 +146,30 @@ def test_the_image_holds_what_the_commands_need_and_runs_as_nobody_special() -> 
     backend = services(*DEVELOPMENT)["backend"]
     assert command == backend["command"]
     assert health in backend["healthcheck"]["test"][-1]
+
+
+def test_one_image_is_built_for_all_services_with_extras_that_exist() -> None:
+    builds = [services(*DEVELOPMENT)[name]["build"] for name in OURS]
+    assert all(build == builds[0] for build in builds)
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    arguments = builds[0]["args"]
+    assert set(arguments["EXTRAS"].split(",")) <= set(declared["optional-dependencies"])
+    assert f"ARG EXTRAS={arguments['EXTRAS']}\n" in dockerfile().content
+    locked = {line.partition("==")[0] for line in (ROOT / "requirements.lock").read_text().splitlines()}
+    assert set(arguments["WITHOUT"].split()) <= locked
+    # The module that it compiles is the one that a worker starts.
+    assert f"python -m {child_command('', '')[2]} --help" in dockerfile().content
+
+
+def test_the_services_load_without_what_their_image_leaves_out() -> None:
+    script = """
+import sys
+for name in ("altair", "narwhals", "vl_convert"):
+    sys.modules[name] = None
+import spheroseg.api.serve, spheroseg.api.ml, spheroseg.api.exporter, spheroseg.services, spheroseg.worker.segment
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def blocks_of(page: Path) -> list[str]:
