@@ -2,7 +2,7 @@
 FROM python:3.11-slim AS build
 # What to install beyond the core (docs/architecture.md lists the extras), and packages of the core to leave out. Without
 # arguments the image is the whole program for a site; the Compose files leave out what only `spheroseg run` needs.
-ARG EXTRAS=server,rabbitmq,postgres
+ARG EXTRAS=server,rabbitmq,postgres,codecs
 ARG WITHOUT=
 WORKDIR /build
 RUN python -m venv --without-pip /opt/spheroseg

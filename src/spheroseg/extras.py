@@ -8,13 +8,14 @@ MODULES = {
     "rabbitmq": ("aio_pika",),
     "postgres": ("asyncpg",),
     "parquet": ("pyarrow",),
+    "codecs": ("imagecodecs",),
     "train": ("onnx", "onnxscript", "torch"),
 }
 
 
 def is_installed(extra: str) -> bool:
     """Return whether every module of `extra` can be imported."""
-    return all(find_spec(module) is not None for module in MODULES[extra])
+    return all(map(_can_import, MODULES[extra]))
 
 
 def install_command(extra: str) -> str:
@@ -31,3 +32,10 @@ def extra_of(error: ModuleNotFoundError) -> str | None:
 def describe_missing(extra: str, needed_by: str) -> str:
     """Return the sentence for a person: what needs `extra` and how to install it."""
     return f"{needed_by} needs the extra '{extra}': {install_command(extra)}"
+
+
+def _can_import(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-import imagecodecs
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL.BmpImagePlugin import BmpImageFile
@@ -139,9 +139,10 @@ def _read_png(file: BinaryIO, max_pixels: int) -> npt.NDArray[Any]:
         raise BadImage(PNG_TRUNCATED)
     if data[24:26] not in (b"\x10\x02", b"\x10\x04", b"\x10\x06"):  # bit depth 16, with colour or opacity
         return pixels
-    # Pillow keeps only 8 of the 16 bits of such a file, but it has just checked that the file is complete.
-    deep: npt.NDArray[Any] = imagecodecs.png_decode(data)
-    return deep
+    # Pillow keeps only 8 of the 16 bits of such a file, but it has just checked that the file is complete. OpenCV
+    # orders colours as blue, green, red, and repeats the grey of a file with opacity.
+    deep: npt.NDArray[Any] = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED))
+    return deep[..., 0] if data[25:26] == b"\x04" else deep[..., 2::-1]
 
 
 def _read_jpeg(file: BinaryIO, max_pixels: int) -> npt.NDArray[Any]:

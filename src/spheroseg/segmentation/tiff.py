@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -9,8 +10,13 @@ import numpy.typing as npt
 import tifffile
 
 from spheroseg.errors import BadImage, ImageTooLarge, UnsupportedImage
+from spheroseg.extras import install_command, is_installed
+from spheroseg.segmentation import codecs
 from spheroseg.segmentation.ome import Pixels, read_ome
 from spheroseg.segmentation.pixel_size import StatedSize, from_imagej, from_ome
+
+if not is_installed("codecs"):
+    codecs.register()
 
 GREY = {"MINISBLACK", "MINISWHITE"}
 COLOUR = {"RGB", "YCBCR"}
@@ -49,7 +55,8 @@ class Tiff:
         check_size(page.imagewidth, page.imagelength, max_pixels)
         self._check_layout(page)
         self._check_complete(page)
-        pixels: npt.NDArray[Any] = np.asarray(page.asarray())
+        with _plain_words_for_missing_codecs(page):
+            pixels: npt.NDArray[Any] = np.asarray(page.asarray())
         if page.axes == "SYX":
             pixels = np.moveaxis(pixels, 0, -1)
         return _to_grey_or_colour(page, pixels)
@@ -147,6 +154,23 @@ class Tiff:
             raise BadImage("the TIFF is incomplete: parts of the picture were never written")
         if max(offset + count for offset, count in strips) > self._size_bytes:
             raise BadImage("the TIFF is truncated: the picture continues after the end of the file")
+
+
+@contextmanager
+def _plain_words_for_missing_codecs(page: Any) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # Packed integers that are compressed have another size than tifffile tells the decoder.
+        is_packed = page.bitspersample % 8 and page.compression != 1
+        is_missing = isinstance(error, ModuleNotFoundError) or "imagecodecs" in str(error)
+        if is_installed("codecs") or not (is_packed or is_missing):
+            raise
+        kind = str(getattr(page.compression, "name", page.compression))
+        raise UnsupportedImage(
+            f"this TIFF is compressed ({kind}) in a way that needs the extra 'codecs': {install_command('codecs')}; "
+            "or save it without compression"
+        ) from error
 
 
 def is_ome(description: str) -> bool:
