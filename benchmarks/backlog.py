@@ -20,7 +20,7 @@ from spheroseg.database.engine import open_engine, reading
 from spheroseg.database.schema import segmentation_queue
 from spheroseg.database.tasks import count_states, read_orphans
 from spheroseg.messages import Queue
-from spheroseg.queueing.collect import sweep
+from spheroseg.queueing.sweep import sweep
 from spheroseg.tasks import RetryPolicy
 from tests.support.lab import submit_images
 

@@ -19,7 +19,7 @@ from spheroseg.broker.table import TableBroker
 from spheroseg.database.engine import open_engine, reading
 from spheroseg.database.schema import segmentation_results, segmentation_tasks
 from spheroseg.messages import Queue, TaskCompleted, TaskStarted, decode_report, decode_task
-from spheroseg.queueing.collect import BATCH, collect
+from spheroseg.queueing.collect import MAX_MESSAGES, collect
 from spheroseg.queueing.outcomes import apply_reports
 from spheroseg.tasks import UNFINISHED, RetryPolicy
 from spheroseg.worker.child import Child
@@ -154,10 +154,10 @@ async def measure_steps(url: str, tasks: int) -> dict[str, float]:
                 lap("ack")
     finally:
         await child.kill()
-    async with broker.consume(Queue.RESULTS, prefetch=BATCH) as consumer:
+    async with broker.consume(Queue.RESULTS, prefetch=MAX_MESSAGES) as consumer:
         lap()
-        while deliveries := await consumer.take(BATCH, wait=0):
-            lap(f"collect: claim, {BATCH} reports at a time")
+        while deliveries := await consumer.take(MAX_MESSAGES, wait=0):
+            lap(f"collect: claim, {MAX_MESSAGES} reports at a time")
             reports = [decode_report(delivery.message) for delivery in deliveries]
             async with engine.begin() as conn:
                 await apply_reports(conn, reports, RetryPolicy())

@@ -17,7 +17,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spheroseg.database.engine import open_engine, set_message_queue_tables
+from spheroseg.database.engine import open_engine
+from spheroseg.database.revision_010 import set_revision_010
 from spheroseg.database.revisions import HEAD, REVISIONS, create_tables, downgrade
 from spheroseg.database.schema import metadata
 from tests.support.backend import Backend, backend_on
@@ -117,7 +118,7 @@ async def empty_database(url: str, revision: str = HEAD) -> AsyncIterator[AsyncE
         await create_tables(opened)
         if revision != HEAD:
             await downgrade(opened, revision)
-            set_message_queue_tables(opened, False)
+            set_revision_010(opened, False)
         yield opened
     finally:
         await opened.dispose()

@@ -14,7 +14,7 @@ from spheroseg.broker.table import TableBroker
 from spheroseg.database.engine import DatabaseTime
 from spheroseg.database.schema import components, segmentation_failures
 from spheroseg.messages import Message, Queue
-from spheroseg.queueing.outcomes import apply_dead_letter
+from spheroseg.queueing.undelivered import apply_dead_letter
 from spheroseg.tasks import RetryPolicy
 
 from .support.backend import Backend

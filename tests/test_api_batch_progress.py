@@ -14,6 +14,7 @@ from spheroseg.broker.table import TableBroker
 from spheroseg.database import queue
 from spheroseg.database.engine import reading
 from spheroseg.database.projects import NewImage
+from spheroseg.database.relayed import confirm_relayed
 from spheroseg.database.schema import webhooks
 from spheroseg.messages import Queue
 from spheroseg.segmentation.model import DEFAULT_MODEL
@@ -111,12 +112,12 @@ async def test_what_rabbitmq_has_waits_in_line_too(backend: Backend, ada: httpx.
     await add_images(backend.engine, plate, 2)
     async with backend.engine.begin() as conn:
         moved = await queue.claim(conn, Queue.TASKS, 2, "relay-1", 60.0, is_delivery=False)
-        await queue.confirm_relayed(conn, "relay-1", [row.id for row in moved], queue.RELAY_LEASE)
+        await confirm_relayed(conn, "relay-1", [row.id for row in moved])
     batch = await submitted(ada, plate)
     assert batch["ahead"] == 2
     async with backend.engine.begin() as conn:
         moved = await queue.claim(conn, Queue.TASKS, 1, "relay-1", 60.0, is_delivery=False)
-        await queue.confirm_relayed(conn, "relay-1", [row.id for row in moved], queue.RELAY_LEASE)
+        await confirm_relayed(conn, "relay-1", [row.id for row in moved])
     places = [task["ahead"] for task in (await ada.get(f"{BATCHES}/{batch['id']}/tasks")).json()["items"]]
     assert places == [2, 3]
 

@@ -8,7 +8,7 @@ import pytest
 
 from spheroseg.api.files import disposition
 from spheroseg.database import revisions
-from spheroseg.database.engine import set_message_queue_tables
+from spheroseg.database.revision_010 import set_revision_010
 from spheroseg.storage import ImageStore
 
 from .support.backend import Backend
@@ -53,7 +53,7 @@ async def test_at_revision_009_the_last_reason_is_all_that_is_kept(backend: Back
     await revisions.downgrade(backend.engine, revisions.BASE)
     engine = backend.engine
     # As `prepare` finds out at the start of a process; SQLite would be brought up again.
-    set_message_queue_tables(engine, False)
+    set_revision_010(engine, False)
     task_id, other = (await submit_images(engine, 2)).task_ids
     await report(engine, failed(task_id, "bad_image"), completed(other))
     story = (await ada.get(f"{URL}/{task_id}")).json()

@@ -279,7 +279,7 @@ class TestTable:
             # The first holder wakes up: its settling must not take the message from the second.
             await silent.ack([held])
             async with reading(engine) as conn:
-                assert await queue.depth(conn, Queue.TASKS, in_hand=True) == 1
+                assert await queue.depth(conn, Queue.TASKS, with_claimed=True) == 1
             await heir.ack([again])
 
     async def test_what_cannot_be_reported_stays_in_hand(self, table: TableBroker, engine: AsyncEngine) -> None:

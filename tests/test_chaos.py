@@ -226,7 +226,7 @@ async def test_a_network_that_fails_in_each_direction_loses_nothing(site: Site) 
         await submit_images(site.engine, 20)
         await site.all_completed()
         await site.queues_empty()
-        refused = [e for e in site.services["relay"].events() if e["event"] == "not taken by RabbitMQ"]
+        refused = [e for e in site.services["relay"].events() if e["event"] == "RabbitMQ did not take messages"]
         assert any(e["error"] == "RabbitMQ did not answer in time" for e in refused)
         assert any("connection" in e["error"] for e in refused)
         for name in names:

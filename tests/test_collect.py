@@ -9,9 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker.table import TableBroker
 from spheroseg.messages import Message, Queue, Report, TaskCompleted, TaskFailed, TaskNew, TaskStarted
-from spheroseg.queueing.collect import sweep
-from spheroseg.queueing.outcomes import apply_dead_letter, apply_reports
+from spheroseg.queueing.outcomes import apply_reports
 from spheroseg.queueing.submit import cancel, retry
+from spheroseg.queueing.sweep import sweep
+from spheroseg.queueing.undelivered import apply_dead_letter
 from spheroseg.tasks import RetryPolicy
 
 from .conftest import at_both_revisions, execute

@@ -19,11 +19,12 @@ from spheroseg.database.projects import ensure_images, ensure_project, ensure_us
 from spheroseg.database.queue import claim, wake_due
 from spheroseg.database.revisions import create_tables
 from spheroseg.database.schema import metadata
-from spheroseg.database.tasks import read_attempts
+from spheroseg.database.tasks import read_statuses
 from spheroseg.messages import Message, Queue
-from spheroseg.queueing.collect import collect, sweep
+from spheroseg.queueing.collect import collect
 from spheroseg.queueing.outcomes import apply_reports
 from spheroseg.queueing.submit import cancel, retry
+from spheroseg.queueing.sweep import sweep
 from spheroseg.tasks import RetryPolicy
 from spheroseg.worker.loop import WorkerOptions, work
 
@@ -60,14 +61,14 @@ async def test_two_sweeps_put_one_message_back(engine: AsyncEngine, monkeypatch:
     (task_id,) = (await submit_images(engine, 1)).task_ids
     await execute(engine, "DELETE FROM segmentation_queue")
     both = asyncio.Barrier(2)
-    read = read_attempts
+    read = read_statuses
 
     async def read_together(*arguments: Any) -> Any:
         found = await read(*arguments)
         await both.wait()
         return found
 
-    monkeypatch.setattr("spheroseg.queueing.collect.read_attempts", read_together)
+    monkeypatch.setattr("spheroseg.queueing.sweep.read_statuses", read_together)
     await asyncio.gather(sweep(engine, POLICY), sweep(engine, POLICY))
     assert await TableBroker(engine).depth(Queue.TASKS) == 1
     assert (await read_task(engine, task_id)).state == "queued"

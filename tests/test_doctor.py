@@ -25,7 +25,8 @@ from spheroseg.errors import BadSettings
 from spheroseg.messages import Message, TaskFailed
 from spheroseg.monitoring.doctor import CHAINS, CheckResult, machine, models, run_checks
 from spheroseg.monitoring.doctor.checks import Check, CheckContext, ok
-from spheroseg.queueing.outcomes import apply_dead_letter, apply_reports
+from spheroseg.queueing.outcomes import apply_reports
+from spheroseg.queueing.undelivered import apply_dead_letter
 from spheroseg.settings import Settings
 from spheroseg.tasks import RetryPolicy
 

@@ -34,9 +34,10 @@ from spheroseg.database.revisions import create_tables
 from spheroseg.database.schema import metadata, segmentation_failures, segmentation_queue, segmentation_results
 from spheroseg.database.schema import segmentation_tasks as t
 from spheroseg.messages import Message, Queue, TaskCompleted, TaskFailed, TaskNew, TaskStarted, decode_report
-from spheroseg.queueing.collect import sweep
-from spheroseg.queueing.outcomes import apply_dead_letter, apply_reports
+from spheroseg.queueing.outcomes import apply_reports
 from spheroseg.queueing.submit import cancel, retry
+from spheroseg.queueing.sweep import sweep
+from spheroseg.queueing.undelivered import apply_dead_letter
 from spheroseg.tasks import FINISHED, RetryPolicy, TaskState
 
 from .conftest import Postgres

@@ -16,15 +16,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from spheroseg.broker.table import TableBroker
-from spheroseg.database.engine import reading, set_message_queue_tables
-from spheroseg.database.queue import UNREADABLE
+from spheroseg.database.engine import reading
+from spheroseg.database.failures import FailureFilter, list_dead_letters
+from spheroseg.database.quarantine import UNREADABLE
+from spheroseg.database.revision_010 import set_revision_010
 from spheroseg.database.revisions import downgrade, upgrade
 from spheroseg.database.schema import segmentation_queue
 from spheroseg.messages import Message, Queue, TaskCompleted
 from spheroseg.monitoring.queue_metrics import queue_metrics
 from spheroseg.queueing.collect import collect
-from spheroseg.queueing.dead_letters import Filter, list_dead_letters
-from spheroseg.queueing.outcomes import apply_dead_letter
+from spheroseg.queueing.undelivered import apply_dead_letter
 from spheroseg.services import serve_collect
 from spheroseg.settings import Settings
 from spheroseg.tasks import RetryPolicy
@@ -85,7 +86,7 @@ async def test_dead_letters_are_the_failed_tasks(here: tuple[AsyncEngine, dict[s
 
 async def dead_letters(engine: AsyncEngine) -> list[Any]:
     async with reading(engine) as conn:
-        return list(await list_dead_letters(conn, Filter()))
+        return list(await list_dead_letters(conn, FailureFilter()))
 
 
 async def test_what_nobody_can_read_is_kept_aside_and_told_after_the_upgrade(
@@ -104,7 +105,7 @@ async def test_what_nobody_can_read_is_kept_aside_and_told_after_the_upgrade(
         assert await consumer.take(9, 0.2) == [], "nobody is bothered with them meanwhile"
 
     await upgrade(engine)
-    set_message_queue_tables(engine, True)
+    set_revision_010(engine, True)
     stopping = asyncio.Event()
     settings = Settings(database_url=database_url, spheroseg_data_dir=tmp_path, enable_message_queue=False)
     collecting = asyncio.create_task(serve_collect(settings, stopping))

@@ -19,7 +19,8 @@ from spheroseg.broker.table import TableBroker
 from spheroseg.database.audit import list_records
 from spheroseg.database.engine import reading
 from spheroseg.messages import Message, Queue, TaskFailed
-from spheroseg.queueing.outcomes import apply_dead_letter, apply_reports
+from spheroseg.queueing.outcomes import apply_reports
+from spheroseg.queueing.undelivered import apply_dead_letter
 from spheroseg.tasks import RetryPolicy
 
 from .conftest import empty_database

@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from spheroseg.database.engine import reading, set_message_queue_tables
+from spheroseg.database.engine import reading
 from spheroseg.database.projects import NewImage
+from spheroseg.database.revision_010 import set_revision_010
 from spheroseg.database.schema import segmentation_failures
 from spheroseg.messages import Queue
 from spheroseg.run.inputs import find_inputs
@@ -91,15 +92,15 @@ async def test_rolled_back_in_the_middle_of_its_work_it_ends_every_task_and_forw
     failures = await all_failures(site)
     standing = {task.id: (task.state, task.attempt) for task in (await site.tasks()).values()}
     assert "revision 009 now" in await psql(site.database_url, BACK_SQL)
-    set_message_queue_tables(site.engine, False)
+    set_revision_010(site.engine, False)
     site.services["collect"].signal(signal.SIGCONT)
     await site.says("collect", "collect waits for the database")
     assert "not at the revision at which this process found them: restart it" in site.services["collect"].tail()
     assert {task.id: (task.state, task.attempt) for task in (await site.tasks()).values()} == standing
-    set_message_queue_tables(site.engine, True)
+    set_revision_010(site.engine, True)
     with pytest.raises(SQLAlchemyError):
         await submit_images(site.engine, 5)
-    set_message_queue_tables(site.engine, False)
+    set_revision_010(site.engine, False)
     assert len(await site.tasks()) == 59, "refused whole"
     assert (await site.count("queued"), await site.count("processing")) == (waiting, running)
 
@@ -124,7 +125,7 @@ async def test_rolled_back_in_the_middle_of_its_work_it_ends_every_task_and_forw
     await every_task_ended_once(site, {"completed": 72, "failed": 3})
     for name, service in site.services.items():
         assert all(line["level"] == "info" for line in service.events()[heard[name] :]), site.tails()
-    set_message_queue_tables(site.engine, True)
+    set_revision_010(site.engine, True)
     assert [failure for failure in await all_failures(site) if failure in failures] == failures
     await site.stop("collect", "worker-1")
     await asyncio.to_thread(site.node.start)
@@ -163,7 +164,7 @@ async def test_the_services_of_the_compose_files_are_rolled_back_by_the_manual_a
         assert (await states())["queued"] > 0
         switch(backend, False)
         await psql(postgres.url, BACK_SQL)
-        set_message_queue_tables(stack.engine, False)
+        set_revision_010(stack.engine, False)
         await backend.stop()
         backend.start()
 

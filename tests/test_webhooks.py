@@ -3,7 +3,7 @@
 import pytest
 
 from spheroseg.errors import BadRequest
-from spheroseg.queueing.webhooks import check_webhook_url
+from spheroseg.queueing.webhook_urls import check_webhook_url
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ async def system(
 
 async def _all_is_applied(engine: AsyncEngine) -> bool:
     async with reading(engine) as conn:
-        return not any([await depth(conn, queue, in_hand=True) for queue in (Queue.RESULTS, Queue.DEAD_LETTERS)])
+        return not any([await depth(conn, queue, with_claimed=True) for queue in (Queue.RESULTS, Queue.DEAD_LETTERS)])
 
 
 async def finished(engine: AsyncEngine, task_id: UUID, within: float = 20.0) -> Any:

@@ -28,7 +28,9 @@ class Queue(StrEnum):
     DEAD_LETTERS = "segmentation.dlq"
 
 
-# A cancel, for the workers that hear it; its body is the task's id.
+TASK_KEY = "task.new"
+
+# Routing key of a cancel, which every worker receives. Its body is the task's id.
 CANCELLED_KEY = "task.cancelled"
 
 # Only in the database: RabbitMQ hands cancels out to every worker, and keeps none.
@@ -36,7 +38,7 @@ CANCELS = "segmentation.cancels"
 
 ROUTES: Mapping[str, str] = {
     CANCELLED_KEY: CANCELS,
-    "task.new": Queue.TASKS,
+    TASK_KEY: Queue.TASKS,
     "task.started": Queue.RESULTS,
     "task.completed": Queue.RESULTS,
     "task.failed": Queue.RESULTS,
@@ -78,6 +80,16 @@ class Message:
         return {"task_id": None if self.task_id is None else str(self.task_id), "attempt": self.attempt}
 
 
+def message_id(task_id: UUID, attempt: int, kind: str) -> str:
+    """Return the id of the one message of this kind about this attempt. A message with the same id is a duplicate."""
+    return f"{task_id}:{attempt}:{kind}"
+
+
+def task_message_id(task_id: UUID, attempt: int) -> str:
+    """Return the id of the message that asks for this attempt."""
+    return message_id(task_id, attempt, TASK_KEY)
+
+
 class _Body(BaseModel):
     # Unknown fields are ignored, so that an old worker understands a newer backend.
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -88,8 +100,7 @@ class _Body(BaseModel):
 
     @property
     def message_id(self) -> str:
-        """Same task, attempt and kind, same id: that is how a duplicate is known."""
-        return f"{self.task_id}:{self.attempt}:{self.kind}"  # type: ignore[attr-defined]
+        return message_id(self.task_id, self.attempt, self.kind)  # type: ignore[attr-defined]
 
     def message(self, *, priority: int = 0, delay: float = 0.0, user_id: UUID | None = None) -> Message:
         body = self.model_dump_json().encode()

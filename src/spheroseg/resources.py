@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker.management import Management
 from spheroseg.database import revisions
-from spheroseg.database.engine import open_engine, telling_away
+from spheroseg.database.engine import open_engine, raise_if_unreachable
 from spheroseg.errors import DatabaseAway
 from spheroseg.settings import Settings
 
@@ -51,7 +51,7 @@ async def open_database(settings: Settings) -> AsyncIterator[AsyncEngine]:
             f"the folder of the database cannot be made ({error}): check SPHEROSEG_DATA_DIR"
         ) from error
     try:
-        with telling_away():
+        with raise_if_unreachable():
             await revisions.prepare(engine, needs_message_queue=settings.enable_message_queue)
         yield engine
     finally:

@@ -15,12 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from spheroseg.broker import Broker
 from spheroseg.broker.fallback import FallbackBroker
 from spheroseg.broker.table import TableBroker
-from spheroseg.database import queue
-from spheroseg.database.engine import has_message_queue_tables
+from spheroseg.database.quarantine import release_quarantine
+from spheroseg.database.relayed import take_back
 from spheroseg.errors import BadSettings
 from spheroseg.monitoring.heartbeat import ProcessStatus, heartbeat
-from spheroseg.queueing.collect import collect, hand_back_leased
+from spheroseg.queueing.collect import collect
 from spheroseg.queueing.relay import Relay, RelayOptions
+from spheroseg.queueing.sweep import requeue_leased
 from spheroseg.queueing.webhooks import Notifier
 from spheroseg.resources import open_database, open_rabbit
 from spheroseg.settings import Settings
@@ -134,11 +135,10 @@ async def serve_collect(settings: Settings, stopping: asyncio.Event) -> None:
 async def _restore_queue(engine: AsyncEngine, settings: Settings) -> None:
     """Queue again the messages that an older schema, or a message queue now switched off, has left elsewhere."""
     async with engine.begin() as conn:
-        if has_message_queue_tables(conn):
-            await queue.restore_aside(conn)
-        taken_back = 0 if settings.enable_message_queue else await queue.take_back(conn, older_than=0.0)
+        await release_quarantine(conn)
+        taken_back = 0 if settings.enable_message_queue else await take_back(conn, older_than=0.0)
     if not settings.enable_message_queue:
-        taken_back += await hand_back_leased(engine, settings.retry_policy)
+        taken_back += await requeue_leased(engine, settings.retry_policy)
     if taken_back:
         log.info("the message queue is switched off: the messages at RabbitMQ are queued again", messages=taken_back)
 

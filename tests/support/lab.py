@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.database.engine import reading
 from spheroseg.database.projects import NewImage, ensure_project, ensure_user
+from spheroseg.database.revision_010 import readable_task_columns
 from spheroseg.database.schema import segmentation_failures, segmentation_results, segmentation_tasks
-from spheroseg.database.tasks import task_columns
 from spheroseg.messages import Message, TaskNew, decode_task
 from spheroseg.queueing.submit import Submitted, submit
 
@@ -52,7 +52,9 @@ async def submit_images(
 
 async def read_task(engine: AsyncEngine, task_id: UUID) -> Any:
     async with reading(engine) as conn:
-        return (await conn.execute(select(*task_columns(conn)).where(segmentation_tasks.c.id == task_id))).one()
+        return (
+            await conn.execute(select(*readable_task_columns(conn)).where(segmentation_tasks.c.id == task_id))
+        ).one()
 
 
 async def read_failures(engine: AsyncEngine, task_id: UUID | None) -> list[Any]:

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.database.engine import open_engine, reading
 from spheroseg.database.queue import AT_RABBITMQ
+from spheroseg.database.revision_010 import readable_task_columns
 from spheroseg.database.revisions import create_tables
 from spheroseg.database.schema import (
     segmentation_failures,
@@ -24,7 +25,6 @@ from spheroseg.database.schema import (
     segmentation_results,
     segmentation_tasks,
 )
-from spheroseg.database.tasks import task_columns
 from spheroseg.messages import Queue
 
 from ..conftest import eventually, new_database
@@ -150,7 +150,7 @@ class Site:
 
     async def tasks(self) -> dict[UUID, Any]:
         async with reading(self.engine) as conn:
-            return {row.id: row for row in await conn.execute(select(*task_columns(conn)))}
+            return {row.id: row for row in await conn.execute(select(*readable_task_columns(conn)))}
 
     async def results(self) -> list[Any]:
         r = segmentation_results.c

@@ -16,18 +16,17 @@ from spheroseg.api.schemas import AttemptOut
 from spheroseg.database import audit, switches
 from spheroseg.database.accounts import User
 from spheroseg.database.engine import reading
+from spheroseg.database.failures import (
+    FailureFilter,
+    FailureRecord,
+    check_failures_kept,
+    list_dead_letters,
+    list_failures,
+)
 from spheroseg.database.figures import read_processes
 from spheroseg.database.workers import read_workers
 from spheroseg.monitoring.queue_metrics import queue_metrics
-from spheroseg.queueing.dead_letters import (
-    Filter,
-    check_history,
-    discard_dead_letters,
-    list_dead_letters,
-    list_failures,
-    record_change,
-    retry_dead_letters,
-)
+from spheroseg.queueing.dead_letters import discard_dead_letters, record_change, retry_dead_letters
 from spheroseg.resources import Resources
 
 router = APIRouter(prefix="/admin", tags=["admin"])
@@ -99,9 +98,9 @@ class FailureOut(AttemptOut):
     body: str | None
 
 
-def _failure(row: Any) -> FailureOut:
+def _failure(row: FailureRecord) -> FailureOut:
     body = None if row.body is None else bytes(row.body)[:BODY_BYTES].decode(errors="replace")
-    return FailureOut(**{**row._mapping, "body": body})
+    return FailureOut(**{**row._asdict(), "body": body})
 
 
 class FilterIn(BaseModel):
@@ -117,8 +116,8 @@ class FilterIn(BaseModel):
         None, description="ISO 8601 with a zone: failed from then on."
     )
 
-    def chosen(self, ids: tuple[int, ...] | None = None) -> Filter:
-        return Filter(ids=ids, **self.model_dump())
+    def chosen(self, ids: tuple[int, ...] | None = None) -> FailureFilter:
+        return FailureFilter(ids=ids, **self.model_dump())
 
 
 class PagedFilter(FilterIn):
@@ -143,7 +142,7 @@ class LettersIn(BaseModel):
             raise ValueError('choose by ids, by a filter that is not empty, or say "all": true; one of the three')
         return self
 
-    def chosen(self) -> Filter:
+    def chosen(self) -> FailureFilter:
         return (self.filter or FilterIn()).chosen(tuple(self.ids) if self.ids is not None else None)
 
 
@@ -159,9 +158,9 @@ async def _failures(
     place: Resources, wanted: PagedFilter, listing: Callable[..., Awaitable[Any]]
 ) -> Page[FailureOut]:
     before = read_cursor(wanted.cursor, _row_id)
-    chosen = Filter(**wanted.model_dump(exclude={"limit", "cursor"}))
+    chosen = FailureFilter(**wanted.model_dump(exclude={"limit", "cursor"}))
     async with reading(place.engine) as conn:
-        check_history(conn)
+        check_failures_kept(conn)
         rows = await listing(conn, chosen, wanted.limit + 1, before)
     items = [_failure(row) for row in rows[: wanted.limit]]
     return Page(items=items, next_cursor=write_cursor(rows, wanted.limit, lambda row: row.id))
@@ -189,13 +188,17 @@ async def _change(
     wanted: LettersIn, place: Resources, admin: User, change: Callable[..., Awaitable[int]], action: str
 ) -> LettersOut:
     async with reading(place.engine) if wanted.dry_run else place.engine.begin() as conn:
-        check_history(conn)
+        check_failures_kept(conn)
         letters = await list_dead_letters(conn, wanted.chosen(), limit=MOST_LETTERS)
         count = len(letters)
         if letters and not wanted.dry_run:
             count = await change(conn, letters)
             await record_change(conn, admin.name, action, letters, wanted.chosen(), everything=wanted.all)
-    return LettersOut(count=count, ids=[letter.id for letter in letters[: audit.NAMED]], dry_run=wanted.dry_run)
+    return LettersOut(
+        count=count,
+        ids=[letter.id for letter in letters[: audit.MAX_NAMED] if letter.id is not None],
+        dry_run=wanted.dry_run,
+    )
 
 
 @router.get("/failures")

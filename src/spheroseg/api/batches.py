@@ -30,11 +30,13 @@ from spheroseg.database import batches as stored
 from spheroseg.database.engine import reading
 from spheroseg.database.line import read_batch_place, read_pace, read_places
 from spheroseg.database.projects import check_visible, read_images
+from spheroseg.database.results import list_results
+from spheroseg.database.webhooks import add_webhook
 from spheroseg.errors import BadRequest, Conflict
 from spheroseg.export.csv_table import encode_csv_header, encode_csv_rows
 from spheroseg.export.object_table import build_object_rows, list_object_columns
 from spheroseg.queueing.submit import cancel, retry, submit
-from spheroseg.queueing.webhooks import LONGEST_URL, check_webhook_url
+from spheroseg.queueing.webhook_urls import MAX_URL_LENGTH, check_webhook_url
 from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
 from spheroseg.segmentation.parameters import Parameters, with_defaults
 from spheroseg.tasks import TaskState, batch_state
@@ -86,7 +88,7 @@ class BatchIn(BaseModel):
         description="µm per pixel, for all images; absent: what each file says.",
     )
     webhook_url: str | None = Field(
-        None, max_length=LONGEST_URL, description="http or https; called once when the batch has finished."
+        None, max_length=MAX_URL_LENGTH, description="http or https; called once when the batch has finished."
     )
 
 
@@ -159,7 +161,7 @@ async def submit_batch(
             )
             batch_id, is_new = submitted.batch_id, submitted.is_new
             if is_new and wanted.webhook_url is not None:
-                await stored.add_webhook(conn, batch_id, wanted.webhook_url)
+                await add_webhook(conn, batch_id, wanted.webhook_url)
         else:
             batch_id, is_new = known.id, False
         row = await stored.read_batch(conn, user.id, batch_id)
@@ -274,7 +276,7 @@ async def read_results(
     after = read_cursor(cursor, UUID)
     async with reading(place.engine) as conn:
         await stored.read_batch(conn, user.id, batch_id)
-        rows = await stored.list_results(conn, batch_id, limit + 1, after)
+        rows = await list_results(conn, batch_id, limit + 1, after)
     next_cursor = write_cursor(rows, limit, lambda row: row.task_id)
 
     def encode() -> bytes:
@@ -323,7 +325,7 @@ async def _csv(engine: AsyncEngine, batch_id: UUID) -> AsyncIterator[bytes]:
     while True:
         # A connection for each round: a slow reader must not keep one.
         async with reading(engine) as conn:
-            rows = await stored.list_results(conn, batch_id, CSV_ROUND, after)
+            rows = await list_results(conn, batch_id, CSV_ROUND, after)
         if not rows:
             return
         after = rows[-1].task_id

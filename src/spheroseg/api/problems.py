@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from spheroseg.database.revisions import words
+from spheroseg.database.revisions import describe
 from spheroseg.errors import SpherosegError
 
 log = structlog.get_logger()
@@ -112,7 +112,7 @@ def handle_problems(app: FastAPI) -> None:
     @app.exception_handler(PoolTimeout)
     @app.exception_handler(OSError)
     async def _database(request: Request, error: Exception) -> JSONResponse:
-        log.error("the database does not do what a request needs", path=request.url.path, error=words(error))
+        log.error("the database does not do what a request needs", path=request.url.path, error=describe(error))
         return answer(503, "database_away", "the database does not answer as it should: try again in a moment")
 
     @app.exception_handler(Exception)

@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from spheroseg.database.line import PlaceInLine
+from spheroseg.database.results import TaskResult
 from spheroseg.export.object_table import add_units
 from spheroseg.tasks import FINISHED, BatchState, TaskState, batch_state
 
@@ -230,11 +231,11 @@ def task_fields(row: Any, place: PlaceInLine | None) -> dict[str, Any]:
     }
 
 
-def result_fields(row: Any) -> dict[str, Any]:
+def result_fields(row: TaskResult) -> dict[str, Any]:
     """Fields of a ResultOut, from a row of `database.batches`, ready for JSON."""
     result = row.result
     um = (result.get("pixel_size") or {}).get("um")
-    files = {
+    files: dict[str, Any] = {
         kind: {"url": f"/api/segmentation/tasks/{row.task_id}/{kind}", "sha256": result[kind]["sha256"]}
         for kind in ("mask", "overlay")
         if kind in result

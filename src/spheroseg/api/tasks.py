@@ -15,8 +15,12 @@ from spheroseg.api.problems import MEDIA_TYPE, Problem
 from spheroseg.api.schemas import AttemptOut, ResultOut, TaskStory, result_fields, task_fields
 from spheroseg.database import batches as stored
 from spheroseg.database.accounts import User
-from spheroseg.database.engine import has_message_queue_tables, reading
+from spheroseg.database.engine import reading
+from spheroseg.database.failures import read_failures
 from spheroseg.database.line import read_pace, read_places
+from spheroseg.database.results import TaskResult
+from spheroseg.database.results import read_result as read_stored_result
+from spheroseg.database.revision_010 import keeps_failures
 from spheroseg.errors import Conflict, Gone, NotFound
 from spheroseg.queueing.submit import cancel, retry
 from spheroseg.resources import Resources
@@ -41,12 +45,12 @@ async def _story(conn: AsyncConnection, task_id: UUID, user: User) -> TaskStory:
     row = await stored.read_task(conn, task_id, user.id)
     found = (await read_places(conn, [task_id])).get(task_id) if row.state == TaskState.QUEUED else None
     pace = await read_pace(conn) if found else None
-    failures = await stored.read_failures(conn, task_id)
+    failures = await read_failures(conn, task_id)
     return TaskStory(
         **task_fields(row, found),
         expected_seconds=round((found.ahead + 1) / pace, 1) if found and pace else None,
-        failures=[AttemptOut(**failure._mapping) for failure in failures],
-        has_history=has_message_queue_tables(conn),
+        failures=[AttemptOut(**failure._asdict()) for failure in failures],
+        has_history=keeps_failures(conn),
     )
 
 
@@ -101,10 +105,10 @@ async def download_overlay(task_id: UUID, place: ThePlace, user: TheUser, reques
     return await _file(task_id, place, user, request, "overlay", "image/jpeg", ".jpg")
 
 
-async def _result(task_id: UUID, place: Resources, user: User) -> Any:
+async def _result(task_id: UUID, place: Resources, user: User) -> TaskResult:
     async with reading(place.engine) as conn:
         task = await stored.read_task(conn, task_id, user.id)
-        found = await stored.read_result(conn, task_id)
+        found = await read_stored_result(conn, task_id)
     if found is None:
         why = f" ({task.error})" if task.state == TaskState.FAILED and task.error else ""
         raise NotFound(f"there is no result: the task is {task.state}{why}, and only a completed one has a result")

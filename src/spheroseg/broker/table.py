@@ -44,7 +44,7 @@ class TableBroker:
     async def depth(self, queue: Queue) -> int:
         with database_errors_as_broker_errors():
             async with reading(self.engine) as conn:
-                return await table.depth(conn, queue, in_hand=False)
+                return await table.depth(conn, queue, with_claimed=False)
 
     async def seconds_at_head(self, queue: Queue) -> float | None:
         """Return how many seconds the next message of `queue` has been ready; None if there is none.

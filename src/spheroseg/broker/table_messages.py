@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Row
 from sqlalchemy.exc import SQLAlchemyError
 
+from spheroseg.database.queue import QueueRow
 from spheroseg.errors import BrokerAway
 from spheroseg.messages import Message, Queue
 
 
-def to_message(row: Row[Any]) -> Message:
+def to_message(row: QueueRow) -> Message:
     """Return the message that is stored in a row of `segmentation_queue`."""
     return Message(
         id=row.message_id,

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.cli.output import Yes, confirm
 from spheroseg.database import revisions
-from spheroseg.database.engine import open_engine, telling_away
+from spheroseg.database.engine import open_engine, raise_if_unreachable
 from spheroseg.settings import read_settings
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ def _ask(question: Callable[[AsyncEngine], Awaitable[T]]) -> T:
     async def asking() -> T:
         engine = open_engine(url)
         try:
-            with telling_away():
+            with raise_if_unreachable():
                 return await question(engine)
         finally:
             await engine.dispose()

@@ -12,26 +12,20 @@ from uuid import UUID
 import typer
 from rich.console import Console
 from rich.markup import escape
-from sqlalchemy import delete, select
 
 from spheroseg.broker.credentials import with_user
 from spheroseg.broker.management import Management
 from spheroseg.broker.topology import definitions
 from spheroseg.cli.output import DryRun, Json, Yes, actor, confirm, print_json, print_rows
+from spheroseg.database import queue as table
 from spheroseg.database.audit import record
-from spheroseg.database.batches import read_failures, read_task
+from spheroseg.database.batches import read_task
 from spheroseg.database.engine import reading
-from spheroseg.database.schema import segmentation_queue
+from spheroseg.database.failures import FailureFilter, list_dead_letters, read_failures
 from spheroseg.errors import BrokerAway, SpherosegError
 from spheroseg.messages import Message, Queue
 from spheroseg.monitoring.queue_metrics import queue_metrics
-from spheroseg.queueing.dead_letters import (
-    Filter,
-    discard_dead_letters,
-    list_dead_letters,
-    record_change,
-    retry_dead_letters,
-)
+from spheroseg.queueing.dead_letters import discard_dead_letters, record_change, retry_dead_letters
 from spheroseg.queueing.submit import cancel, retry
 from spheroseg.resources import Resources, open_resources, rabbit_broker
 from spheroseg.settings import read_settings
@@ -95,15 +89,9 @@ def queue_peek(
     """
 
     async def peek(place: Resources) -> list[dict[str, Any]]:
-        q = segmentation_queue
         async with reading(place.engine) as conn:
-            found = await conn.execute(
-                select(q)
-                .where(q.c.queue == queue)
-                .order_by(q.c.ready.desc(), q.c.priority.desc(), q.c.turn, q.c.id)
-                .limit(count)
-            )
-            rows = [_peeked(row.message_id, row.priority, row.body, "database", row.holder or "") for row in found]
+            found = await table.peek(conn, queue, count)
+        rows = [_peeked(row.message_id, row.priority, row.body, "database", row.holder or "") for row in found]
         if place.rabbit and queue != Queue.TASKS and len(rows) < count:
             async with place.rabbit.consume(queue, prefetch=count - len(rows)) as consumer:
                 deliveries = await consumer.take(count - len(rows), 1.0)
@@ -131,8 +119,7 @@ def queue_purge(queue: Annotated[Queue, typer.Argument(help="Name of the queue."
 
     async def purge(place: Resources) -> int:
         async with place.engine.begin() as conn:
-            here = await conn.execute(delete(segmentation_queue).where(segmentation_queue.c.queue == queue))
-            count = here.rowcount + (await place.rabbit.purge(queue) if place.rabbit else 0)
+            count = await table.purge(conn, queue) + (await place.rabbit.purge(queue) if place.rabbit else 0)
             await record(conn, actor(), "queue.purge", queue=str(queue), count=count)
         return count
 
@@ -148,9 +135,11 @@ Everything = Annotated[bool, typer.Option("--all", help="All of them.")]
 
 def _filter(
     number: int | None, reason: str | None, worker: str | None, image: str | None, since: datetime | None
-) -> Filter:
+) -> FailureFilter:
     ids = None if number is None else (number,)
-    return Filter(ids=ids, reason=reason, worker=worker, image=image, since=since.astimezone() if since else None)
+    return FailureFilter(
+        ids=ids, reason=reason, worker=worker, image=image, since=since.astimezone() if since else None
+    )
 
 
 @dlq_app.command("list")
@@ -168,7 +157,7 @@ def dlq_list(
     print_rows(rows, columns, as_json=as_json, nothing="No dead letters.")
 
 
-def _listing(wanted: Filter) -> Callable[[Resources], Awaitable[Any]]:
+def _listing(wanted: FailureFilter) -> Callable[[Resources], Awaitable[Any]]:
     async def listing(place: Resources) -> Any:
         async with reading(place.engine) as conn:
             return await list_dead_letters(conn, wanted)
@@ -179,10 +168,10 @@ def _listing(wanted: Filter) -> Callable[[Resources], Awaitable[Any]]:
 @dlq_app.command("show")
 def dlq_show(number: Annotated[int, typer.Argument(metavar="ID", help="As `dlq list` gives it.")]) -> None:
     """One dead letter with everything that is known of it, as JSON."""
-    letters = _ask(_listing(Filter(ids=(number,))))
+    letters = _ask(_listing(FailureFilter(ids=(number,))))
     if not letters:
         raise SpherosegError(f"there is no dead letter {number}: `spheroseg dlq list` shows those there are")
-    print_json(dict(letters[0]._mapping))
+    print_json(letters[0]._asdict())
 
 
 def _add_change(
@@ -201,7 +190,7 @@ def _add_change(
         yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.", hidden=not question)] = not question,
     ) -> None:
         wanted = _filter(number, reason, worker, image, since)
-        if wanted == Filter() and not everything:
+        if wanted == FailureFilter() and not everything:
             raise typer.BadParameter(
                 "name one by its id, choose with --reason, --worker, --image, --since, or say --all"
             )
@@ -244,7 +233,7 @@ def task_show(task_id: TaskId, as_json: Json = False) -> None:
         async with reading(place.engine) as conn:
             task = await read_task(conn, task_id)
             failures = await read_failures(conn, task_id)
-        return {**task._mapping, "failures": [dict(row._mapping) for row in failures]}
+        return {**task._mapping, "failures": [failure._asdict() for failure in failures]}
 
     story = _ask(show)
     if as_json:

@@ -10,7 +10,7 @@ from spheroseg.database.engine import DatabaseTime
 from spheroseg.database.schema import audit_log as a
 
 # Of the things that one action has changed, in its record; a count tells of the rest.
-NAMED = 1000
+MAX_NAMED = 1000
 
 
 async def record(conn: AsyncConnection, actor: str, action: str, **detail: Any) -> None:

@@ -5,25 +5,22 @@ from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from spheroseg.database.engine import DatabaseTime, has_message_queue_tables
 from spheroseg.database.projects import visible_to
 from spheroseg.database.schema import (
+    RETRIES,
     images,
     segmentation_batches,
-    segmentation_failures,
-    segmentation_results,
     segmentation_tasks,
     users,
     webhooks,
 )
-from spheroseg.database.tasks import RETRIES
 from spheroseg.errors import NotFound
 from spheroseg.tasks import UNFINISHED, TaskState
 
-b, t, r = segmentation_batches, segmentation_tasks, segmentation_results
+b, t = segmentation_batches, segmentation_tasks
 
 
 def _batches() -> Any:
@@ -52,14 +49,6 @@ async def read_batch(conn: AsyncConnection, user_id: UUID, batch_id: UUID) -> An
     if row is None:
         raise NotFound("there is no such batch")
     return row
-
-
-async def add_webhook(conn: AsyncConnection, batch_id: UUID, url: str) -> None:
-    """Have `url` called once when the batch has finished."""
-    w = webhooks
-    await conn.execute(
-        insert(w).values(batch_id=batch_id, url=url, state="waiting", attempts=0, next_attempt_at=DatabaseTime())
-    )
 
 
 async def find_batch(conn: AsyncConnection, user_id: UUID, idempotency_key: str) -> Any:
@@ -144,26 +133,6 @@ async def read_task(conn: AsyncConnection, task_id: UUID, user_id: UUID | None =
     return row
 
 
-async def read_failures(conn: AsyncConnection, task_id: UUID) -> Sequence[Any]:
-    """Every attempt of a task that did not finish, in order; nothing at revision 009, which keeps none."""
-    if not has_message_queue_tables(conn):
-        return []
-    f = segmentation_failures
-    columns = (
-        f.c.attempt,
-        f.c.cause,
-        f.c.reason,
-        f.c.error,
-        f.c.worker,
-        f.c.started_at,
-        f.c.failed_at,
-        f.c.next_attempt,
-        f.c.next_attempt_at,
-        f.c.superseded,
-    )
-    return (await conn.execute(select(*columns).where(f.c.task_id == task_id).order_by(f.c.id))).all()
-
-
 async def read_image_ids(conn: AsyncConnection, batch_id: UUID) -> set[UUID]:
     return set((await conn.execute(select(t.c.image_id).where(t.c.batch_id == batch_id))).scalars())
 
@@ -179,36 +148,3 @@ async def read_failed(conn: AsyncConnection, batch_id: UUID) -> list[UUID]:
 async def _ids(conn: AsyncConnection, batch_id: UUID, states: Collection[TaskState]) -> list[UUID]:
     query = select(t.c.id).where(t.c.batch_id == batch_id, t.c.state.in_(states)).order_by(t.c.id)
     return list((await conn.execute(query)).scalars())
-
-
-def _results() -> Any:
-    return (
-        select(
-            t.c.id.label("task_id"),
-            t.c.image_id,
-            images.c.name.label("image"),
-            images.c.page,
-            r.c.attempt,
-            r.c.worker,
-            r.c.result,
-            t.c.started_at,
-            t.c.finished_at,
-        )
-        .join(t, t.c.id == r.c.task_id)
-        .join(images, images.c.id == t.c.image_id)
-        # A late or second result is kept to be seen, never shown as the result.
-        .where(~r.c.superseded, t.c.state == TaskState.COMPLETED)
-    )
-
-
-async def list_results(conn: AsyncConnection, batch_id: UUID, limit: int, after: UUID | None = None) -> Sequence[Any]:
-    """The results of a batch with their images, in the order of the submit."""
-    query = _results().where(t.c.batch_id == batch_id).order_by(t.c.id).limit(limit)
-    if after is not None:
-        query = query.where(t.c.id > after)
-    return (await conn.execute(query)).all()
-
-
-async def read_result(conn: AsyncConnection, task_id: UUID) -> Any:
-    """The result of a task with its image; None where it has none."""
-    return (await conn.execute(_results().where(t.c.id == task_id))).first()

@@ -67,8 +67,8 @@ def open_engine(url: str, *, pool_size: int = 5) -> AsyncEngine:
 
 
 @contextmanager
-def telling_away() -> Iterator[None]:
-    """Raises DatabaseAway, in words for a person, where the database does not answer."""
+def raise_if_unreachable() -> Iterator[None]:
+    """Raise DatabaseAway, with a text for a person, if the database does not answer."""
     try:
         yield
     except (OSError, SQLAlchemyError) as error:
@@ -89,26 +89,15 @@ async def read_database_time(conn: AsyncConnection) -> datetime:
     return now
 
 
-def set_message_queue_tables(engine: AsyncEngine, there: bool) -> None:
-    """Whether the database of `engine` has what revision 010 brings; without a word it does."""
-    engine.sync_engine.update_execution_options(message_queue_tables=there)
-
-
-def has_message_queue_tables(conn: AsyncConnection) -> bool:
-    """Whether there is what revision 010 brings: `segmentation_failures`, and three columns of the tasks."""
-    assert conn.sync_connection is not None
-    return bool(conn.sync_connection.get_execution_options().get("message_queue_tables", True))
-
-
-def message_queue_columns(conn: AsyncConnection, **values: Any) -> dict[str, Any]:
-    """`values` for columns that revision 010 brings: nothing where they are not there."""
-    return values if has_message_queue_tables(conn) else {}
-
-
 def insert_into(conn: AsyncConnection, table: Table) -> Any:
     """An INSERT that knows what to do about a conflict, in the database's own dialect."""
     dialect = postgresql if conn.dialect.name == "postgresql" else sqlite
     return dialect.insert(table)
+
+
+def insert_new(conn: AsyncConnection, table: Table) -> Any:
+    """Return an INSERT that leaves rows alone that exist already."""
+    return insert_into(conn, table).on_conflict_do_nothing()
 
 
 def chunks(items: Sequence[T], size: int = 5000) -> Iterator[Sequence[T]]:

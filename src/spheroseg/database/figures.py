@@ -11,8 +11,9 @@ from sqlalchemy import and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database.components import SILENT_SECONDS
-from spheroseg.database.engine import DatabaseTime, has_message_queue_tables
+from spheroseg.database.engine import DatabaseTime
 from spheroseg.database.queue import AT_RABBITMQ
+from spheroseg.database.revision_010 import keeps_failures
 from spheroseg.database.schema import components as c
 from spheroseg.database.schema import segmentation_failures as f
 from spheroseg.database.schema import segmentation_queue as q
@@ -144,7 +145,7 @@ async def read_overdue_attempts(conn: AsyncConnection, seconds: float) -> Overdu
 
 async def count_failures(conn: AsyncConnection) -> dict[str, int]:
     """Return the number of attempts that did not finish, by reason. Empty at revision 009, which records none."""
-    if not has_message_queue_tables(conn):
+    if not keeps_failures(conn):
         return {}
     rows = await conn.execute(
         select(f.c.reason, func.count()).where(~f.c.superseded).group_by(f.c.reason).order_by(f.c.reason)

@@ -7,11 +7,11 @@ from typing import Any
 from uuid import UUID
 
 import uuid_utils.compat as uuid
-from sqlalchemy import Table, delete, exists, insert, select, update
+from sqlalchemy import delete, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from spheroseg.database.engine import DatabaseTime, chunks, insert_into
+from spheroseg.database.engine import DatabaseTime, chunks, insert_new
 from spheroseg.database.schema import images, project_members, projects, users
 from spheroseg.errors import BadRequest, Conflict, NotFound
 
@@ -34,11 +34,6 @@ class NewImage:
     sha256: str
     page: int = 0
     problem: tuple[str, str] | None = None
-
-
-def insert_new(conn: AsyncConnection, table: Table) -> Any:
-    """An INSERT that leaves alone the rows that are there already."""
-    return insert_into(conn, table).on_conflict_do_nothing()
 
 
 async def ensure_user(conn: AsyncConnection, name: str, tier: str = "regular") -> UUID:

@@ -1,33 +1,57 @@
 """`segmentation_queue`: the outbox of the relay and the queue of the workers, in one table.
 
-The order of a claim is (priority, turn, id), an index read from its start, so its cost does not grow with the
-backlog. `turn` is what makes it fair: a virtual clock as in start-time fair queueing (Goyal, Vin, Cheng, 1996).
-A user's messages take consecutive turns from the turn now being served, so 5 messages that arrive behind another
-user's 50,000 are served in the next 5 rounds, not after them.
+The order of a claim is (priority, turn, id), an index read from its start, so that its cost does not grow with the
+backlog. `turn` makes it fair: a virtual clock as in start-time fair queueing (Goyal, Vin, Cheng, 1996). The messages
+of a user take consecutive turns from the turn that is served now. So 5 messages that arrive behind the 50,000 of
+another user are served in the next 5 rounds, not after them.
 
-Only `ready` rows are in that index. What is delayed or in somebody's hand is found by `visible_at` when it is due.
+A row is ready, delayed, claimed by a holder for as long as a lease, or held by RabbitMQ, which has confirmed its
+message. Only ready rows are in that index. The others are found by `visible_at` when their delay or lease ends.
 """
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, delete, exists, false, func, insert, select, true, update
+from sqlalchemy import ColumnElement, delete, exists, false, func, insert, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database.engine import DatabaseTime, chunks
 from spheroseg.database.schema import segmentation_queue as q
-from spheroseg.database.schema import segmentation_tasks
-from spheroseg.messages import ROUTES, Message, Queue
-from spheroseg.tasks import TaskState
+from spheroseg.messages import ROUTES, Message, Queue, task_message_id
 
 # Holder of the rows whose messages RabbitMQ has confirmed.
 AT_RABBITMQ = "rabbitmq"
-# Where unreadable messages wait while the database is at revision 009.
-UNREADABLE = "segmentation.unreadable"
-# A message lives at most an hour in segmentation.tasks; after that its row alone would wait for ever.
+# Seconds. A message lives at most an hour in segmentation.tasks; after that its row alone would wait for ever.
 RELAY_LEASE = 3900.0
+
+
+class QueueRow(NamedTuple):
+    """A row of `segmentation_queue`. deliveries: how often it was claimed for work, this time included."""
+
+    id: int
+    queue: str
+    message_id: str
+    routing_key: str
+    body: bytes
+    content_encoding: str | None
+    headers: dict[str, Any]
+    task_id: UUID | None
+    user_id: UUID | None
+    priority: int
+    turn: int
+    ready: bool
+    visible_at: datetime
+    deliveries: int
+    holder: str | None
+    enqueued_at: datetime
+
+
+_ROW = [q.c[name] for name in QueueRow._fields]
+# The order in which messages are claimed.
+_CLAIM_ORDER = (q.c.priority.desc(), q.c.turn, q.c.id)
 
 
 async def enqueue(conn: AsyncConnection, messages: Sequence[Message]) -> None:
@@ -88,11 +112,11 @@ async def claim(
     lowest_first: bool = False,
     above: int = -1,
     is_delivery: bool = True,
-) -> list[Row[Any]]:
-    """Take up to `limit` ready messages for `lease` seconds; rivals skip what is being taken.
+) -> list[QueueRow]:
+    """Claim up to `limit` ready messages for `lease` seconds. Rivals skip the rows that are being claimed.
 
-    lowest_first: take from the lowest waiting priority instead of the highest. above: only what has a priority above
-    that. is_delivery: False where the messages are only being moved, which does not make them redelivered later.
+    lowest_first: claim from the lowest waiting priority instead of the highest. above: only with a higher priority.
+    is_delivery: False if the messages are only being moved, so that they do not count as redelivered later.
     """
     ready = select(q.c.id).where(q.c.queue == queue, q.c.ready)
     if above >= 0:
@@ -106,12 +130,7 @@ async def claim(
             .scalar_subquery()
         )
         ready = ready.where(q.c.priority == lowest)
-    picked = (
-        ready.order_by(q.c.priority.desc(), q.c.turn, q.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("picked")
-    )
+    picked = ready.order_by(*_CLAIM_ORDER).limit(limit).with_for_update(skip_locked=True).cte("picked")
     rows = await conn.execute(
         update(q)
         .where(q.c.id.in_(select(picked.c.id)))
@@ -121,14 +140,14 @@ async def claim(
             deliveries=q.c.deliveries + int(is_delivery),
             holder=holder,
         )
-        .returning(*q.c)
+        .returning(*_ROW)
     )
-    return sorted(rows, key=lambda row: (-row.priority, row.turn, row.id))
+    return sorted((QueueRow(*row) for row in rows), key=lambda row: (-row.priority, row.turn, row.id))
 
 
 async def wake_due(conn: AsyncConnection) -> int:
-    """Make ready what was delayed until now and what a silent holder has let expire; how many."""
-    # Rivals do the same at the same moment: each leaves alone what another has locked.
+    """Make messages ready whose delay or lease has ended. Return the number of messages."""
+    # Rivals do the same at the same moment: each skips the rows that another has locked.
     due = (
         select(q.c.id)
         .where(~q.c.ready, q.c.visible_at <= DatabaseTime())
@@ -140,7 +159,7 @@ async def wake_due(conn: AsyncConnection) -> int:
 
 
 async def renew(conn: AsyncConnection, holder: str, ids: Sequence[int], lease: float) -> set[int]:
-    """Lengthen the lease of what `holder` still has; the ids that it still has."""
+    """Extend the leases of the rows that `holder` still holds. Return the ids of those rows."""
     rows = await conn.execute(
         update(q)
         .where(q.c.id.in_(ids), q.c.holder == holder, ~q.c.ready)
@@ -151,18 +170,19 @@ async def renew(conn: AsyncConnection, holder: str, ids: Sequence[int], lease: f
 
 
 async def remove(conn: AsyncConnection, holder: str, ids: Sequence[int]) -> None:
+    """Delete the rows that `holder` still holds."""
     await conn.execute(delete(q).where(q.c.id.in_(ids), q.c.holder == holder))
 
 
 async def dead_letter(conn: AsyncConnection, holder: str, headers: Mapping[int, Mapping[str, Any]]) -> None:
     """Move messages that `holder` rejects to the dead letter queue, each with its new headers."""
-    for id_, its_headers in headers.items():
+    for id_, new_headers in headers.items():
         await conn.execute(
             update(q)
             .where(q.c.id == id_, q.c.holder == holder)
             .values(
                 queue=Queue.DEAD_LETTERS,
-                headers=dict(its_headers),
+                headers=dict(new_headers),
                 ready=true(),
                 holder=None,
                 deliveries=0,
@@ -174,7 +194,7 @@ async def dead_letter(conn: AsyncConnection, holder: str, headers: Mapping[int, 
 
 
 async def release(conn: AsyncConnection, holder: str, ids: Sequence[int]) -> None:
-    """Give back what `holder` has, at once; it will be marked as redelivered."""
+    """Make the rows that `holder` holds ready at once. They will be delivered as redelivered."""
     await conn.execute(
         update(q)
         .where(q.c.id.in_(ids), q.c.holder == holder)
@@ -182,109 +202,8 @@ async def release(conn: AsyncConnection, holder: str, ids: Sequence[int]) -> Non
     )
 
 
-async def confirm_relayed(conn: AsyncConnection, holder: str, ids: Sequence[int], lease: float) -> None:
-    """RabbitMQ has confirmed them: the rows stay as the record of what is there, for `lease` seconds at most."""
-    await conn.execute(
-        update(q)
-        .where(q.c.id.in_(ids), q.c.holder == holder)
-        .values(holder=AT_RABBITMQ, visible_at=DatabaseTime(lease))
-    )
-
-
-async def postpone(conn: AsyncConnection, holder: str, ids: Sequence[int], delay: float) -> None:
-    """RabbitMQ did not take them: ready again after `delay` seconds.
-
-    Without a delay they are as old as they were, so that a worker sees that they have been waiting.
-    """
-    await conn.execute(
-        update(q)
-        .where(q.c.id.in_(ids), q.c.holder == holder)
-        .values(holder=None, ready=delay <= 0, visible_at=DatabaseTime(delay) if delay > 0 else q.c.enqueued_at)
-    )
-
-
-async def take_back(conn: AsyncConnection, older_than: float) -> int:
-    """Make ready what RabbitMQ confirmed more than `older_than` seconds ago and no worker has started; how many."""
-    result = await conn.execute(
-        update(q)
-        .where(
-            ~q.c.ready,
-            q.c.holder == AT_RABBITMQ,
-            # visible_at is the moment of the confirm plus RELAY_LEASE.
-            q.c.visible_at <= DatabaseTime(RELAY_LEASE - older_than),
-            q.c.task_id.in_(select(segmentation_tasks.c.id).where(segmentation_tasks.c.state == TaskState.QUEUED)),
-        )
-        .values(holder=None, ready=true(), visible_at=DatabaseTime())
-    )
-    return result.rowcount
-
-
-async def withdraw_relayed(conn: AsyncConnection, task_ids: Sequence[UUID]) -> set[UUID]:
-    """Remove the rows whose messages RabbitMQ has; the tasks that had one."""
-    found: set[UUID] = set()
-    for chunk in chunks(task_ids):
-        rows = await conn.execute(
-            delete(q).where(q.c.task_id.in_(chunk), q.c.holder == AT_RABBITMQ).returning(q.c.task_id)
-        )
-        found.update(rows.scalars())
-    return found
-
-
-async def seconds_at_head(conn: AsyncConnection, queue: Queue) -> float | None:
-    """How long the next message has been ready; None without one."""
-    row = (
-        await conn.execute(
-            select(q.c.visible_at, DatabaseTime().label("now"))
-            .where(q.c.queue == queue, q.c.ready)
-            .order_by(q.c.priority.desc(), q.c.turn, q.c.id)
-            .limit(1)
-        )
-    ).first()
-    return None if row is None else (row.now - row.visible_at).total_seconds()
-
-
-async def forget_holders(conn: AsyncConnection) -> int:
-    """Give back everything that anybody has, as if never delivered; how many.
-
-    Only for a queue whose every worker is known to be gone.
-    """
-    result = await conn.execute(
-        update(q)
-        .where(~q.c.ready, q.c.holder.is_not(None))
-        .values(ready=true(), holder=None, deliveries=0, visible_at=DatabaseTime())
-    )
-    return result.rowcount
-
-
-async def keep_aside(conn: AsyncConnection, message: Message) -> None:
-    """Keep a message that nobody can read, while there is no table of failures for it."""
-    await conn.execute(
-        insert(q).values(
-            queue=UNREADABLE,
-            message_id=message.id[:100],
-            routing_key=message.routing_key[:50],
-            body=message.body,
-            content_encoding=message.content_encoding,
-            headers=dict(message.headers),
-            task_id=None,
-            user_id=None,
-            priority=0,
-            turn=0,
-            ready=True,
-            visible_at=DatabaseTime(),
-            enqueued_at=DatabaseTime(),
-        )
-    )
-
-
-async def restore_aside(conn: AsyncConnection) -> int:
-    """Hand what was kept aside to the dead letters, now that there is a table of failures; how many."""
-    result = await conn.execute(update(q).where(q.c.queue == UNREADABLE).values(queue=Queue.DEAD_LETTERS))
-    return result.rowcount
-
-
 async def withdraw(conn: AsyncConnection, task_ids: Sequence[UUID]) -> int:
-    """Remove the tasks' waiting and running messages from `segmentation.tasks`; how many."""
+    """Delete the tasks' messages from `segmentation.tasks`, claimed ones too. Return the number of messages."""
     count = 0
     for chunk in chunks(task_ids):
         result = await conn.execute(delete(q).where(q.c.task_id.in_(chunk), q.c.queue == Queue.TASKS))
@@ -292,37 +211,49 @@ async def withdraw(conn: AsyncConnection, task_ids: Sequence[UUID]) -> int:
     return count
 
 
-async def drop_reported(conn: AsyncConnection) -> int:
-    """Remove messages whose attempt has already been reported but not settled; how many.
-
-    Only for a queue whose every worker is known to be gone.
-    """
-    reported = select(q.c.task_id).where(
-        q.c.queue == Queue.RESULTS, q.c.routing_key.in_(["task.completed", "task.failed"])
-    )
-    result = await conn.execute(delete(q).where(q.c.queue == Queue.TASKS, q.c.task_id.in_(reported)))
-    return result.rowcount
-
-
 async def remove_attempts(conn: AsyncConnection, attempts: Collection[tuple[UUID, int]]) -> None:
-    """Remove the messages of attempts that have come to their end, wherever they are said to be."""
+    """Delete the task messages of attempts that have ended, whoever holds them."""
     await conn.execute(
         delete(q).where(
             q.c.task_id.in_([task_id for task_id, _ in attempts]),
             q.c.queue == Queue.TASKS,
-            q.c.message_id.in_([f"{task_id}:{attempt}:task.new" for task_id, attempt in attempts]),
+            q.c.message_id.in_([task_message_id(task_id, attempt) for task_id, attempt in attempts]),
         )
     )
 
 
-async def depth(conn: AsyncConnection, queue: Queue, *, in_hand: bool) -> int:
-    """How many messages are in `queue`, waiting and delayed; with those in somebody's hand, or without."""
+async def purge(conn: AsyncConnection, queue: Queue) -> int:
+    """Delete all messages of a queue, claimed ones too. Return the number of messages."""
+    return (await conn.execute(delete(q).where(q.c.queue == queue))).rowcount
+
+
+async def depth(conn: AsyncConnection, queue: Queue, *, with_claimed: bool) -> int:
+    """Return the number of waiting and delayed messages in `queue`, with the claimed ones or without."""
     query = select(func.count()).where(q.c.queue == queue)
-    if not in_hand:
+    if not with_claimed:
         query = query.where(q.c.holder.is_(None))
     return (await conn.execute(query)).scalar_one()
 
 
-def holds(task_id: Any) -> Any:
-    """SQL condition: some queue has a message of that task."""
+async def peek(conn: AsyncConnection, queue: Queue, limit: int) -> list[QueueRow]:
+    """Return the first `limit` messages of a queue without claiming them: the ready ones first."""
+    query = select(*_ROW).where(q.c.queue == queue).order_by(q.c.ready.desc(), *_CLAIM_ORDER).limit(limit)
+    return [QueueRow(*row) for row in await conn.execute(query)]
+
+
+async def seconds_at_head(conn: AsyncConnection, queue: Queue) -> float | None:
+    """Return how many seconds the next message has been ready, or None if there is none."""
+    row = (
+        await conn.execute(
+            select(q.c.visible_at, DatabaseTime().label("now"))
+            .where(q.c.queue == queue, q.c.ready)
+            .order_by(*_CLAIM_ORDER)
+            .limit(1)
+        )
+    ).first()
+    return None if row is None else (row.now - row.visible_at).total_seconds()
+
+
+def holds(task_id: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Return the SQL condition that some queue has a message of that task."""
     return exists().where(q.c.task_id == task_id)

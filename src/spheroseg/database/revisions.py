@@ -17,7 +17,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spheroseg.database.engine import set_message_queue_tables
+from spheroseg.database.revision_010 import set_revision_010
 from spheroseg.database.schema import metadata
 from spheroseg.errors import SchemaUnusable
 
@@ -47,7 +47,7 @@ async def prepare(engine: AsyncEngine, *, needs_message_queue: bool = False) -> 
     if engine.dialect.name == "sqlite" and found != HEAD:
         found = await _bring_up(engine, found)
     refuse_unusable(found, needs_message_queue=needs_message_queue)
-    set_message_queue_tables(engine, found == HEAD)
+    set_revision_010(engine, found == HEAD)
 
 
 def refuse_unusable(found: str | None, *, needs_message_queue: bool) -> None:
@@ -107,8 +107,8 @@ def _read(conn: Connection) -> str | None:
     return found
 
 
-def words(error: Exception) -> str:
-    """What the database's `error` is about, in a line; it may be that the tables have changed under the program."""
+def describe(error: Exception) -> str:
+    """Return one line that says what the database refused, also if the tables have changed under the program."""
     cause = getattr(error, "orig", None) or error
     if getattr(cause, "sqlstate", None) in CHANGED_TABLES:
         return f"the tables are not at the revision at which this process found them: restart it ({cause})"

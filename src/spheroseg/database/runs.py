@@ -7,15 +7,18 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import delete, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from spheroseg.database.rows import typed_list
+from spheroseg.database.engine import DatabaseTime
 from spheroseg.database.schema import images, projects
 from spheroseg.database.schema import segmentation_batches as b
 from spheroseg.database.schema import segmentation_failures as f
+from spheroseg.database.schema import segmentation_queue as q
 from spheroseg.database.schema import segmentation_results as r
 from spheroseg.database.schema import segmentation_tasks as t
+from spheroseg.database.tasks import requeue_processing
+from spheroseg.messages import Queue
 from spheroseg.segmentation.parameters import with_defaults
 from spheroseg.tasks import UNFINISHED, TaskState
 
@@ -65,6 +68,30 @@ class RunOutcomes:
     tasks: Mapping[UUID, RunTask]
     results: Mapping[UUID, dict[str, Any]]
     failures: Mapping[UUID, Sequence[RunFailure]]
+
+
+async def recover_queue(conn: AsyncConnection) -> None:
+    """Make everything ready again that the workers of an earlier run held. Only if they are known to be gone."""
+    await _remove_reported(conn)
+    await _release_all(conn)
+    await requeue_processing(conn)
+
+
+async def _remove_reported(conn: AsyncConnection) -> None:
+    """Delete task messages whose attempt was reported, but which their worker could not acknowledge any more."""
+    reported = select(q.c.task_id).where(
+        q.c.queue == Queue.RESULTS, q.c.routing_key.in_(["task.completed", "task.failed"])
+    )
+    await conn.execute(delete(q).where(q.c.queue == Queue.TASKS, q.c.task_id.in_(reported)))
+
+
+async def _release_all(conn: AsyncConnection) -> None:
+    """Make every claimed message ready, as if it had never been delivered."""
+    await conn.execute(
+        update(q)
+        .where(~q.c.ready, q.c.holder.is_not(None))
+        .values(ready=true(), holder=None, deliveries=0, visible_at=DatabaseTime())
+    )
 
 
 async def find_project(conn: AsyncConnection, name: str) -> UUID | None:
@@ -128,10 +155,10 @@ async def read_outcomes(conn: AsyncConnection, task_ids: Collection[UUID]) -> Ru
     results = select(r.c.task_id, r.c.result).where(r.c.task_id.in_(task_ids), ~r.c.superseded)
     failed = select(*(f.c[name] for name in RunFailure._fields)).where(f.c.task_id.in_(task_ids)).order_by(f.c.id)
     failures: dict[UUID, list[RunFailure]] = defaultdict(list)
-    for failure in typed_list(RunFailure, await conn.execute(failed)):
+    for failure in [RunFailure(*row) for row in await conn.execute(failed)]:
         failures[failure.task_id].append(failure)
     return RunOutcomes(
-        tasks={task.id: task for task in typed_list(RunTask, await conn.execute(tasks))},
+        tasks={row.id: RunTask(*row) for row in await conn.execute(tasks)},
         results={row.task_id: row.result for row in await conn.execute(results)},
         failures=failures,
     )

@@ -268,8 +268,8 @@ Index(
     postgresql_where=text("NOT superseded"),
 )
 
-# The columns of segmentation_tasks that revision 010 brings.
-MESSAGE_QUEUE_COLUMNS = frozenset({"message_queue_id", "retry_count", "processing_time_ms"})
+# The retries that the present set of tries has used.
+RETRIES = segmentation_tasks.c.attempt - segmentation_tasks.c.first_attempt - segmentation_tasks.c.lost_count
 
 # Revision 010.
 segmentation_failures = Table(

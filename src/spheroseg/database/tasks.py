@@ -1,30 +1,60 @@
-"""Batches, tasks, results and failures. The only writer of a task's state."""
+"""The state of tasks. This is the only module that writes it, and every write is one guarded UPDATE.
 
-from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
-from typing import Any
+The guard comes from `tasks.STEPS`: a step is taken only if the task is in a state from which the step may start.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, insert, literal_column, or_, select, update
+from sqlalchemy import bindparam, func, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from spheroseg.database.engine import DatabaseTime, chunks, has_message_queue_tables, message_queue_columns
+from spheroseg.database.engine import DatabaseTime, chunks
 from spheroseg.database.queue import holds
-from spheroseg.database.schema import (
-    MESSAGE_QUEUE_COLUMNS,
-    images,
-    segmentation_batches,
-    segmentation_failures,
-    segmentation_results,
-    segmentation_tasks,
-)
-from spheroseg.messages import TaskCompleted
+from spheroseg.database.revision_010 import keeps_message_ids, writable_task_values
+from spheroseg.database.schema import RETRIES, images
+from spheroseg.database.schema import segmentation_batches as b
+from spheroseg.database.schema import segmentation_tasks as t
 from spheroseg.tasks import STEPS, UNFINISHED, Attempt, Cause, Decision, TaskState
 
-t = segmentation_tasks
 
-# Retries used up in the present set of tries.
-RETRIES = t.c.attempt - t.c.first_attempt - t.c.lost_count
+class TaskStatus(NamedTuple):
+    """The state of a task and its current attempt."""
+
+    state: TaskState
+    attempt: Attempt
+
+
+class TaskAttempt(NamedTuple):
+    """An attempt of a task. number: counts from 1."""
+
+    task_id: UUID
+    number: int
+
+
+class Orphan(NamedTuple):
+    """An unfinished task that no queue holds."""
+
+    task_id: UUID
+    number: int
+    state: TaskState
+
+
+class MessageFacts(NamedTuple):
+    """What the message of a task's current attempt must say. pixel_size_um: µm per pixel, if the user gave it."""
+
+    task_id: UUID
+    attempt: int
+    image_key: str
+    image_sha256: str
+    page: int
+    user_id: UUID
+    priority: int
+    model: str
+    model_sha256: str | None
+    parameters: Mapping[str, Any]
+    pixel_size_um: float | None
 
 
 async def transition(
@@ -35,9 +65,9 @@ async def transition(
     decision: Decision,
     **values: Any,
 ) -> bool:
-    """Take the step, if the task still stands at attempt `number` in a state that `cause` may find.
+    """Take a step if the task is at attempt `number`, in a state from which `cause` may lead.
 
-    False means that it does not, and that nothing was changed.
+    Return False if it is not; then nothing was changed. Raises ValueError if `cause` may not lead to that state.
     """
     step = STEPS[cause]
     if decision.state not in step.targets:
@@ -46,13 +76,16 @@ async def transition(
         update(t)
         .where(t.c.id == task_id, t.c.attempt == number, t.c.state.in_(step.sources))
         .values(
-            state=decision.state,
-            attempt=decision.attempt.number,
-            lost_count=decision.attempt.losses,
             version=t.c.version + 1,
-            lease_until=None,
-            **values,
-            **message_queue_columns(conn, retry_count=decision.attempt.retries),
+            **writable_task_values(
+                conn,
+                state=decision.state,
+                attempt=decision.attempt.number,
+                lost_count=decision.attempt.losses,
+                retry_count=decision.attempt.retries,
+                lease_until=None,
+                **values,
+            ),
         )
     )
     return result.rowcount == 1
@@ -61,19 +94,20 @@ async def transition(
 async def transition_all(
     conn: AsyncConnection, task_ids: Collection[UUID], cause: Cause, state: TaskState, **values: Any
 ) -> list[UUID]:
-    """Take a person's step for all of `task_ids` that stand in a state that `cause` may find; their ids, in order.
+    """Take a person's step for each of `task_ids` in a state from which `cause` may lead. Return their ids, sorted.
 
-    A person means the task, whatever its attempt; a retry begins the next attempt with fresh tries.
+    A person means the task, whatever its attempt. A retry begins the next attempt with a fresh set of tries. Raises
+    ValueError if `cause` may not lead to `state`.
     """
     step = STEPS[cause]
     if state not in step.targets:
         raise ValueError(f"{cause} may not lead to {state}")
     if cause == Cause.RETRY:
-        values |= {"attempt": t.c.attempt + 1, "first_attempt": t.c.attempt + 1, "lost_count": 0}
-        values |= message_queue_columns(conn, retry_count=0)
+        values |= {"attempt": t.c.attempt + 1, "first_attempt": t.c.attempt + 1, "lost_count": 0, "retry_count": 0}
+    values = writable_task_values(conn, **values)
     changed: list[UUID] = []
     for chunk in chunks(sorted(task_ids)):
-        # Locked in the order of the ids, as collect does.
+        # Locked in the order of the ids, as collect does, so that two transactions cannot deadlock.
         locked = (
             select(t.c.id)
             .where(t.c.id.in_(chunk), t.c.state.in_(step.sources))
@@ -91,9 +125,19 @@ async def transition_all(
     return sorted(changed)
 
 
-async def name_messages(conn: AsyncConnection, ids: Mapping[UUID, str]) -> None:
-    """Write down the ids of the tasks' new messages, where there is a column for them."""
-    if ids and has_message_queue_tables(conn):
+async def requeue_processing(conn: AsyncConnection) -> int:
+    """Set every `processing` task to `queued`. Return their number. Only if every worker is known to be gone."""
+    result = await conn.execute(
+        update(t)
+        .where(t.c.state == TaskState.PROCESSING)
+        .values(state=TaskState.QUEUED, version=t.c.version + 1, worker=None, started_at=None)
+    )
+    return result.rowcount
+
+
+async def record_message_ids(conn: AsyncConnection, ids: Mapping[UUID, str]) -> None:
+    """Record the ids of the tasks' new messages. Does nothing at revision 009, which has no column for them."""
+    if ids and keeps_message_ids(conn):
         await conn.execute(
             update(t).where(t.c.id == bindparam("task")).values(message_queue_id=bindparam("message")),
             [{"task": task_id, "message": message_id} for task_id, message_id in ids.items()],
@@ -101,12 +145,12 @@ async def name_messages(conn: AsyncConnection, ids: Mapping[UUID, str]) -> None:
 
 
 async def lease_task(conn: AsyncConnection, task_id: UUID, seconds: float) -> None:
-    """For `seconds` from now the task's worker may report without any queue holding the task."""
+    """Let the task's worker report within `seconds` from now although no queue holds the task."""
     await conn.execute(update(t).where(t.c.id == task_id).values(lease_until=DatabaseTime(seconds)))
 
 
 async def renew_task_lease(conn: AsyncConnection, task_id: UUID, number: int, seconds: float) -> None:
-    """The worker that has attempt `number` of the task says that it still does; nothing where it has no lease."""
+    """Extend the lease of attempt `number`, whose worker still works on it. Does nothing if it has no lease."""
     await conn.execute(
         update(t)
         .where(
@@ -119,20 +163,20 @@ async def renew_task_lease(conn: AsyncConnection, task_id: UUID, number: int, se
     )
 
 
-async def read_leased(conn: AsyncConnection, task_ids: Collection[UUID]) -> set[UUID]:
-    """Those of `task_ids` whose worker is known only through RabbitMQ; all of `task_ids` stay locked."""
-    found: set[UUID] = set()
+async def lock_and_find_leased(conn: AsyncConnection, task_ids: Collection[UUID]) -> set[UUID]:
+    """Lock `task_ids` until the end of the transaction. Return those that a worker has taken from RabbitMQ."""
+    leased: set[UUID] = set()
     for chunk in chunks(sorted(task_ids)):
         # Each is locked: a report of a start that is being applied may bring a lease.
         rows = await conn.execute(
             select(t.c.id, t.c.lease_until).where(t.c.id.in_(chunk)).order_by(t.c.id).with_for_update()
         )
-        found.update(row.id for row in rows if row.lease_until is not None)
-    return found
+        leased.update(row.id for row in rows if row.lease_until is not None)
+    return leased
 
 
-async def read_all_leased(conn: AsyncConnection, limit: int) -> Sequence[Any]:
-    """Up to `limit` tasks in the hands of workers that are known only through RabbitMQ."""
+async def lock_all_leased(conn: AsyncConnection, limit: int) -> list[TaskAttempt]:
+    """Lock and return up to `limit` tasks that workers have taken from RabbitMQ."""
     rows = await conn.execute(
         select(t.c.id, t.c.attempt)
         .where(t.c.state == literal_column(f"'{TaskState.PROCESSING}'"), t.c.lease_until.is_not(None))
@@ -140,58 +184,49 @@ async def read_all_leased(conn: AsyncConnection, limit: int) -> Sequence[Any]:
         .limit(limit)
         .with_for_update()
     )
-    return rows.all()
+    return [TaskAttempt(*row) for row in rows]
 
 
-def task_columns(conn: AsyncConnection) -> list[Any]:
-    """What can be read of a task at the database's revision. `retry_count` always can: other columns tell it too."""
-    if has_message_queue_tables(conn):
-        return [*t.c]
-    return [*(column for column in t.c if column.name not in MESSAGE_QUEUE_COLUMNS), RETRIES.label("retry_count")]
-
-
-async def read_attempts(conn: AsyncConnection, task_ids: Collection[UUID]) -> dict[UUID, tuple[TaskState, Attempt]]:
-    """Where the tasks stand; those that do not exist are missing."""
+async def read_statuses(conn: AsyncConnection, task_ids: Collection[UUID]) -> dict[UUID, TaskStatus]:
+    """Return the states and attempts of `task_ids`. Tasks that do not exist are missing."""
     rows = await conn.execute(
         select(t.c.id, t.c.state, t.c.attempt, RETRIES.label("retries"), t.c.lost_count).where(t.c.id.in_(task_ids))
     )
-    return {row.id: (TaskState(row.state), Attempt(row.attempt, row.retries, row.lost_count)) for row in rows}
+    return {row.id: TaskStatus(row.state, Attempt(row.attempt, row.retries, row.lost_count)) for row in rows}
 
 
-async def read_message_facts(conn: AsyncConnection, task_ids: Collection[UUID]) -> Sequence[Any]:
-    """What the messages of these tasks must say: task, image and batch in one row each, in the order of the ids."""
-    found: list[Any] = []
-    for chunk in chunks(sorted(task_ids)):
-        found += await conn.execute(_message_facts().where(t.c.id.in_(chunk)).order_by(t.c.id))
-    return found
-
-
-def _message_facts() -> Any:
-    return (
+async def read_message_facts(conn: AsyncConnection, task_ids: Collection[UUID]) -> list[MessageFacts]:
+    """Return what the messages of these tasks must say, sorted by task id."""
+    query = (
         select(
-            t.c.id.label("task_id"),
+            t.c.id,
             t.c.attempt,
             images.c.storage_key,
             images.c.sha256,
             images.c.page,
-            segmentation_batches.c.user_id,
-            segmentation_batches.c.priority,
-            segmentation_batches.c.model,
-            segmentation_batches.c.model_sha256,
-            segmentation_batches.c.parameters,
-            segmentation_batches.c.pixel_size_um,
+            b.c.user_id,
+            b.c.priority,
+            b.c.model,
+            b.c.model_sha256,
+            b.c.parameters,
+            b.c.pixel_size_um,
         )
         .join(images, images.c.id == t.c.image_id)
-        .join(segmentation_batches, segmentation_batches.c.id == t.c.batch_id)
+        .join(b, b.c.id == t.c.batch_id)
+        .order_by(t.c.id)
     )
+    facts: list[MessageFacts] = []
+    for chunk in chunks(sorted(task_ids)):
+        facts += [MessageFacts(*row) for row in await conn.execute(query.where(t.c.id.in_(chunk)))]
+    return facts
 
 
-async def read_orphans(conn: AsyncConnection, limit: int) -> Sequence[Any]:
-    """Unfinished tasks that no queue holds, and no worker who may still report."""
+async def read_orphans(conn: AsyncConnection, limit: int) -> list[Orphan]:
+    """Return up to `limit` unfinished tasks that no queue holds, and no worker whose lease still runs."""
     rows = await conn.execute(
-        select(t.c.id, t.c.state, t.c.attempt)
+        select(t.c.id, t.c.attempt, t.c.state)
         .where(
-            # Literal, so that SQLite sees that the partial index of the unfinished will do.
+            # Literal, so that SQLite uses the partial index of unfinished tasks.
             t.c.state.in_([literal_column(f"'{state}'") for state in sorted(UNFINISHED)]),
             or_(t.c.lease_until.is_(None), t.c.lease_until < DatabaseTime()),
             ~holds(t.c.id),
@@ -199,98 +234,14 @@ async def read_orphans(conn: AsyncConnection, limit: int) -> Sequence[Any]:
         .order_by(t.c.id)
         .limit(limit)
     )
-    return rows.all()
-
-
-async def add_results(conn: AsyncConnection, results: Collection[tuple[TaskCompleted, bool]]) -> None:
-    """Record results, each with whether it came too late to be that of its task."""
-    await conn.execute(
-        insert(segmentation_results).values(created_at=DatabaseTime()),
-        [
-            {
-                "task_id": report.task_id,
-                "attempt": report.attempt,
-                "superseded": superseded,
-                "worker": report.worker,
-                "result": report.result,
-            }
-            for report, superseded in results
-        ],
-    )
-
-
-async def has_record(conn: AsyncConnection, table: Any, task_id: UUID, attempt: int) -> bool:
-    """Whether that attempt already has a row in `segmentation_results` or `segmentation_failures`.
-
-    Where there is no `segmentation_failures`, every attempt counts as recorded: nothing can be added.
-    """
-    if table is segmentation_failures and not has_message_queue_tables(conn):
-        return True
-    found = await conn.execute(
-        select(table.c.id).where(table.c.task_id == task_id, table.c.attempt == attempt).limit(1)
-    )
-    return found.first() is not None
-
-
-async def add_failure(
-    conn: AsyncConnection,
-    task_id: UUID | None,
-    attempt: int | None,
-    cause: Cause,
-    reason: str,
-    error: str,
-    *,
-    worker: str | None = None,
-    started_at: datetime | None = None,
-    failed_at: datetime | None = None,
-    next_attempt: int | None = None,
-    delay: float = 0.0,
-    superseded: bool = False,
-    body: bytes | None = None,
-    content_encoding: str | None = None,
-    headers: Mapping[str, Any] | None = None,
-) -> None:
-    """Record an attempt that did not finish; `delay` in seconds from now tells when the next one may begin.
-
-    Before revision 010 there is no such record: the task itself keeps the last reason.
-    """
-    if not has_message_queue_tables(conn):
-        return
-    await conn.execute(
-        insert(segmentation_failures).values(
-            task_id=task_id,
-            attempt=attempt,
-            cause=cause,
-            reason=reason,
-            error=error,
-            worker=worker,
-            started_at=started_at,
-            failed_at=failed_at or DatabaseTime(),
-            next_attempt=next_attempt,
-            next_attempt_at=DatabaseTime(delay) if next_attempt else None,
-            superseded=superseded,
-            body=body,
-            content_encoding=content_encoding,
-            headers=None if headers is None else dict(headers),
-        )
-    )
-
-
-async def hand_back_processing(conn: AsyncConnection) -> int:
-    """Call `queued` what is `processing`; how many. Only where every worker is known to be gone."""
-    result = await conn.execute(
-        update(t)
-        .where(t.c.state == TaskState.PROCESSING)
-        .values(state=TaskState.QUEUED, version=t.c.version + 1, worker=None, started_at=None)
-    )
-    return result.rowcount
+    return [Orphan(*row) for row in rows]
 
 
 async def count_states(conn: AsyncConnection, batch_id: UUID | None = None) -> dict[TaskState, int]:
-    """Number of tasks in each state, zeros included: of one batch, or of all."""
+    """Return the number of tasks in each state, zeros included: of one batch, or of all."""
     query = select(t.c.state, func.count()).group_by(t.c.state)
     if batch_id is not None:
         query = query.where(t.c.batch_id == batch_id)
     counts = dict.fromkeys(TaskState, 0)
-    counts.update({TaskState(state): count for state, count in await conn.execute(query)})
+    counts.update({state: count for state, count in await conn.execute(query)})
     return counts

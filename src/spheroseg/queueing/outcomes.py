@@ -1,108 +1,96 @@
-"""What a report or a dead letter means for its task: one guarded step, in the caller's transaction.
+"""What a report means for its task: one guarded step, in the caller's transaction.
 
-The rules are in `tasks.py`; here they meet the database.
+The rules are in `tasks.py`. This module applies them to the database.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from spheroseg.backoff import Draw
 from spheroseg.database import queue
-from spheroseg.database.engine import DatabaseTime, has_message_queue_tables, message_queue_columns
-from spheroseg.database.schema import segmentation_failures, segmentation_results
+from spheroseg.database.engine import DatabaseTime
+from spheroseg.database.failures import NewFailure, add_failure, has_failure
+from spheroseg.database.relayed import withdraw_relayed
+from spheroseg.database.results import NewResult, add_results, has_result
 from spheroseg.database.tasks import (
-    add_failure,
-    add_results,
-    has_record,
+    TaskStatus,
     lease_task,
-    read_attempts,
     read_message_facts,
+    read_statuses,
     renew_task_lease,
     transition,
 )
-from spheroseg.errors import BadMessage
-from spheroseg.messages import Message, Report, TaskCompleted, TaskFailed, TaskStarted, decode_task
-from spheroseg.queueing.submit import task_message
-from spheroseg.tasks import UNFINISHED, Attempt, Cause, Outcome, RetryPolicy, after
+from spheroseg.messages import Report, TaskCompleted, TaskFailed, TaskStarted, task_message_id
+from spheroseg.queueing.task_messages import task_message
+from spheroseg.tasks import Attempt, Cause, Outcome, RetryPolicy, after
 
 log = structlog.get_logger()
-
-Draw = Callable[[float, float], float]
 
 
 async def apply_reports(
     conn: AsyncConnection, reports: Sequence[Report], policy: RetryPolicy, draw: Draw = random.uniform
 ) -> None:
-    """Apply `reports` in the caller's transaction; late, duplicate and unknown ones change no state."""
-    # Always in the order of the ids: two collects that meet the same tasks wait for each other, not for ever.
-    # The sort is stable, so a task's reports stay in their own order.
-    ended = {(report.task_id, report.attempt) for report in reports if isinstance(report, TaskCompleted)}
-    standings = await read_attempts(conn, {report.task_id for report in reports})
-    stepped: set[UUID] = set()
-    results: dict[str, tuple[TaskCompleted, bool]] = {}
-    for report in sorted(reports, key=lambda report: report.task_id):
-        if isinstance(report, TaskStarted) and (report.task_id, report.attempt) in ended:
-            # Nobody would see it processing: it is completed in this very transaction.
+    """Apply `reports` in the caller's transaction. Late, duplicate and unknown ones change no state."""
+    statuses = _Statuses(await read_statuses(conn, {report.task_id for report in reports}))
+    results: dict[str, NewResult] = {}
+    for report in _in_order(_without_superfluous_starts(reports)):
+        status = await statuses.read(conn, report.task_id)
+        if status is None:
+            _bound_log(report).warning("report of an unknown task ignored", kind=report.kind)
             continue
-        if report.task_id in stepped:
-            standings |= await read_attempts(conn, [report.task_id])
-        stepped.add(report.task_id)
-        standing = standings.get(report.task_id)
-        bound = log.bind(task_id=str(report.task_id), attempt=report.attempt, worker=report.worker)
-        if standing is None:
-            bound.warning("report of an unknown task ignored", kind=report.kind)
-            continue
-        attempt = standing[1]
         match report:
             case TaskStarted():
-                await _started(conn, report, attempt, policy)
+                await _apply_start(conn, report, status.attempt, policy)
             case TaskCompleted():
-                if report.message_id in results:
-                    continue
-                if await _completed(conn, report, attempt, policy):
-                    bound.info("completed")
-                    results[report.message_id] = report, False
-                elif not await has_record(conn, segmentation_results, report.task_id, report.attempt):
-                    bound.info("late result kept as superseded")
-                    results[report.message_id] = report, True
+                if report.message_id not in results:
+                    result = await _apply_completion(conn, report, status.attempt, policy)
+                    if result is not None:
+                        results[report.message_id] = result
             case TaskFailed():
-                outcome = Outcome(Cause(report.cause), report.reason, report.error, report.retryable)
-                applied = await record_unfinished(
-                    conn,
-                    report.task_id,
-                    report.attempt,
-                    attempt,
-                    outcome,
-                    policy,
-                    draw,
-                    worker=report.worker,
-                    started_at=report.started_at,
-                    failed_at=report.at,
-                )
-                if not applied and not await has_record(conn, segmentation_failures, report.task_id, report.attempt):
-                    await add_failure(
-                        conn,
-                        report.task_id,
-                        report.attempt,
-                        outcome.cause,
-                        report.reason,
-                        report.error,
-                        worker=report.worker,
-                        started_at=report.started_at,
-                        failed_at=report.at,
-                        superseded=True,
-                    )
+                await _apply_failure(conn, report, status.attempt, policy, draw)
     if results:
-        ended_now = [(report.task_id, report.attempt) for report, superseded in results.values() if not superseded]
-        await queue.remove_attempts(conn, ended_now)
-        await add_results(conn, list(results.values()))
+        await _store_results(conn, list(results.values()))
 
 
-async def _started(conn: AsyncConnection, report: TaskStarted, attempt: Attempt, policy: RetryPolicy) -> None:
+def _without_superfluous_starts(reports: Sequence[Report]) -> list[Report]:
+    """Leave out the starts of attempts that `reports` complete: nobody would see those tasks processing."""
+    completed = {(report.task_id, report.attempt) for report in reports if isinstance(report, TaskCompleted)}
+    return [
+        report
+        for report in reports
+        if not (isinstance(report, TaskStarted) and (report.task_id, report.attempt) in completed)
+    ]
+
+
+def _in_order(reports: Sequence[Report]) -> list[Report]:
+    """Sort by task id: two processes that lock the same tasks in one order cannot deadlock.
+
+    The sort is stable, so that the reports of a task stay in their own order.
+    """
+    return sorted(reports, key=lambda report: report.task_id)
+
+
+@dataclass
+class _Statuses:
+    """Task statuses that are read at once for all tasks, and again for a task that a report may have changed."""
+
+    known: dict[UUID, TaskStatus]
+    _used: set[UUID] = field(default_factory=set)
+
+    async def read(self, conn: AsyncConnection, task_id: UUID) -> TaskStatus | None:
+        if task_id in self._used:
+            self.known |= await read_statuses(conn, [task_id])
+        self._used.add(task_id)
+        return self.known.get(task_id)
+
+
+async def _apply_start(conn: AsyncConnection, report: TaskStarted, attempt: Attempt, policy: RetryPolicy) -> None:
     decision = after(Outcome(Cause.STARTED), attempt, policy)
     if not await transition(
         conn,
@@ -114,13 +102,16 @@ async def _started(conn: AsyncConnection, report: TaskStarted, attempt: Attempt,
         started_at=report.at,
     ):
         await renew_task_lease(conn, report.task_id, report.attempt, policy.silence)
-    elif await queue.withdraw_relayed(conn, [report.task_id]):
-        # RabbitMQ does not tell us whether the worker still has it.
+    elif await withdraw_relayed(conn, [report.task_id]):
+        # RabbitMQ does not say whether the worker still has the message, so that the task needs a lease of its own.
         await lease_task(conn, report.task_id, policy.silence)
 
 
-async def _completed(conn: AsyncConnection, report: TaskCompleted, attempt: Attempt, policy: RetryPolicy) -> bool:
-    return await transition(
+async def _apply_completion(
+    conn: AsyncConnection, report: TaskCompleted, attempt: Attempt, policy: RetryPolicy
+) -> NewResult | None:
+    """Complete the task. Return the result to store, or None if that attempt has one already."""
+    if await transition(
         conn,
         report.task_id,
         report.attempt,
@@ -131,127 +122,92 @@ async def _completed(conn: AsyncConnection, report: TaskCompleted, attempt: Atte
         finished_at=report.at,
         reason=None,
         error=None,
-        **message_queue_columns(conn, processing_time_ms=report.processing_time_ms),
+        processing_time_ms=report.processing_time_ms,
+    ):
+        _bound_log(report).info("completed")
+        return NewResult(report, superseded=False)
+    if await has_result(conn, report.task_id, report.attempt):
+        return None
+    _bound_log(report).info("late result kept as superseded")
+    return NewResult(report, superseded=True)
+
+
+async def _apply_failure(
+    conn: AsyncConnection, report: TaskFailed, attempt: Attempt, policy: RetryPolicy, draw: Draw
+) -> None:
+    failure = NewFailure(
+        report.task_id,
+        report.attempt,
+        Cause(report.cause),
+        report.reason,
+        report.error,
+        worker=report.worker,
+        started_at=report.started_at,
+        failed_at=report.at,
     )
+    applied = await record_unfinished(conn, failure, attempt, policy, retryable=report.retryable, draw=draw)
+    if not applied and not await has_failure(conn, report.task_id, report.attempt):
+        await add_failure(conn, replace(failure, superseded=True))
+
+
+async def _store_results(conn: AsyncConnection, results: Sequence[NewResult]) -> None:
+    ended = [(result.report.task_id, result.report.attempt) for result in results if not result.superseded]
+    await queue.remove_attempts(conn, ended)
+    await add_results(conn, results)
 
 
 async def record_unfinished(
     conn: AsyncConnection,
-    task_id: UUID,
-    number: int,
-    attempt: Attempt,
-    outcome: Outcome,
+    failure: NewFailure,
+    current: Attempt,
     policy: RetryPolicy,
+    *,
+    retryable: bool = True,
     draw: Draw = random.uniform,
-    **seen: Any,
 ) -> bool:
-    """Record an attempt that did not finish and, where the rules say so, queue the next one."""
-    decision = after(outcome, attempt, policy)
-    again = decision.delay_ceiling is not None
-    values: dict[str, Any] = {"reason": outcome.reason, "error": outcome.error}
-    if again:
-        values |= {
-            "worker": None,
-            "started_at": None,
-            **message_queue_columns(conn, message_queue_id=f"{task_id}:{decision.attempt.number}:task.new"),
-        }
+    """Record an attempt that did not finish and, if the rules say so, queue the next one.
+
+    current: the attempt that the task is at. Return False if the task is past the attempt of `failure`; then nothing
+    was changed. Raises ValueError for a failure without a task or an attempt.
+    """
+    task_id, number = failure.task_id, failure.attempt
+    if task_id is None or number is None:
+        raise ValueError("the failure names no attempt of a task")
+    outcome = Outcome(failure.cause, failure.reason, failure.error, retryable)
+    decision = after(outcome, current, policy)
+    delay, next_attempt = 0.0, None
+    values: dict[str, Any] = {"reason": failure.reason, "error": failure.error}
+    if decision.delay_ceiling is None:
+        values |= {"finished_at": failure.failed_at or DatabaseTime(), "worker": failure.worker}
     else:
-        values |= {"finished_at": seen.get("failed_at") or DatabaseTime(), "worker": seen.get("worker")}
-    if not await transition(conn, task_id, number, outcome.cause, decision, **values):
+        next_attempt = decision.attempt.number
+        values |= {"worker": None, "started_at": None, "message_queue_id": task_message_id(task_id, next_attempt)}
+    if not await transition(conn, task_id, number, failure.cause, decision, **values):
         return False
+    if decision.delay_ceiling:
+        delay = draw(0.0, decision.delay_ceiling)
     await queue.remove_attempts(conn, [(task_id, number)])
-    delay = draw(0.0, decision.delay_ceiling) if decision.delay_ceiling else 0.0
-    await add_failure(
-        conn,
-        task_id,
-        number,
-        outcome.cause,
-        outcome.reason,
-        outcome.error,
-        next_attempt=decision.attempt.number if again else None,
-        delay=delay,
-        **seen,
-    )
-    if again:
-        rows = await read_message_facts(conn, [task_id])
-        await queue.enqueue(conn, [task_message(row, delay) for row in rows])
-    log.info(
-        "attempt did not finish",
-        task_id=str(task_id),
-        attempt=number,
-        worker=seen.get("worker"),
-        cause=outcome.cause,
-        reason=outcome.reason,
-        error=outcome.error,
-        next_attempt=decision.attempt.number if again else None,
-        delay_s=round(delay, 3),
-    )
+    await add_failure(conn, replace(failure, next_attempt=next_attempt, delay=delay))
+    if next_attempt is not None:
+        facts = await read_message_facts(conn, [task_id])
+        await queue.enqueue(conn, [task_message(each, delay) for each in facts])
+    _log_unfinished(failure, next_attempt, delay)
     return True
 
 
-async def apply_dead_letter(conn: AsyncConnection, message: Message, policy: RetryPolicy) -> None:
-    """What a message that the queue gave up on means for its task.
-
-    `rejected`: the worker has reported why before it rejected, so there is nothing to decide.
-    `expired`, `maxlen`: nobody ever worked on it, and it goes back with a delay.
-    """
-    deaths = message.headers.get("x-death") or [{}]
-    death = deaths[0].get("reason", "unknown")
-    try:
-        task = decode_task(message)
-    except BadMessage as error:
-        await keep_unreadable(conn, message, str(error))
-        return
-    if death not in ("expired", "maxlen"):
-        return
-    standing = (await read_attempts(conn, [task.task_id])).get(task.task_id)
-    if standing is not None:
-        outcome = Outcome(Cause.UNDELIVERED, death, _UNDELIVERED[death])
-        await record_unfinished(conn, task.task_id, task.attempt, standing[1], outcome, policy)
-
-
-_UNDELIVERED = {
-    "expired": "no worker took the message before its time was over",
-    "maxlen": "the queue was full and pushed the message out",
-}
-
-
-async def keep_unreadable(conn: AsyncConnection, message: Message, error: str) -> None:
-    """Keep a message that nobody can decode, and fail its task if the envelope tells whose it is."""
-    log.error("unreadable message kept", message_id=message.id, error=error, **message.about())
-    standing = await read_attempts(conn, [message.task_id]) if message.task_id else {}
-    task_id = message.task_id if message.task_id in standing else None
-    number = None
-    kept: dict[str, Any] = {
-        "body": message.body,
-        "content_encoding": message.content_encoding,
-        "headers": message.headers,
-    }
-    if not has_message_queue_tables(conn):
-        await queue.keep_aside(conn, message)
-    if task_id:
-        state, attempt = standing[task_id]
-        number = message.attempt or attempt.number
-        if state in UNFINISHED:
-            outcome = Outcome(Cause.FAILED, BadMessage.code, error, retryable=False)
-            await record_unfinished(
-                conn,
-                task_id,
-                number,
-                attempt,
-                outcome,
-                RetryPolicy(),
-                body=message.body,
-                headers=message.headers,
-            )
-            return
-    await add_failure(
-        conn,
-        task_id,
-        number,
-        Cause.FAILED,
-        BadMessage.code,
-        error,
-        superseded=task_id is not None,
-        **kept,
+def _log_unfinished(failure: NewFailure, next_attempt: int | None, delay: float) -> None:
+    log.info(
+        "attempt did not finish",
+        task_id=str(failure.task_id),
+        attempt=failure.attempt,
+        worker=failure.worker,
+        cause=failure.cause,
+        reason=failure.reason,
+        error=failure.error,
+        next_attempt=next_attempt,
+        delay_s=round(delay, 3),
     )
+
+
+def _bound_log(report: Report) -> Any:
+    return log.bind(task_id=str(report.task_id), attempt=report.attempt, worker=report.worker)

@@ -1,13 +1,15 @@
 """relay: moves task messages from the table to RabbitMQ, in fair order, within a window.
 
-A row is the record of its message for as long as no worker has begun on it. It is in a relay's hand while it is being
-published (a relay that dies loses it after a short lease), and held by RabbitMQ from the confirm on. So a broker that
-stays away, is wiped or purged strands nothing: its rows are made ready again.
+The row of a message is its record until a worker begins. The relay claims the row while it publishes the message: if
+the relay dies, the row becomes ready again after a short lease. Once RabbitMQ has confirmed the message, the row
+counts as held by RabbitMQ. If RabbitMQ stays unreachable, is wiped or purged, its rows are made ready again, so that
+no task is stranded.
 """
 
 import asyncio
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,8 @@ from spheroseg.broker.table_messages import to_message
 from spheroseg.database import queue as table
 from spheroseg.database import switches
 from spheroseg.database.engine import reading
+from spheroseg.database.queue import QueueRow
+from spheroseg.database.relayed import confirm_relayed, postpone, take_back
 from spheroseg.errors import BrokerAway
 from spheroseg.messages import CANCELS, Queue
 
@@ -30,21 +34,21 @@ if TYPE_CHECKING:  # aio-pika belongs to an extra
 
 log = structlog.get_logger()
 
-PUBLISHING_LEASE = 60.0
+PUBLISHING_LEASE_SECONDS = 60.0
 BACKOFF_SECONDS = 1.0
-# A premium task is let in although the window is full, up to as many again.
+# Tasks with a higher priority are premium: as many of them as the window holds are moved although it is full.
 PREMIUM_ABOVE = 1
-# Between two looks at the switch.
-SWITCH_SECONDS = 1.0
+SWITCH_CHECK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class RelayOptions:
-    """window: messages that may wait at RabbitMQ. Times in seconds.
+    """window: messages that may wait at RabbitMQ. All times are in seconds.
 
-    poll: between two looks at the table. low_share: of the moves that begin with the lowest class. away: after this
-    long without an answer, what RabbitMQ had is made ready again. missing: after this long in a queue that is empty,
-    a message is no longer believed to be there. backoff_max: longest wait after a refusal.
+    poll: time between two polls of the table. low_share: share of the moves that take the lowest priority first.
+    away: after this long without an answer, the messages that RabbitMQ had are made ready again. missing: after this
+    long, a message that RabbitMQ confirmed but that is not in its empty queue counts as lost. backoff_max: longest
+    wait after RabbitMQ has refused a message.
     """
 
     window: int = 64
@@ -56,28 +60,31 @@ class RelayOptions:
 
 
 class Relay:
+    """away_reason: why RabbitMQ is unreachable, or None. is_paused: an administrator has switched the relay off."""
+
     def __init__(self, engine: AsyncEngine, rabbit: "RabbitBroker", options: RelayOptions) -> None:
         self.engine = engine
         self.rabbit = rabbit
         self.options = options
         self.holder = f"relay-{uuid.uuid7()}"
-        self._table = TableBroker(engine)
-        self._refusals = 0
-        self._owed = 0.0
-        self._away_since: float | None = None
         self.away_reason: str | None = None
-        self._checked = time.monotonic()
-        # An administrator has switched it off; what that is for is told in `api/admin.py`.
         self.is_paused = False
-        self._looked = -SWITCH_SECONDS
+        self._table = TableBroker(engine)
+        self._backoff = Backoff(BACKOFF_SECONDS, options.backoff_max)
+        self._refusals = 0
+        # Tasks of the lowest class that may still go along with premium ones, a fraction included.
+        self._low_allowance = 0.0
+        self._away_since: float | None = None
+        self._lost_checked_at = time.monotonic()
+        self._switch_checked_at = -SWITCH_CHECK_SECONDS
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Move messages until cancelled."""
         while True:
             try:
                 moved = await self.move()
             except BrokerAway as error:
-                await self._away(error)
+                await self._wait_for_rabbitmq(error)
             except (SQLAlchemyError, OSError) as error:
                 log.warning("relay waits for the database", error=str(error))
                 await asyncio.sleep(1.0)
@@ -86,39 +93,44 @@ class Relay:
                     await asyncio.sleep(self.options.poll)
 
     async def move(self) -> int:
-        """One round: fill the window, pass on cancels, look for what RabbitMQ has lost; how many were moved.
+        """Do one round: fill the window, pass cancels on, queue again what RabbitMQ has lost.
 
-        Raises BrokerAway where RabbitMQ does not answer.
+        Return the number of moved messages. Raises BrokerAway if RabbitMQ is unreachable or refuses a message.
         """
         await self.rabbit.open()
         ready = await self.rabbit.depth(Queue.TASKS)
-        if self._away_since is not None:
-            log.info("relay goes on", away_seconds=round(time.monotonic() - self._away_since, 1))
-            self._away_since = None
-        self.away_reason = None
+        self._note_answer()
         await self._table.wake_due()
         moved = await self._move_cancels()
-        if not await self._paused():
-            moved += await self._fill(self.options.window - ready)
-        if ready == 0 and time.monotonic() - self._checked > self.options.missing:
-            await self._look_for_lost()
+        await self._check_switch()
+        # Cancels are moved even while the relay is paused: their tasks are at RabbitMQ.
+        if not self.is_paused:
+            moved += await self._fill_window(self.options.window - ready)
+        if ready == 0 and time.monotonic() - self._lost_checked_at > self.options.missing:
+            await self._requeue_lost()
         return moved
 
-    async def _paused(self) -> bool:
-        """Whether no task is to be moved. Cancels go on: the work is at RabbitMQ that they are about."""
-        if time.monotonic() - self._looked >= SWITCH_SECONDS:
-            async with reading(self.engine) as conn:
-                is_on = await switches.is_on(conn, switches.RELAY)
-            self._looked = time.monotonic()
-            if is_on == self.is_paused:
-                log.info("relay goes on" if is_on else "relay is paused: workers take tasks from the database")
-            self.is_paused = not is_on
-        return self.is_paused
+    def _note_answer(self) -> None:
+        if self._away_since is not None:
+            log.info("relay goes on", away_seconds=round(time.monotonic() - self._away_since, 1))
+        self._away_since = None
+        self.away_reason = None
 
-    async def _fill(self, room: int) -> int:
-        """Move as many tasks as there is `room` for in the window; how many."""
+    async def _check_switch(self) -> None:
+        """Read the administrator's switch, at most once in `SWITCH_CHECK_SECONDS`."""
+        if time.monotonic() - self._switch_checked_at < SWITCH_CHECK_SECONDS:
+            return
+        async with reading(self.engine) as conn:
+            is_on = await switches.is_on(conn, switches.RELAY)
+        self._switch_checked_at = time.monotonic()
+        if is_on == self.is_paused:
+            log.info("relay goes on" if is_on else "relay is paused: workers take tasks from the database")
+        self.is_paused = not is_on
+
+    async def _fill_window(self, room: int) -> int:
+        """Move as many tasks as the window has `room` for. Return the number of moved tasks."""
         if self._refusals:
-            # One to see whether it is over, before many wait for an answer that does not come.
+            # One message shows whether RabbitMQ takes messages again, before many wait for an answer.
             priorities = await self._move_tasks(1)
         elif room > 0:
             low = sum(random.random() < self.options.low_share for _ in range(room))  # noqa: S311 (a share)
@@ -126,23 +138,27 @@ class Relay:
             priorities += await self._move_tasks(room - low)
         else:
             priorities = await self._move_tasks(room + self.options.window, above=PREMIUM_ABOVE)
-        priorities += await self._move_owed(priorities)
+        priorities += await self._move_low_with_premium(priorities)
         return len(priorities)
 
-    async def _move_owed(self, priorities: list[int]) -> list[int]:
-        """Let some of the lowest class go along with premium ones, as if they were of that class.
+    async def _move_low_with_premium(self, priorities: Sequence[int]) -> list[int]:
+        """Move some tasks of the lowest class with the priority of the premium tasks that were just moved.
 
-        A classic queue's order is strict: with its own priority none would come out while premium ones keep coming.
+        A classic queue is strictly ordered: with its own priority no such task would be delivered while premium ones
+        keep arriving.
         """
-        self._owed += self.options.low_share * sum(priority > PREMIUM_ABOVE for priority in priorities)
-        owed = int(self._owed)
-        self._owed -= owed
-        return await self._move_tasks(owed, lowest_first=True, priority=max(priorities)) if owed else []
+        self._low_allowance += self.options.low_share * sum(priority > PREMIUM_ABOVE for priority in priorities)
+        count = int(self._low_allowance)
+        self._low_allowance -= count
+        return await self._move_tasks(count, lowest_first=True, priority=max(priorities)) if count else []
 
     async def _move_tasks(
         self, limit: int, *, lowest_first: bool = False, above: int = -1, priority: int | None = None
     ) -> list[int]:
-        """Up to `limit`, published with `priority` or else their own; the own priorities of those moved."""
+        """Move up to `limit` tasks, published with `priority` or else with their own.
+
+        Return their own priorities. Raises BrokerAway if RabbitMQ did not take all of them.
+        """
         if limit <= 0:
             return []
         async with self.engine.begin() as conn:
@@ -151,7 +167,7 @@ class Relay:
                 Queue.TASKS,
                 limit,
                 self.holder,
-                PUBLISHING_LEASE,
+                PUBLISHING_LEASE_SECONDS,
                 lowest_first=lowest_first,
                 above=above,
                 is_delivery=False,
@@ -165,51 +181,60 @@ class Relay:
         for message, error in zip(messages, errors, strict=True):
             if error is None:
                 log.info("moved to RabbitMQ", **message.about())
+        await self._settle(rows, errors)
+        return [row.priority for row in rows]
+
+    async def _settle(self, rows: Sequence[QueueRow], errors: Sequence[BrokerAway | None]) -> None:
+        """Record which rows RabbitMQ has confirmed, and postpone the others. Raises the first error."""
         confirmed = [row.id for row, error in zip(rows, errors, strict=True) if error is None]
-        refused = [row.id for row, error in zip(rows, errors, strict=True) if error is not None]
+        refused = [row for row, error in zip(rows, errors, strict=True) if error is not None]
         first_error = next((error for error in errors if error is not None), None)
         self._refusals = self._refusals + 1 if first_error else 0
         delay = 0.0
         if first_error and not first_error.is_silence and self.rabbit.unreachable_since is None:
-            # Refused by a server that answers, as from a full queue: leave it alone for a while.
-            delay = Backoff(BACKOFF_SECONDS, self.options.backoff_max).equal_jitter(self._refusals)
+            # A server that answers refused it, as if the queue is full: leave it alone for a while.
+            delay = self._backoff.equal_jitter(self._refusals)
         async with self.engine.begin() as conn:
-            await table.confirm_relayed(conn, self.holder, confirmed, table.RELAY_LEASE)
-            await table.postpone(conn, self.holder, refused, delay)
+            await confirm_relayed(conn, self.holder, confirmed)
+            await postpone(conn, self.holder, [row.id for row in refused], delay)
         if first_error:
             log.warning(
-                "not taken by RabbitMQ",
+                "RabbitMQ did not take messages",
                 messages=len(refused),
-                task_ids=[str(row.task_id) for row, error in zip(rows, errors, strict=True) if error is not None],
+                task_ids=[str(row.task_id) for row in refused],
                 error=str(first_error),
-                again_in_s=round(delay, 2),
+                retry_after_s=round(delay, 2),
             )
             raise first_error
-        return [row.priority for row in rows]
 
     async def _move_cancels(self) -> int:
         async with self.engine.begin() as conn:
-            rows = await table.claim(conn, CANCELS, self.options.window, self.holder, PUBLISHING_LEASE)
+            rows = await table.claim(conn, CANCELS, self.options.window, self.holder, PUBLISHING_LEASE_SECONDS)
         if rows:
             await self.rabbit.publish([to_message(row) for row in rows])
             async with self.engine.begin() as conn:
                 await table.remove(conn, self.holder, [row.id for row in rows])
         return len(rows)
 
-    async def _look_for_lost(self) -> None:
-        """An empty queue cannot hold what we believe to be in it, once all that was reported is applied."""
-        self._checked = time.monotonic()
+    async def _requeue_lost(self) -> None:
+        """Queue messages again that RabbitMQ confirmed and does not have any more.
+
+        Its empty task queue cannot hold them. A worker may have begun on one, which is known once every report has
+        been applied; so nothing is done while reports wait.
+        """
+        self._lost_checked_at = time.monotonic()
         if await self.rabbit.depth(Queue.RESULTS):
             return
         async with reading(self.engine) as conn:
-            if await table.depth(conn, Queue.RESULTS, in_hand=True):
+            if await table.depth(conn, Queue.RESULTS, with_claimed=True):
                 return
         async with self.engine.begin() as conn:
-            found = await table.take_back(conn, older_than=self.options.missing)
-        if found:
-            log.warning("RabbitMQ had lost messages: queued again", messages=found)
+            count = await take_back(conn, older_than=self.options.missing)
+        if count:
+            log.warning("RabbitMQ had lost messages: they are queued again", messages=count)
 
-    async def _away(self, error: BrokerAway) -> None:
+    async def _wait_for_rabbitmq(self, error: BrokerAway) -> None:
+        """Wait for one poll. If RabbitMQ has been unreachable for too long, queue its messages again."""
         now = time.monotonic()
         self.away_reason = str(error)
         if self._away_since is None:
@@ -217,7 +242,7 @@ class Relay:
             log.warning("relay waits for RabbitMQ; workers take tasks from the database meanwhile", error=str(error))
         elif now - self._away_since > self.options.away:
             async with self.engine.begin() as conn:
-                found = await table.take_back(conn, older_than=0.0)
-            if found:
-                log.warning("RabbitMQ stays away: what it had is queued again", messages=found)
+                count = await take_back(conn, older_than=0.0)
+            if count:
+                log.warning("RabbitMQ stays unreachable: its messages are queued again", messages=count)
         await asyncio.sleep(self.options.poll)

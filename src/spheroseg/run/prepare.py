@@ -6,10 +6,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from spheroseg.database import queue, revisions
+from spheroseg.database import revisions
 from spheroseg.database.projects import NewImage, ensure_project, ensure_user
-from spheroseg.database.runs import EarlierTask, read_earlier_tasks, read_unfinished_ids
-from spheroseg.database.tasks import hand_back_processing
+from spheroseg.database.runs import EarlierTask, read_earlier_tasks, read_unfinished_ids, recover_queue
 from spheroseg.database.versions import result_versions, version_key
 from spheroseg.queueing.submit import cancel, retry, submit
 from spheroseg.run.folder import PROJECT, USER
@@ -35,10 +34,8 @@ async def prepare(
     async with engine.begin() as conn:
         user_id = await ensure_user(conn, USER)
         project_id = await ensure_project(conn, user_id, PROJECT)
-        # The lock says that no other process works here: what is in a hand is in a dead one.
-        await queue.drop_reported(conn)
-        await queue.forget_holders(conn)
-        await hand_back_processing(conn)
+        # This process holds the lock of the folder, so that every earlier worker is gone.
+        await recover_queue(conn)
         earlier = await _earlier_tasks(conn, options)
         # An input that could not be read has no attempt to repeat: it is looked at anew.
         known = {(row.storage_key, row.page, row.sha256): row for row in earlier if row.attempt > 0}

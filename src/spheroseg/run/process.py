@@ -101,7 +101,7 @@ async def process(
 
 async def _reports_left(engine: AsyncEngine) -> int:
     async with reading(engine) as conn:
-        return await queue.depth(conn, Queue.RESULTS, in_hand=True)
+        return await queue.depth(conn, Queue.RESULTS, with_claimed=True)
 
 
 async def _finished_elsewhere(engine: AsyncEngine, task_ids: Sequence[UUID]) -> Counter[TaskState]:

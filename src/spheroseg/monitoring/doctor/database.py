@@ -9,7 +9,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from spheroseg.database import revisions
-from spheroseg.database.engine import open_engine, read_database_time, reading, set_message_queue_tables
+from spheroseg.database.engine import open_engine, read_database_time, reading
+from spheroseg.database.revision_010 import set_revision_010
 from spheroseg.errors import SchemaUnusable
 from spheroseg.monitoring.doctor.checks import CheckContext, CheckResult, compare_clocks, ok, problem
 
@@ -94,7 +95,7 @@ async def check_schema(context: CheckContext) -> AsyncIterator[CheckResult]:
         await _disconnect(context)
         return
     is_head = revision == revisions.HEAD
-    set_message_queue_tables(context.engine, is_head)
+    set_revision_010(context.engine, is_head)
     if is_head:
         yield ok("schema", f"revision {revision}, the newest")
     elif not context.settings.enable_message_queue:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from spheroseg.database import revisions, switches
 from spheroseg.database.components import SILENT_SECONDS
-from spheroseg.database.engine import has_message_queue_tables, read_database_time, reading
+from spheroseg.database.engine import read_database_time, reading
 from spheroseg.database.figures import (
     OverdueAttempts,
     Process,
@@ -17,6 +17,7 @@ from spheroseg.database.figures import (
     read_queue_figures,
     read_recent_failures,
 )
+from spheroseg.database.revision_010 import keeps_failures
 from spheroseg.errors import BadMessage
 from spheroseg.messages import Queue
 from spheroseg.monitoring.doctor.advice import BY_FAILURE_REASON, HOW_TO_START, ON_OTHER_FAILURE
@@ -138,7 +139,7 @@ async def check_failures(context: CheckContext) -> AsyncIterator[CheckResult]:
     if context.engine is None:
         return
     async with reading(context.engine) as conn:
-        if not has_message_queue_tables(conn):
+        if not keeps_failures(conn):
             yield skipped("failures", "revision 009 keeps no record of them", revisions.UPGRADE)
             return
         failures = await read_recent_failures(conn, RECENT_SECONDS)

@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database.added_rows import AddedFailure, AddedResult, added_failures, added_results
-from spheroseg.database.engine import has_message_queue_tables
+from spheroseg.database.revision_010 import keeps_failures
 
 WAITING_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14_400, 28_800)
 PROCESSING_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
@@ -73,7 +73,7 @@ class TaskCounters:
         """Count the rows that were added since the last update."""
         async for results in self._results.read_new(conn):
             self._count_results(results)
-        if not has_message_queue_tables(conn):
+        if not keeps_failures(conn):
             self._failures.reset()
             return
         async for failures in self._failures.read_new(conn):

@@ -8,17 +8,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from spheroseg.database import revisions
 from spheroseg.database.components import SILENT_SECONDS
-from spheroseg.database.engine import has_message_queue_tables, reading
+from spheroseg.database.engine import reading
+from spheroseg.database.failures import count_dead_letters
 from spheroseg.database.figures import (
     QueueFigures,
     read_alive_processes,
     read_queue_figures,
     read_relay_backlog,
 )
+from spheroseg.database.revision_010 import keeps_failures
 from spheroseg.database.tasks import count_states
 from spheroseg.messages import Queue
 from spheroseg.monitoring.exporter.counters import KNOWN_REASONS, TaskCounters
-from spheroseg.queueing.dead_letters import count_dead_letters
 
 PROCESS_KINDS = ("relay", "collect", "worker", "backend", "exporter")
 
@@ -36,7 +37,7 @@ class DatabaseMetrics:
         await revisions.prepare(self._engine)
         async with reading(self._engine) as conn:
             await self._counters.update(conn)
-            has_failures = has_message_queue_tables(conn)
+            has_failures = keeps_failures(conn)
             return [
                 await _task_states(conn),
                 await _queues(conn),

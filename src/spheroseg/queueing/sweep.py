@@ -1,0 +1,76 @@
+"""The sweep: the last net under the queues. It queues unfinished tasks again that no queue and no worker holds."""
+
+import asyncio
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from spheroseg.database.engine import reading
+from spheroseg.database.failures import NewFailure
+from spheroseg.database.revisions import describe
+from spheroseg.database.tasks import Orphan, lock_all_leased, read_orphans, read_statuses
+from spheroseg.queueing.outcomes import record_unfinished
+from spheroseg.tasks import Cause, RetryPolicy, TaskState
+
+log = structlog.get_logger()
+
+SWEEP_SECONDS = 15.0
+MAX_TASKS = 1000
+
+
+async def sweep_forever(engine: AsyncEngine, policy: RetryPolicy, seconds: float = SWEEP_SECONDS) -> None:
+    """Sweep every `seconds` until cancelled. Each time, sweep again until fewer than `MAX_TASKS` were found."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            while await sweep(engine, policy) == MAX_TASKS:
+                pass
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("sweep waits for the database", error=describe(error))
+
+
+async def sweep(engine: AsyncEngine, policy: RetryPolicy) -> int:
+    """Queue unfinished tasks again that no queue holds. Return the number of tasks, at most `MAX_TASKS`.
+
+    Their message was purged, or their worker rejected it without a report.
+    """
+    async with reading(engine) as conn:
+        orphans = await read_orphans(conn, MAX_TASKS)
+    if not orphans:
+        return 0
+    async with engine.begin() as conn:
+        # Read again in the transaction that changes them: a message may have arrived meanwhile.
+        orphans = await read_orphans(conn, MAX_TASKS)
+        statuses = await read_statuses(conn, [orphan.task_id for orphan in orphans])
+        for orphan in orphans:
+            await record_unfinished(conn, _failure(orphan), statuses[orphan.task_id].attempt, policy)
+    return len(orphans)
+
+
+def _failure(orphan: Orphan) -> NewFailure:
+    if orphan.state == TaskState.QUEUED:
+        cause, reason, error = Cause.UNDELIVERED, "message_missing", "its message was in no queue any more"
+    else:
+        cause, reason = Cause.LOST, "worker_lost"
+        error = "its worker fell silent and its message was in no queue any more"
+    return NewFailure(orphan.task_id, orphan.number, cause, reason, error)
+
+
+async def requeue_leased(engine: AsyncEngine, policy: RetryPolicy) -> int:
+    """Queue the tasks again that workers took from RabbitMQ, now that nobody reads their reports there.
+
+    Return the number of tasks. This uses up no retry: the workers may have finished, and only the report is lost.
+    """
+    reason, error = "switched_off", "the message queue was switched off before its report was read"
+    count = 0
+    while True:
+        async with engine.begin() as conn:
+            leased = await lock_all_leased(conn, MAX_TASKS)
+            statuses = await read_statuses(conn, [task.task_id for task in leased])
+            for task in leased:
+                failure = NewFailure(task.task_id, task.number, Cause.HANDED_BACK, reason, error)
+                await record_unfinished(conn, failure, statuses[task.task_id].attempt, policy)
+        count += len(leased)
+        if len(leased) < MAX_TASKS:
+            return count
