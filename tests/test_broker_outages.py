@@ -46,12 +46,12 @@ async def test_a_broker_that_is_away_holds_nobody_up(site: Site, outage: str) ->
     await submit_images(site.engine, 30)
     await site.all_completed(within=150)
     await site.queues_empty()
-    await site.says("relay", "relay waits for RabbitMQ; workers take tasks from the database meanwhile")
-    await site.says("relay", "RabbitMQ stays unreachable: its messages are queued again")
-    await site.says("relay", "relay goes on")
-    await site.says("worker-1", "RabbitMQ is away")
-    await site.says("worker-1", "RabbitMQ is back")
-    await site.says("worker-1", "published to the database queue instead")
+    await site.wait_for_event("relay", "relay waits for RabbitMQ; workers take tasks from the database meanwhile")
+    await site.wait_for_event("relay", "RabbitMQ stays unreachable: its messages are queued again")
+    await site.wait_for_event("relay", "relay goes on")
+    await site.wait_for_event("worker-1", "RabbitMQ is unreachable")
+    await site.wait_for_event("worker-1", "RabbitMQ is reachable again")
+    await site.wait_for_event("worker-1", "published to the database queue instead")
     await site.stop()
 
 
@@ -70,9 +70,9 @@ async def test_an_alarm_sends_the_work_to_the_database_and_its_end_brings_it_bac
         await submit_images(site.engine, 30)
         await site.all_completed()
     await site.queues_empty()
-    await site.says("relay", "RabbitMQ did not take messages", error="RabbitMQ did not answer in time")
-    await site.says("relay", "RabbitMQ is away", purpose="publishing")
-    await site.says("relay", "RabbitMQ is back", purpose="publishing")
+    await site.wait_for_event("relay", "RabbitMQ did not take messages", error="RabbitMQ did not answer in time")
+    await site.wait_for_event("relay", "RabbitMQ is unreachable", purpose="publishing")
+    await site.wait_for_event("relay", "RabbitMQ is reachable again", purpose="publishing")
     await site.stop()
 
 
@@ -82,7 +82,7 @@ async def test_a_queue_at_its_length_limit_refuses_and_the_rest_waits_in_the_tab
     await submit_images(site.engine, 120, seconds=0.01)
     await site.all_completed(within=120)
     await site.queues_empty()
-    await site.says("relay", "RabbitMQ did not take messages")
+    await site.wait_for_event("relay", "RabbitMQ did not take messages")
     assert {task.lost_count for task in (await site.tasks()).values()} == {0}
     await site.stop()
 
@@ -103,7 +103,7 @@ async def test_messages_that_expire_while_no_worker_runs_are_worked_when_one_doe
     site.start("worker-1")
     await site.all_completed()
     await site.queues_empty()
-    await site.says("collect", "attempt did not finish", cause="undelivered", reason="expired")
+    await site.wait_for_event("collect", "attempt did not finish", cause="undelivered", reason="expired")
     await site.stop()
 
 
@@ -119,7 +119,7 @@ async def test_tasks_purged_by_hand_are_missed_and_queued_again(site: Site) -> N
     site.start("worker-1")
     await site.all_completed(within=90)
     await site.queues_empty()
-    await site.says("relay", "RabbitMQ had lost messages: they are queued again", messages=64)
+    await site.wait_for_event("relay", "RabbitMQ had lost messages: they are queued again", messages=64)
     assert {task.attempt for task in (await site.tasks()).values()} == {1}
     await site.stop()
 

@@ -172,8 +172,8 @@ async def test_nothing_is_lost_and_nothing_done_twice_while_every_process_and_th
     assert {tasks[id_].reason for id_ in failed} == {"bad_image"}, verdict
 
     # Which of them sees it depends on who was alive.
-    for event in ("RabbitMQ is away", "RabbitMQ is back"):
-        assert any(service.has_said(event) for service in site.services.values()), event
+    for event in ("RabbitMQ is unreachable", "RabbitMQ is reachable again"):
+        assert any(service.has_logged(event) for service in site.services.values()), event
     await site.stop()
 
 
@@ -230,6 +230,6 @@ async def test_a_network_that_fails_in_each_direction_loses_nothing(site: Site) 
         assert any(e["error"] == "RabbitMQ did not answer in time" for e in refused)
         assert any("connection" in e["error"] for e in refused)
         for name in names:
-            await site.says(name, "RabbitMQ is away")
-            await site.says(name, "RabbitMQ is back")
+            await site.wait_for_event(name, "RabbitMQ is unreachable")
+            await site.wait_for_event(name, "RabbitMQ is reachable again")
         await site.stop()

@@ -94,7 +94,7 @@ async def test_rolled_back_in_the_middle_of_its_work_it_ends_every_task_and_forw
     assert "revision 009 now" in await psql(site.database_url, BACK_SQL)
     set_revision_010(site.engine, False)
     site.services["collect"].signal(signal.SIGCONT)
-    await site.says("collect", "collect waits for the database")
+    await site.wait_for_event("collect", "collect waits for the database")
     assert "not at the revision at which this process found them: restart it" in site.services["collect"].tail()
     assert {task.id: (task.state, task.attempt) for task in (await site.tasks()).values()} == standing
     set_revision_010(site.engine, True)
@@ -109,7 +109,7 @@ async def test_rolled_back_in_the_middle_of_its_work_it_ends_every_task_and_forw
     assert await unread(site) >= 6
     await asyncio.to_thread(site.node.stop)
     site.start("collect", "worker-1", port=None, **OFF)
-    await site.says("collect", "the message queue is switched off: the messages at RabbitMQ are queued again")
+    await site.wait_for_event("collect", "the message queue is switched off: messages at RabbitMQ are queued again")
     await submit_images(site.engine, 4, failures=1)
     await every_task_ended_once(site, {"completed": 60, "failed": 3})
     tasks = await site.tasks()

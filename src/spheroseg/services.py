@@ -140,7 +140,7 @@ async def _restore_queue(engine: AsyncEngine, settings: Settings) -> None:
     if not settings.enable_message_queue:
         taken_back += await requeue_leased(engine, settings.retry_policy)
     if taken_back:
-        log.info("the message queue is switched off: the messages at RabbitMQ are queued again", messages=taken_back)
+        log.info("the message queue is switched off: messages at RabbitMQ are queued again", messages=taken_back)
 
 
 async def _collect_and_notify(engine: AsyncEngine, brokers: Sequence[Broker], settings: Settings) -> None:

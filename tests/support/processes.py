@@ -83,7 +83,7 @@ class Service:
         assert not odd or is_child, f"{self.name} printed what is no event:\n" + "\n".join(odd[:60])
         return [json.loads(line) for line in lines if line.startswith("{")]
 
-    def has_said(self, event: str, **facts: Any) -> bool:
+    def has_logged(self, event: str, **facts: Any) -> bool:
         return any(
             line["event"] == event and all(line.get(name) == value for name, value in facts.items())
             for line in self.events()
@@ -230,11 +230,11 @@ class Site:
     def tails(self) -> str:
         return "\n".join(f"--- {service.name}\n{service.tail()}" for service in self.services.values())
 
-    async def says(self, name: str, event: str, within: float = 30.0, **facts: Any) -> None:
+    async def wait_for_event(self, name: str, event: str, within: float = 30.0, **facts: Any) -> None:
         """That process tells, sooner or later, what happened."""
         service = self.services[name]
         try:
-            await eventually(lambda: service.has_said(event, **facts), within)
+            await eventually(lambda: service.has_logged(event, **facts), within)
         except AssertionError:
             raise AssertionError(f"{name} does not say {event!r} {facts}:\n{service.tail()}") from None
 

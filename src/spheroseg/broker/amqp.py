@@ -1,4 +1,4 @@
-"""Our messages as those of AMQP, and back."""
+"""Converts our messages to messages of AMQP and back."""
 
 from typing import Any
 from uuid import UUID
@@ -10,6 +10,7 @@ from spheroseg.messages import Message
 
 
 def to_amqp(message: Message) -> aio_pika.Message:
+    """Return `message` as a persistent message of AMQP."""
     headers: dict[str, Any] = dict(message.headers)
     for name, value in (("task-id", message.task_id), ("user-id", message.user_id)):
         if value is not None:
@@ -27,6 +28,7 @@ def to_amqp(message: Message) -> aio_pika.Message:
 
 
 def from_amqp(incoming: AbstractIncomingMessage) -> Message:
+    """Return a received message as one of ours. It may come from anybody, so nothing in it is trusted."""
     headers = {name: _plain(value) for name, value in incoming.headers.items()}
     return Message(
         id=incoming.message_id or "",
@@ -41,7 +43,7 @@ def from_amqp(incoming: AbstractIncomingMessage) -> Message:
 
 
 def _uuid(value: Any) -> UUID | None:
-    # Headers come from whoever can publish: what is no id is no id.
+    # Anybody who can publish can write any header. Ignore a value that is not an id.
     try:
         return UUID(str(value)) if value is not None else None
     except ValueError:
@@ -49,7 +51,7 @@ def _uuid(value: Any) -> UUID | None:
 
 
 def _plain(value: Any) -> Any:
-    """AMQP header values as JSON knows them."""
+    """Return an AMQP header value as a value of JSON."""
     if isinstance(value, dict):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):

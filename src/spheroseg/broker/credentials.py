@@ -1,4 +1,4 @@
-"""Users in a RabbitMQ definitions file: a node that loads one makes no user by itself."""
+"""Users of a RabbitMQ definitions file, which a node needs because it creates no default user if it loads one."""
 
 import base64
 import hashlib
@@ -11,21 +11,25 @@ HASHING = "rabbit_password_hashing_sha256"
 
 
 def hash_password(password: str, salt: bytes | None = None) -> str:
-    """As the server keeps it: base64 of the salt and SHA-256 of salt and password. Different each time."""
+    """Return the hash as RabbitMQ stores it: base64 of the salt and of the SHA-256 of salt and password.
+
+    Without `salt`, a random one is used, so that the hash differs each time.
+    Source: RabbitMQ documentation, "Credentials and Passwords".
+    """
     salt = secrets.token_bytes(SALT_BYTES) if salt is None else salt
     return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
 
 
 def is_password(password: str, password_hash: str) -> bool:
-    """Whether `password_hash` was made from `password`."""
+    """Return whether `password_hash` is a hash of `password`."""
     salt = base64.b64decode(password_hash)[:SALT_BYTES]
     return hmac.compare_digest(hash_password(password, salt), password_hash)
 
 
 def with_user(definitions: dict[str, Any], name: str, password: str) -> dict[str, Any]:
-    """The definitions with one user more, who may do everything in their virtual hosts and see the node.
+    """Return the definitions with one more user, who has all permissions in their virtual hosts and sees the node.
 
-    Setting policies is among it; making users and virtual hosts is not: for that there is rabbitmqctl.
+    The user may set policies, but not create users or virtual hosts: that needs rabbitmqctl.
     """
     user = {
         "name": name,

@@ -1,6 +1,7 @@
-"""RabbitMQ's management API: what AMQP cannot tell, and policies."""
+"""A client of RabbitMQ's management API, for policies and for what AMQP does not show."""
 
 import asyncio
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -15,18 +16,24 @@ if TYPE_CHECKING:  # httpx belongs to an extra
     import httpx
 
 DECLARE = "run `spheroseg broker declare`"
+POLICY_CHECKS = 100
+POLICY_CHECK_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Something at the broker that is not as declared, and the step that mends it."""
+class Difference:
+    """A difference between the broker and the declared topology. advice: how to remove it."""
 
     what: str
-    step: str
+    advice: str
 
 
 class Management:
-    """The API at `url` (http://USER:PASSWORD@HOST:PORT), for the virtual host of the AMQP URL."""
+    """The API at `url` (http://USER:PASSWORD@HOST:PORT), for the virtual host of `rabbitmq_url`.
+
+    patience: seconds to wait for any answer. All methods raise BrokerAway if the API does not answer or refuses the
+    user. What they return is the JSON of RabbitMQ's HTTP API.
+    """
 
     def __init__(self, url: str, rabbitmq_url: str, patience: float = 5.0) -> None:
         import httpx
@@ -38,112 +45,127 @@ class Management:
         await self._client.aclose()
 
     async def _ask(self, method: str, *path: str, body: Any = None, **params: Any) -> Any:
-        where = "/api/" + "/".join(quote(part, safe="") for part in path)
-        answer = await self._answer(method, where, body, params)
-        if answer.status_code == 404:
+        url_path = "/api/" + "/".join(quote(part, safe="") for part in path)
+        response = await self._request(method, url_path, body, params)
+        if response.status_code == 404:
             return None
-        if answer.status_code == 401:
+        if response.status_code == 401:
             raise BrokerAway("the management API refuses this user: check RABBITMQ_MANAGEMENT_URL")
-        if answer.is_error:
-            raise BrokerAway(f"the management API answers {answer.status_code}: {answer.text[:200]}")
-        return answer.json() if answer.content else None
+        if response.is_error:
+            raise BrokerAway(f"the management API answers {response.status_code}: {response.text[:200]}")
+        return response.json() if response.content else None
 
-    async def _answer(self, method: str, where: str, body: Any, params: dict[str, Any]) -> "httpx.Response":
+    async def _request(self, method: str, url_path: str, body: Any, params: dict[str, Any]) -> "httpx.Response":
         import httpx
 
         try:
-            return await self._client.request(method, where, json=body, params=params)
+            return await self._client.request(method, url_path, json=body, params=params)
         except httpx.HTTPError as error:
-            words = str(error) or type(error).__name__
-            raise BrokerAway(f"the management API does not answer: {words}") from error
+            reason = str(error) or type(error).__name__
+            raise BrokerAway(f"the management API does not answer: {reason}") from error
 
     async def queue(self, queue: Queue) -> dict[str, Any] | None:
-        """All that the server says of `queue`; None where it does not exist."""
-        found: dict[str, Any] | None = await self._ask("GET", "queues", self.vhost, queue)
-        return found
+        """Return everything that the API knows about `queue`, or None if the queue does not exist."""
+        state: dict[str, Any] | None = await self._ask("GET", "queues", self.vhost, queue)
+        return state
 
     async def queues(self) -> list[dict[str, Any]]:
-        """How much is in each queue of the virtual host, who consumes it, and what has passed through it."""
+        """Return the numbers of messages and consumers, and the message statistics, of each queue."""
         columns = "vhost,name,exclusive,auto_delete,messages,consumers,message_stats"
-        found: list[dict[str, Any]] | None = await self._ask("GET", "queues", self.vhost, columns=columns)
-        if found is None:
+        states: list[dict[str, Any]] | None = await self._ask("GET", "queues", self.vhost, columns=columns)
+        if states is None:
             raise BrokerAway(f"RabbitMQ has no virtual host {self.vhost!r}: check RABBITMQ_URL")
-        return found
+        return states
 
     async def queue_history(self, queue: Queue, seconds: int, step: int) -> dict[str, Any] | None:
-        """As `queue`, with samples of the last `seconds`, one in `step` s, the newest first."""
+        """Return what `queue` returns, with one sample per `step` seconds of the last `seconds`, the newest first."""
         params = {"lengths_age": seconds, "lengths_incr": step, "msg_rates_age": seconds, "msg_rates_incr": step}
-        found: dict[str, Any] | None = await self._ask("GET", "queues", self.vhost, queue, **params)
-        return found
+        state: dict[str, Any] | None = await self._ask("GET", "queues", self.vhost, queue, **params)
+        return state
 
     async def nodes(self) -> list[dict[str, Any]]:
-        """Memory, disk and alarms of each node. The user needs the tag `monitoring`."""
-        found: list[dict[str, Any]] = await self._ask("GET", "nodes") or []
-        return found
+        """Return memory, disk and alarms of each node. The user needs the tag `monitoring`."""
+        nodes: list[dict[str, Any]] = await self._ask("GET", "nodes") or []
+        return nodes
 
     async def connections(self) -> list[dict[str, Any]]:
-        """Those to the virtual host that this user may see."""
-        found: list[dict[str, Any]] = await self._ask("GET", "vhosts", self.vhost, "connections") or []
-        return found
+        """Return the connections to the virtual host that this user may see."""
+        connections: list[dict[str, Any]] = await self._ask("GET", "vhosts", self.vhost, "connections") or []
+        return connections
 
     async def clock(self) -> datetime | None:
-        """The server's clock, to the second."""
-        answer = await self._answer("GET", "/api/whoami", None, {})
+        """Return the time of the server's clock, to the second, or None if it does not send it."""
+        response = await self._request("GET", "/api/whoami", None, {})
         try:
-            return parsedate_to_datetime(answer.headers["date"])
+            return parsedate_to_datetime(response.headers["date"])
         except (KeyError, ValueError):
             return None
 
     async def set_policies(self, queue_type: QueueType) -> None:
-        """Set them, and return when they are in force, a moment later."""
-        for wanted in definitions(queue_type, self.vhost)["policies"]:
-            body = {key: wanted[key] for key in ("pattern", "definition", "priority", "apply-to")}
-            await self._ask("PUT", "policies", self.vhost, wanted["name"], body=body)
-        for _ in range(100):
-            if not [finding for finding in await self.check(queue_type) if "policy" in finding.what]:
+        """Set the policies of the topology. Return once they are in force, or after POLICY_CHECKS checks."""
+        for set_policy in definitions(queue_type, self.vhost)["policies"]:
+            body = {key: set_policy[key] for key in ("pattern", "definition", "priority", "apply-to")}
+            await self._ask("PUT", "policies", self.vhost, set_policy["name"], body=body)
+        for _ in range(POLICY_CHECKS):
+            if not any("policy" in difference.what for difference in await self.check(queue_type)):
                 return
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(POLICY_CHECK_SECONDS)
 
-    async def check(self, queue_type: QueueType) -> list[Finding]:
-        """Compare what is there with the topology; nothing is changed."""
-        findings = []
-        for exchange in EXCHANGES:
-            found = await self._ask("GET", "exchanges", self.vhost, exchange)
-            if found is None:
-                findings.append(Finding(f"the exchange {exchange} does not exist", DECLARE))
-            elif found["type"] != "topic" or not found["durable"]:
-                what = f"the exchange {exchange} is {found['type']}, durable={found['durable']}, not a durable topic"
-                findings.append(Finding(what, f"delete it while nothing runs, then {DECLARE}"))
-        for queue in QUEUES:
-            findings += await self._check_queue(queue, queue_type)
-        return findings
-
-    async def _check_queue(self, queue: Queue, queue_type: QueueType) -> list[Finding]:
-        found = await self.queue(queue)
-        if found is None:
-            return [Finding(f"the queue {queue} does not exist", DECLARE)]
-        findings = []
-        wanted = arguments(queue, queue_type)
-        # Newer servers name the type of every queue among its arguments.
-        actual = {k: v for k, v in found["arguments"].items() if (k, v) != ("x-queue-type", "classic")}
-        for key in sorted(wanted.keys() | actual.keys()):
-            if wanted.get(key) != actual.get(key):
-                what = f"the queue {queue} has {key} = {actual.get(key, 'nothing')}, not {wanted.get(key, 'nothing')}"
-                step = (
-                    f"stop relay and workers, `spheroseg queue purge {queue}` once it is drained, delete the queue, "
-                    f"then {DECLARE}; tasks that were in it are queued again by themselves"
+    async def check(self, queue_type: QueueType) -> list[Difference]:
+        """Return the differences between the broker and the topology. Changes nothing."""
+        differences = []
+        for name in EXCHANGES:
+            exchange = await self._ask("GET", "exchanges", self.vhost, name)
+            if exchange is None:
+                differences.append(Difference(f"the exchange {name} does not exist", DECLARE))
+            elif exchange["type"] != "topic" or not exchange["durable"]:
+                what = (
+                    f"the exchange {name} is {exchange['type']}, durable={exchange['durable']}, not a durable topic"
                 )
-                findings.append(Finding(what, step))
-        bound = {
-            (binding["source"], binding["routing_key"])
-            for binding in await self._ask("GET", "queues", self.vhost, queue, "bindings") or []
-        }
-        for source, key in QUEUES[queue].bindings:
-            if (source, key) not in bound:
-                findings.append(Finding(f"{queue} is not bound to {source} with {key}", DECLARE))
-        in_force = found.get("effective_policy_definition") or {}
-        for key, value in policy(queue, queue_type).items():
-            if in_force.get(key) != value:
-                what = f"the policy of {queue} has {key} = {in_force.get(key, 'nothing')}, not {value}"
-                findings.append(Finding(what, f"{DECLARE}, or keep it if an operator set it on purpose"))
-        return findings
+                differences.append(Difference(what, f"delete it while nothing runs, then {DECLARE}"))
+        for queue in QUEUES:
+            differences += await self._check_queue(queue, queue_type)
+        return differences
+
+    async def _check_queue(self, queue: Queue, queue_type: QueueType) -> list[Difference]:
+        state = await self.queue(queue)
+        if state is None:
+            return [Difference(f"the queue {queue} does not exist", DECLARE)]
+        return [
+            *_check_arguments(queue, queue_type, state),
+            *await self._check_bindings(queue),
+            *_check_policy(queue, queue_type, state),
+        ]
+
+    async def _check_bindings(self, queue: Queue) -> list[Difference]:
+        bindings = await self._ask("GET", "queues", self.vhost, queue, "bindings") or []
+        bound = {(binding["source"], binding["routing_key"]) for binding in bindings}
+        return [
+            Difference(f"{queue} is not bound to {source} with {key}", DECLARE)
+            for source, key in QUEUES[queue].bindings
+            if (source, key) not in bound
+        ]
+
+
+def _check_arguments(queue: Queue, queue_type: QueueType, state: Mapping[str, Any]) -> Iterator[Difference]:
+    declared = arguments(queue, queue_type)
+    # Newer servers list the type of every queue among its arguments.
+    actual = {k: v for k, v in state["arguments"].items() if (k, v) != ("x-queue-type", "classic")}
+    advice = (
+        f"stop relay and workers, `spheroseg queue purge {queue}` once it is drained, delete the queue, "
+        f"then {DECLARE}; tasks that were in it are queued again by themselves"
+    )
+    for key in sorted(declared.keys() | actual.keys()):
+        if declared.get(key) != actual.get(key):
+            yield Difference(
+                f"the queue {queue} has {key} = {actual.get(key, 'nothing')}, not {declared.get(key, 'nothing')}",
+                advice,
+            )
+
+
+def _check_policy(queue: Queue, queue_type: QueueType, state: Mapping[str, Any]) -> Iterator[Difference]:
+    in_force = state.get("effective_policy_definition") or {}
+    for key, value in policy(queue, queue_type).items():
+        if in_force.get(key) != value:
+            what = f"the policy of {queue} has {key} = {in_force.get(key, 'nothing')}, not {value}"
+            yield Difference(what, f"{DECLARE}, or keep it if an operator set it on purpose")

@@ -1,7 +1,7 @@
-"""What must be at the broker: one table, from which it is declared, checked and exported.
+"""The topology at RabbitMQ: one table, from which it is declared, checked and exported.
 
-Arguments of a queue are only what a policy cannot set or what correctness needs; everything that an operator may tune
-is a policy, because a queue cannot be declared again with other arguments.
+A queue cannot be declared again with other arguments. Its arguments are therefore only what a policy cannot set or
+correctness needs; everything that an operator may tune is a policy.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ HOUR_MS = 3_600_000
 
 @dataclass(frozen=True)
 class QueueSpec:
-    """`bindings`: (exchange, routing key); `arguments`: of a classic queue; `policy`: what an operator may change."""
+    """bindings: pairs of exchange and routing key. arguments: of a classic queue. policy: for operators to tune."""
 
     bindings: tuple[tuple[str, str], ...]
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -30,7 +30,7 @@ QUEUES: Mapping[Queue, QueueSpec] = {
     Queue.TASKS: QueueSpec(
         bindings=((EXCHANGE, "task.new"),),
         arguments={"x-dead-letter-exchange": DEAD_LETTER_EXCHANGE, "x-max-priority": 10},
-        # What does not fit is refused to the publisher, and dead-lettered to be seen.
+        # A message in excess of the limit is refused to the publisher, and dead-lettered so that people see it.
         policy={"message-ttl": HOUR_MS, "max-length": 100_000, "overflow": "reject-publish-dlx"},
     ),
     Queue.RESULTS: QueueSpec(
@@ -46,26 +46,26 @@ QUEUES: Mapping[Queue, QueueSpec] = {
 
 
 def arguments(queue: Queue, queue_type: QueueType) -> dict[str, Any]:
-    """The arguments with which `queue` is declared."""
-    wanted = dict(QUEUES[queue].arguments)
+    """Return the arguments with which `queue` is declared."""
+    declared = dict(QUEUES[queue].arguments)
     if queue_type == QueueType.QUORUM:
-        # A quorum queue refuses x-max-priority; from RabbitMQ 4.0 on it has two levels by itself.
-        wanted.pop("x-max-priority", None)
-        wanted["x-queue-type"] = "quorum"
-    return wanted
+        # A quorum queue refuses x-max-priority. Since RabbitMQ 4.0 it always has two priorities.
+        declared.pop("x-max-priority", None)
+        declared["x-queue-type"] = "quorum"
+    return declared
 
 
 def policy(queue: Queue, queue_type: QueueType) -> dict[str, Any]:
-    """The policy of `queue`."""
-    wanted = dict(QUEUES[queue].policy)
-    if queue_type == QueueType.QUORUM and wanted.get("overflow") == "reject-publish-dlx":
-        # A quorum queue accepts that word and then drops from the head.
-        wanted["overflow"] = "reject-publish"
-    return wanted
+    """Return the policy of `queue`."""
+    definition = dict(QUEUES[queue].policy)
+    if queue_type == QueueType.QUORUM and definition.get("overflow") == "reject-publish-dlx":
+        # A quorum queue accepts this value, but then drops messages from the head.
+        definition["overflow"] = "reject-publish"
+    return definition
 
 
 def definitions(queue_type: QueueType, vhost: str = "spheroseg") -> dict[str, Any]:
-    """The topology as a RabbitMQ definitions file, without users."""
+    """Return the topology as the content of a RabbitMQ definitions file, without users."""
     return {
         "vhosts": [{"name": vhost}],
         "exchanges": [

@@ -308,10 +308,10 @@ def broker_check(as_json: Json = False) -> None:
     async def check() -> list[dict[str, Any]]:
         management = Management(settings.rabbitmq_management_url, settings.rabbitmq_url)
         try:
-            findings = await management.check(settings.rabbitmq_queue_type)
+            differences = await management.check(settings.rabbitmq_queue_type)
         finally:
             await management.close()
-        return [{"what": finding.what, "what_to_do": finding.step} for finding in findings]
+        return [{"what": difference.what, "what_to_do": difference.advice} for difference in differences]
 
     findings = asyncio.run(check())
     print_rows(findings, ["what", "what_to_do"], as_json=as_json, nothing="RabbitMQ is as it should be.")

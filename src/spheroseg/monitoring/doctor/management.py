@@ -4,8 +4,7 @@ import math
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
-from spheroseg.broker.management import Finding as Difference
-from spheroseg.broker.management import Management
+from spheroseg.broker.management import Difference, Management
 from spheroseg.errors import BrokerAway
 from spheroseg.messages import Queue
 from spheroseg.monitoring.doctor.advice import NOTHING_LOST, ON_ALARM, QUEUE_DISABLED, RABBITMQ_LOG
@@ -123,7 +122,7 @@ def _merge_by_policy(differences: Iterable[Difference]) -> Iterator[tuple[str, s
     for difference in differences:
         subject, has, detail = difference.what.partition(" has ")
         is_policy = subject.startswith("the policy of")
-        details, _ = merged.setdefault(f"{subject}{has}" if is_policy else difference.what, ([], difference.step))
+        details, _ = merged.setdefault(f"{subject}{has}" if is_policy else difference.what, ([], difference.advice))
         details += [detail] if is_policy else []
     for start, (details, advice) in merged.items():
         yield start + "; ".join(details), advice
