@@ -1,8 +1,8 @@
 """The snippets of the documents run, and what the documents name exists.
 
-Every fenced block of README.md and docs/ has a language. A `sh` block is run, unless a comment before it gives a
-reason: `<!-- not run: needs Docker -->`. Then its commands are only checked against the command line. `text` and
-`mermaid` are for reading.
+Every fenced block of README.md and docs/ has a language. `sh` and `python` blocks are run, unless a comment before a
+`sh` block gives a reason: `<!-- not run: Docker -->`. Then its commands are only checked against the command line.
+`text` and `mermaid` are for reading.
 """
 
 import csv
@@ -66,8 +66,11 @@ class Block:
         return f"{self.page.name}:{self.line}"
 
     @property
-    def runs(self) -> bool:
-        return self.language == "sh" and not self.reason
+    def script(self) -> str:
+        """For bash; empty if the block is not run."""
+        if self.language == "python":
+            return f"python3 - <<'END'\n{self.text}END\n"
+        return self.text if self.language == "sh" and not self.reason else ""
 
 
 def blocks_of(page: Path) -> Iterator[Block]:
@@ -149,9 +152,9 @@ def environment(folder: Path, port: int) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", sorted({block.page for block in BLOCKS if block.runs}), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", sorted({block.page for block in BLOCKS if block.script}), ids=lambda page: page.name)
 def test_the_commands_of_a_page_run_one_after_the_other(page: Path, folder: Path, port: int) -> None:
-    script = "".join(block.text for block in BLOCKS if block.page == page and block.runs)
+    script = "".join(block.script for block in BLOCKS if block.page == page)
     done = subprocess.run(
         ["bash", "-eux", "-o", "pipefail", "-c", script.replace("127.0.0.1:8080", f"127.0.0.1:{port}")],
         cwd=folder,
