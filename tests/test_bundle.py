@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rocrate.rocrate import ROCrate
 
-from spheroseg.export.bundle import PIECE, stream_bundle
+from spheroseg.export.bundle import CHUNK_BYTES, stream_bundle
 
 MANIFEST: dict[str, Any] = {
     "spheroseg": "1.2.3",
@@ -83,15 +83,15 @@ def test_its_metadata_are_an_ro_crate_that_says_how_the_files_came_about(tmp_pat
 def test_it_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
     large = tmp_path / "large"
     with large.open("wb") as file:
-        file.truncate(40 * PIECE)
+        file.truncate(40 * CHUNK_BYTES)
     tracemalloc.start()
     try:
         size = sum(len(piece) for piece in stream_bundle({"masks/large.tif": large}, MANIFEST))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert size > 40 * PIECE
-    assert peak < 8 * PIECE
+    assert size > 40 * CHUNK_BYTES
+    assert peak < 8 * CHUNK_BYTES
 
 
 def test_files_too_large_for_the_old_form_of_zip_are_in_the_new_one(

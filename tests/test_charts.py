@@ -18,8 +18,8 @@ from spheroseg.export.charts import (
     plate_chart,
     well_chart,
 )
-from spheroseg.export.charts.measures import figures
-from spheroseg.export.charts.style import AnyChart, lines
+from spheroseg.export.charts.measures import format_figures
+from spheroseg.export.charts.style import AnyChart, wrap_text
 from tests.support.plate_rows import Rows, condition_rows, of_well, well_rows
 
 DAYS = [24.0 * day for day in range(8)]
@@ -399,14 +399,14 @@ def test_rows_without_a_time_are_no_curve() -> None:
     ],
 )
 def test_numbers_have_three_figures(value: float, text: str) -> None:
-    assert figures(value) == text
+    assert format_figures(value) == text
 
 
 def test_a_text_too_long_for_its_lines_loses_its_middle() -> None:
     text = " ".join(f"word{number}" for number in range(60))
 
-    found = lines(text, 30)
+    found = wrap_text(text, 30)
     assert len(found) <= 3
     assert found[0].startswith("word0")
     assert found[-1].endswith("word59")
-    assert lines("", 30) == [""]
+    assert wrap_text("", 30) == [""]

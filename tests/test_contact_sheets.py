@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spheroseg.export.contact_sheets import Tile, build_tiles, render_contact_sheets
-from spheroseg.export.contact_svg import CAPTION, GAP, MARGIN, TITLE, WIDTH
+from spheroseg.export.contact_svg import CAPTION_PX, GAP_PX, MARGIN_PX, TILE_WIDTH_PX, TITLE_PX
 from tests.support.plate_rows import Rows, well_rows
 
 ORANGE = (0, 94, 213)  # blue, green, red of the frame round a doubtful picture
@@ -32,8 +32,8 @@ def opened(jpeg: bytes) -> Any:
 
 
 def tile(page: Any, down: int, across: int) -> Any:
-    top, left = TITLE + down * (240 + CAPTION), MARGIN + across * (WIDTH + GAP)
-    return page[top : top + 240, left : left + WIDTH].astype(int)
+    top, left = TITLE_PX + down * (240 + CAPTION_PX), MARGIN_PX + across * (TILE_WIDTH_PX + GAP_PX)
+    return page[top : top + 240, left : left + TILE_WIDTH_PX].astype(int)
 
 
 def near(pixels: Any, colour: tuple[int, int, int]) -> Any:
@@ -50,7 +50,7 @@ def test_a_plate_of_96_wells_has_a_sheet_for_each_row_of_a_sane_size(overlay: Pa
     assert [sheet.name for sheet in sheets] == ["P1_row_A", "P1_row_H"]
     for sheet in sheets:
         page = opened(sheet.jpeg)
-        assert page.shape == (TITLE + 12 * (240 + CAPTION), MARGIN + 8 * (WIDTH + GAP), 3)
+        assert page.shape == (TITLE_PX + 12 * (240 + CAPTION_PX), MARGIN_PX + 8 * (TILE_WIDTH_PX + GAP_PX), 3)
         assert all(
             near(tile(page, down, across), (200, 60, 20)).mean() > 0.95 for down in range(12) for across in (0, 7)
         )
@@ -112,7 +112,7 @@ def test_many_times_go_over_several_pages(overlay: Path) -> None:
     pages = list(render_contact_sheets(tiles))
 
     assert [page.name for page in pages] == ["P1_row_A_1", "P1_row_A_2", "P1_row_A_3"]
-    assert [(opened(page.jpeg).shape[1] - MARGIN) // (WIDTH + GAP) for page in pages] == [12, 12, 6]
+    assert [(opened(page.jpeg).shape[1] - MARGIN_PX) // (TILE_WIDTH_PX + GAP_PX) for page in pages] == [12, 12, 6]
 
 
 def test_a_page_has_at_most_16_megapixels_and_memory_for_one_page(overlay: Path) -> None:
@@ -144,4 +144,4 @@ def test_wells_photographed_at_minutes_of_their_own_stand_in_their_order(overlay
     ]
     page = opened(next(render_contact_sheets(tiles)).jpeg)
 
-    assert page.shape[1] == MARGIN + 3 * (WIDTH + GAP)
+    assert page.shape[1] == MARGIN_PX + 3 * (TILE_WIDTH_PX + GAP_PX)

@@ -186,7 +186,7 @@ def coco_of(scenes: list[Scene], path: Path) -> COCO:
     making = CocoFile(io.BytesIO())
     for index, (labels, result) in enumerate(scenes):
         making.add(f"{index}.png", 1, result, lambda labels=labels: labels)  # type: ignore[misc]
-    path.write_bytes(b"".join(making.pieces()))
+    path.write_bytes(b"".join(making.chunks()))
     return COCO(str(path))
 
 

@@ -1,4 +1,4 @@
-"""Everything that a run has made as one zip, in pieces: nothing is ever in memory as a whole, whatever its size."""
+"""All files of a run as one zip, written in chunks, so that files of any size need little memory."""
 
 import hashlib
 import json
@@ -9,50 +9,55 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from spheroseg.export.crate import METADATA, File, crate_metadata
+from spheroseg.export.crate import METADATA_NAME, CrateFile, build_crate_metadata
 
-PIECE = 2**20  # bytes
-PACKED = frozenset({".png", ".tif", ".zip", ".xlsx", ".parquet"})  # to pack them again takes time and gains nothing
+CHUNK_BYTES = 2**20
+# Compressing these again takes time and saves no space.
+COMPRESSED_SUFFIXES = frozenset({".png", ".tif", ".zip", ".xlsx", ".parquet"})
 
 
 def stream_bundle(files: Mapping[str, Path], manifest: Mapping[str, Any]) -> Iterator[bytes]:
-    """The zip, piece by piece, so that it can go to a file or over a network as it comes about.
+    """Yield the zip in chunks, for a file or a network connection.
 
-    files: names in the zip, and where they lie. manifest: that of the run. Its copy in the zip has, under `files`,
-    size (bytes) and SHA-256 of every file beside it; it comes last, as these are known only then. RO-Crate metadata
-    say the same for programs. Raises OSError where a file cannot be read.
+    files: the path of each file under its name in the zip. manifest: that of the run. Its copy in the zip has, under
+    `files`, the size (bytes) and the SHA-256 of every other file. It is the last file of the zip, because these are
+    known only then. RO-Crate metadata say the same in a standard form. Raises OSError if a file cannot be read.
     """
-    sink = _Sink()
-    done: list[File] = []
-    made = datetime.fromisoformat(manifest["written_at"]).timetuple()[:6]
-    with zipfile.ZipFile(sink, "w") as archive:
+    buffer = _WriteBuffer()
+    written: list[CrateFile] = []
+    written_at = datetime.fromisoformat(manifest["written_at"]).timetuple()[:6]
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name, path in sorted(files.items()):
             digest, size = hashlib.sha256(), 0
-            with path.open("rb") as source, archive.open(_member(name, made, path.stat().st_size), "w") as target:
-                while piece := source.read(PIECE):
-                    target.write(piece)
-                    digest.update(piece)
-                    size += len(piece)
-                    yield sink.take()
-            done.append(File(name, size, digest.hexdigest()))
-        metadata = _json(crate_metadata(manifest, done))
-        done.append(File(METADATA, len(metadata), hashlib.sha256(metadata).hexdigest()))
-        listed = {file.path: {"size": file.size, "sha256": file.sha256} for file in done}
-        for name, content in ((METADATA, metadata), ("manifest.json", _json({**manifest, "files": listed}))):
-            archive.writestr(_member(name, made, len(content)), content)
-            yield sink.take()
-    yield sink.take()
+            with (
+                path.open("rb") as source,
+                archive.open(_describe_member(name, written_at, path.stat().st_size), "w") as target,
+            ):
+                while chunk := source.read(CHUNK_BYTES):
+                    target.write(chunk)
+                    digest.update(chunk)
+                    size += len(chunk)
+                    yield buffer.take()
+            written.append(CrateFile(name, size, digest.hexdigest()))
+        metadata = _encode_json(build_crate_metadata(manifest, written))
+        written.append(CrateFile(METADATA_NAME, len(metadata), hashlib.sha256(metadata).hexdigest()))
+        listed = {file.path: {"size": file.size, "sha256": file.sha256} for file in written}
+        copy = _encode_json({**manifest, "files": listed})
+        for name, content in ((METADATA_NAME, metadata), ("manifest.json", copy)):
+            archive.writestr(_describe_member(name, written_at, len(content)), content)
+            yield buffer.take()
+    yield buffer.take()
 
 
 @dataclass
-class _Sink:
-    """A file that only takes, as the zip needs it: it cannot go back, and so never does."""
+class _WriteBuffer:
+    """A file that can be written but not rewound, so that zipfile writes a stream."""
 
-    waiting: bytes = b""
+    pending: bytes = b""
 
-    def write(self, piece: bytes) -> int:
-        self.waiting += piece
-        return len(piece)
+    def write(self, chunk: bytes) -> int:
+        self.pending += chunk
+        return len(chunk)
 
     def flush(self) -> None:
         pass
@@ -61,20 +66,21 @@ class _Sink:
         pass
 
     def take(self) -> bytes:
-        taken, self.waiting = self.waiting, b""
+        """Return what was written since the last call."""
+        taken, self.pending = self.pending, b""
         return taken
 
 
-def _member(name: str, made: tuple[int, ...], size: int) -> zipfile.ZipInfo:
-    year, month, day, hour, minute, second = made
+def _describe_member(name: str, written_at: tuple[int, ...], size: int) -> zipfile.ZipInfo:
+    year, month, day, hour, minute, second = written_at
     info = zipfile.ZipInfo(name, (year, month, day, hour, minute, second))
     info.external_attr = 0o644 << 16
-    is_packed = PurePosixPath(name).suffix.lower() in PACKED
-    info.compress_type = zipfile.ZIP_STORED if is_packed else zipfile.ZIP_DEFLATED
-    # Tells whether it needs the larger form, before the first byte is written.
+    is_compressed = PurePosixPath(name).suffix.lower() in COMPRESSED_SUFFIXES
+    info.compress_type = zipfile.ZIP_STORED if is_compressed else zipfile.ZIP_DEFLATED
+    # zipfile needs the size before the first byte, to choose between the normal and the 64-bit format.
     info.file_size = size
     return info
 
 
-def _json(value: Any) -> bytes:
+def _encode_json(value: Any) -> bytes:
     return json.dumps(value, indent=1, ensure_ascii=False).encode()

@@ -107,7 +107,7 @@ async def write_outputs(
                 rows += found
         exports: dict[str, Any] = {}
         if coco:
-            exports["coco"] = folder.stream("coco.json", coco.pieces())
+            exports["coco"] = folder.stream("coco.json", coco.chunks())
     folder.replace("results.csv", encode_csv(rows, leading=LEADING))
     manifest = {**_manifest(options, listing, entries, exports), "result_version": version, "plate": _plate(layout)}
     newest = max(finished, default=None)

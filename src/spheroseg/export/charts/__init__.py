@@ -1,4 +1,4 @@
-"""Pictures of growth: each has one definition, which gives the PNG, the SVG and the interactive chart of a page."""
+"""Charts of growth. Each has one definition, which gives the PNG, the SVG and the interactive chart of a web page."""
 
 from spheroseg.export.charts.conditions import condition_chart
 from spheroseg.export.charts.doses import dose_chart

@@ -1,52 +1,56 @@
-"""Growth curve of each condition: mean of the wells, their standard deviation, and behind it the wells themselves."""
+"""Growth curve of each condition: the mean and standard deviation of its wells, with the wells behind them."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
 
-from spheroseg.export.charts.measures import Measure, Row, Times, measure_of, number
-from spheroseg.export.charts.series import by_well, common_times, condition_of, series
-from spheroseg.export.charts.style import BREAK_LINES, COLOURS, GREY, ROWS, AnyChart, finished, lines
+from spheroseg.export.charts.measures import ChartMeasure, Row, choose_measure
+from spheroseg.export.charts.series import build_series, condition_label, find_common_times, group_by_well
+from spheroseg.export.charts.style import BREAK_LINES, COLOURS, GREY, ROWS, AnyChart, finish_chart, wrap_text
+from spheroseg.export.charts.time_axis import TimeAxis
+from spheroseg.plate.numbers import finite_number
 
-TOGETHER = 6  # conditions in one panel; more lines cannot be followed, so each has a panel of its own
+MAX_CONDITIONS_PER_PANEL = 6  # with more, each condition has a panel of its own
 
 
 def condition_chart(
     conditions: Sequence[Row], wells: Sequence[Row] = (), *, measure: str | None = None, title: str | None = None
 ) -> AnyChart:
-    """Mean ± SD over wells against time.
+    """Return a chart of the mean ± SD over wells against time.
 
     conditions: condition rows. wells: well rows of the same plates, drawn as thin lines. measure: a column of the
-    well rows; volume by default, in px where nothing is calibrated. Up to 6 conditions share a panel, more have one
-    each. Where a value is missing the line is broken. Raises ValueError for an unknown measure,
-    and where no row has a time.
+    well rows, by default the volume, in px³ if nothing is calibrated. Up to 6 conditions share a panel, more have one
+    each. The line is broken if a value is missing. Raises ValueError if the measure is unknown, and if no row has a
+    time.
     """
-    chosen = measure_of(conditions, measure, suffix="_mean")
-    times = Times.needed(conditions)
+    chosen = choose_measure(conditions, measure, suffix="_mean")
+    times = TimeAxis.from_timed_rows(conditions)
     groups: dict[str, list[Row]] = {}
     for row in conditions:
-        groups.setdefault(condition_of(row), []).append(row)
-    many = len(groups) > TOGETHER
-    labels = _labels(groups, chosen, 24 if many else 36)
+        groups.setdefault(condition_label(row), []).append(row)
+    has_panels = len(groups) > MAX_CONDITIONS_PER_PANEL
+    labels = _labels(groups, chosen, 24 if has_panels else 36)
     means = [record for name, rows in groups.items() for record in _means(rows, labels[name], chosen, times)]
     singles = _singles(wells, labels, chosen, times)
     layers = _layers(means, singles, list(labels.values()), chosen, times)
     heading = title or f"{chosen.title} per condition"
-    under = ["Mean ± SD over wells" + (", single wells as thin lines" if singles else "")]
+    subtitle = ["Mean ± SD over wells" + (", single wells as thin lines" if singles else "")]
     if len(groups) == 1:
-        under.insert(0, next(iter(labels.values())).replace("\n", " "))
+        subtitle.insert(0, next(iter(labels.values())).replace("\n", " "))
     records = [*singles, *means]
     data = alt.NamedData(ROWS)
-    if not many:
-        return finished(alt.layer(*layers, data=data).properties(width=440, height=300), heading, under, rows=records)
+    if not has_panels:
+        return finish_chart(
+            alt.layer(*layers, data=data).properties(width=440, height=300), heading, subtitle, rows=records
+        )
     panel = alt.layer(*layers).properties(width=130, height=100)
     header = alt.Header(title=None, labelAnchor="start", labelPadding=4, labelLimit=0, labelExpr=BREAK_LINES)
     facet = alt.Facet("condition:N", sort=list(labels.values()), header=header)
-    return finished(
+    return finish_chart(
         alt.FacetChart(data=data, spec=panel, facet=facet, columns=6 if len(groups) > 16 else 4, spacing=14),
         heading,
-        under,
+        subtitle,
         rows=records,
     )
 
@@ -55,19 +59,19 @@ def _layers(
     means: Sequence[dict[str, Any]],
     singles: Sequence[dict[str, Any]],
     order: list[str],
-    measure: Measure,
-    times: Times,
+    measure: ChartMeasure,
+    times: TimeAxis,
 ) -> list[alt.Chart]:
-    many = len(order) > TOGETHER
+    has_panels = len(order) > MAX_CONDITIONS_PER_PANEL
     values = [
         v for record in [*means, *singles] for key in ("y", "low", "high") if (v := record.get(key)) is not None
     ]
-    x = alt.X("x:Q", axis=times.axis(most=4 if many else 8), scale=times.scale())
-    axis = measure.axis(tickCount=4 if many else 6)
+    x = alt.X("x:Q", axis=times.axis(max_ticks=4 if has_panels else 8), scale=times.scale())
+    axis = measure.axis(tickCount=4 if has_panels else 6)
     y = alt.Y("y:Q", axis=axis, scale=measure.scale(values))
     low = alt.Y("low:Q", axis=axis, scale=measure.scale(values))
     colour: Any = alt.value(COLOURS[0])
-    if 1 < len(order) <= TOGETHER:
+    if 1 < len(order) <= MAX_CONDITIONS_PER_PANEL:
         legend = alt.Legend(title="Mean ± SD", orient="right", columns=1, labelExpr=BREAK_LINES)
         scale = alt.Scale(domain=order, range=list(COLOURS[: len(order)]))
         colour = alt.Color("condition:N", sort=order, legend=legend, scale=scale)
@@ -83,39 +87,39 @@ def _layers(
     if measure.relative:
         layers.append(alt.Chart().mark_rule(stroke=GREY, strokeDash=[3, 3], strokeWidth=0.8).encode(y=alt.datum(1)))
     if singles:
-        # A round cap, so that a value between two gaps is a dot and not nothing.
-        # strokeOpacity: for `opacity` the renderer takes a layer for each line, and ten times as long.
-        faint = max(0.12, min(0.5, 8 * len(order) / len({record["well"] for record in singles})))
-        thin = alt.Chart().transform_filter(well).mark_line(strokeWidth=0.7, strokeOpacity=faint, strokeCap="round")
+        # A round cap shows a value between two gaps as a dot. strokeOpacity instead of `opacity`, for which the
+        # renderer makes a layer per line and takes ten times as long.
+        opacity = max(0.12, min(0.5, 8 * len(order) / len({record["well"] for record in singles})))
+        thin = alt.Chart().transform_filter(well).mark_line(strokeWidth=0.7, strokeOpacity=opacity, strokeCap="round")
         layers.append(thin.encode(x=x, y=y, color=colour, detail="well:N"))
     layers += [
         mean.mark_area(fillOpacity=0.25).encode(x=x, y=low, y2="high:Q", color=colour),
-        mean.mark_line(strokeWidth=1.6 if many else 2.2).encode(x=x, y=y, color=colour),
-        mean.mark_point(filled=True, size=14 if many else 36, opacity=1).encode(
+        mean.mark_line(strokeWidth=1.6 if has_panels else 2.2).encode(x=x, y=y, color=colour),
+        mean.mark_point(filled=True, size=14 if has_panels else 36, opacity=1).encode(
             x=x, y=y, color=colour, tooltip=tooltip
         ),
     ]
     return layers
 
 
-def _labels(groups: dict[str, list[Row]], measure: Measure, width: int) -> dict[str, str]:
-    """Of each condition, its name and over how many wells its means are. Names that become the same get a number."""
+def _labels(groups: dict[str, list[Row]], measure: ChartMeasure, width: int) -> dict[str, str]:
+    """Return the label of each condition: its name and number of wells. Labels that would be equal are numbered."""
     labels: dict[str, str] = {}
     for name, rows in groups.items():
         counts = [int(row.get(f"{measure.column}_n") or 0) for row in rows]
         low, high = min(counts, default=0), max(counts, default=0)
         count = f"(n = {low if low == high else f'{low}–{high}'})"
-        parts = lines(name, width)
+        parts = wrap_text(name, width)
         parts = [*parts[:-1], f"{parts[-1]} {count}"] if len(parts[-1]) + len(count) < width else [*parts, count]
         label = "\n".join(parts)
         labels[name] = label if label not in labels.values() else f"{label} #{len(labels) + 1}"
     return labels
 
 
-def _means(rows: Sequence[Row], label: str, measure: Measure, times: Times) -> list[dict[str, Any]]:
+def _means(rows: Sequence[Row], label: str, measure: ChartMeasure, times: TimeAxis) -> list[dict[str, Any]]:
     records = []
     for row in sorted((row for row in rows if times.at(row) is not None), key=lambda row: times.at(row) or 0.0):
-        mean, sd = number(row.get(f"{measure.column}_mean")), number(row.get(f"{measure.column}_sd"))
+        mean, sd = finite_number(row.get(f"{measure.column}_mean")), finite_number(row.get(f"{measure.column}_sd"))
         low, high = (None, None) if mean is None or sd is None else (mean - sd, mean + sd)
         records.append(
             {
@@ -132,11 +136,19 @@ def _means(rows: Sequence[Row], label: str, measure: Measure, times: Times) -> l
     return records
 
 
-def _singles(wells: Sequence[Row], labels: dict[str, str], measure: Measure, times: Times) -> list[dict[str, Any]]:
-    groups = by_well(row for row in wells if condition_of(row) in labels)
-    expected = common_times(groups.values(), times)
+def _singles(
+    wells: Sequence[Row], labels: dict[str, str], measure: ChartMeasure, times: TimeAxis
+) -> list[dict[str, Any]]:
+    groups = group_by_well(row for row in wells if condition_label(row) in labels)
+    expected = find_common_times(groups.values(), times)
     return [
-        {"kind": "well", "condition": labels[condition_of(rows[0])], "well": well, "x": point["x"], "y": point["y"]}
+        {
+            "kind": "well",
+            "condition": labels[condition_label(rows[0])],
+            "well": well,
+            "x": point["x"],
+            "y": point["y"],
+        }
         for well, rows in groups.items()
-        for point in series(rows, measure, times, expected)
+        for point in build_series(rows, measure, times, expected)
     ]

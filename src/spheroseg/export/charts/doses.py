@@ -1,4 +1,4 @@
-"""Dose and response: the wells, their means, and the fitted curve with its IC50."""
+"""Dose-response chart of a drug: the wells, their means, and the fitted curve with its IC50."""
 
 import math
 import statistics
@@ -7,56 +7,72 @@ from typing import Any
 
 import altair as alt
 
-from spheroseg.export.charts.measures import Measure, Row, Times, figures, measure_of, number, numbers
-from spheroseg.export.charts.series import interval, well_key
-from spheroseg.export.charts.style import COLOURS, GREY, INK, MARKED, ROWS, AnyChart, finished, lines, of
+from spheroseg.export.charts.measures import ChartMeasure, Row, choose_measure, format_figures, list_numbers
+from spheroseg.export.charts.series import format_estimate, well_key
+from spheroseg.export.charts.style import (
+    COLOURS,
+    GREY,
+    INK,
+    MARKED,
+    ROWS,
+    AnyChart,
+    chart_of,
+    finish_chart,
+    wrap_text,
+)
+from spheroseg.export.charts.time_axis import TimeAxis
 from spheroseg.plate.dose_response import evaluate_dose_response
+from spheroseg.plate.numbers import finite_number
 
 DEFAULT = "rel_volume"
-SAMPLES = 120  # points of the curve
+CURVE_POINTS = 120
 
 
 def dose_chart(rows: Sequence[Row], ic50: Row | None = None, *, measure: str | None = None) -> AnyChart:
-    """Response of each well against the concentration of one drug, on a logarithmic axis.
+    """Return a chart of the response of each well against the concentration of one drug, on a logarithmic axis.
 
-    rows: endpoint rows of the drug and of the wells without any. ic50: the row of the drug, whose measure is drawn;
-    otherwise `measure`, by default rel_volume, or volume where there is none. Wells with the concentration 0 stand
-    left of a break in the axis, as 0 has no place on a logarithmic one; the curve is drawn over the concentrations
-    tested. Raises ValueError for an unknown measure and where no row has a concentration.
+    rows: endpoint rows of the drug and of the untreated wells. ic50: the IC50 row of the drug, whose measure is
+    drawn. Without it `measure` is drawn, by default rel_volume, or the volume if there is none. Wells with the
+    concentration 0 are at the left of a break in the axis, because a logarithmic axis has no 0. The curve is drawn
+    over the concentrations tested. Raises ValueError if the measure is unknown, and if no row has a concentration.
     """
     drug = ic50.get("drug") if ic50 else next((row["drug"] for row in rows if row.get("drug")), None)
-    dosed = {row.get("drug") for row in rows if (number(row.get("concentration")) or 0) > 0}
+    dosed = {row.get("drug") for row in rows if (finite_number(row.get("concentration")) or 0) > 0}
     used = [row for row in rows if _belongs(row, drug, dosed)]
     if not used:
         raise ValueError("no row has a concentration: there is no dose to draw")
-    default = DEFAULT if numbers(used, DEFAULT) else None
-    chosen = measure_of(used, (ic50 or {}).get("measure") or measure or default)
+    default = DEFAULT if list_numbers(used, DEFAULT) else None
+    chosen = choose_measure(used, (ic50 or {}).get("measure") or measure or default)
     unit = (ic50 or {}).get("unit") or next((row["unit"] for row in used if row.get("unit")), None)
-    axis = _Doses([row["concentration"] for row in used])
+    axis = _DoseAxis([row["concentration"] for row in used])
     records = [record for row in used if (record := _well(row, chosen, axis)) is not None]
     records += _means(records)
     records += _curve(ic50, axis) if ic50 else []
     layers = _layers(records, ic50, axis, chosen, f"{drug or 'Concentration'}{f' ({unit})' if unit else ''}")
     chart = alt.layer(*layers, data=alt.NamedData(ROWS)).properties(width=380, height=270)
-    time = Times.of(used)
-    at = f" at {time.called(time.values[0])}" if len(time.values) == 1 else ""
-    return finished(chart, f"{drug or 'Dose'}: {chosen.title.lower()}{at}", _notes(records, ic50, unit), rows=records)
+    time = TimeAxis.from_rows(used)
+    at = f" at {time.describe(time.values[0])}" if len(time.values) == 1 else ""
+    return finish_chart(
+        chart, f"{drug or 'Dose'}: {chosen.title.lower()}{at}", _notes(records, ic50, unit), rows=records
+    )
 
 
-class _Doses:
-    """The places on the axis: concentrations as they are, 0 a step below the lowest."""
+class _DoseAxis:
+    """A logarithmic axis of concentrations, with 0 a step below the lowest one."""
 
     def __init__(self, concentrations: Sequence[float]) -> None:
         self.tested = sorted({float(value) for value in concentrations if value > 0}) or [1.0]
         self.has_zero = any(value == 0 for value in concentrations)
         self.low, self.high = self.tested[0], self.tested[-1]
-        # As far away as the doses are from each other on average, but visibly off, and not further than a decade.
+        # The step is the mean distance of the doses, but at least half a decade, to be visible, and at most one
+        # decade.
         steps = max(1, len(self.tested) - 1)
         decades = min(1.0, max(0.5, math.log10(self.high / self.low) / steps))
         self.zero = self.low / 10**decades
         self.gap = self.low / 10 ** (decades / 2)
 
-    def place(self, concentration: float) -> float:
+    def position(self, concentration: float) -> float:
+        """Return the value on the axis that stands for the concentration."""
         return concentration if concentration > 0 else self.zero
 
     @property
@@ -69,7 +85,7 @@ class _Doses:
         decades = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
         values = [10.0**decade for decade in decades]
         if len(values) < 3:
-            # Less than two decades: the concentrations themselves, unless they are too many to be written.
+            # Over less than two decades, label the concentrations themselves, unless there are too many.
             values = self.tested if len(self.tested) <= 8 else [self.low, math.sqrt(self.low * self.high), self.high]
         label = "format(datum.value, '.3~g')"
         if self.has_zero:
@@ -79,22 +95,26 @@ class _Doses:
 
 
 def _belongs(row: Row, drug: Any, dosed: Collection[Any]) -> bool:
-    """A dose of the drug, or an untreated well: its own, or one that belongs to no drug (a vehicle has no doses)."""
-    dose = number(row.get("concentration"))
+    """Return whether the row is a dose of the drug or an untreated well.
+
+    Untreated wells have the concentration 0 of the drug itself, of no drug, or of a vehicle. dosed: all drugs with a
+    concentration above 0; a vehicle is not among them.
+    """
+    dose = finite_number(row.get("concentration"))
     if dose is None or dose < 0:
         return False
     return row.get("drug") == drug or (dose == 0 and row.get("drug") not in dosed)
 
 
-def _well(row: Row, measure: Measure, axis: _Doses) -> dict[str, Any] | None:
-    value = number(row.get(measure.column))
+def _well(row: Row, measure: ChartMeasure, axis: _DoseAxis) -> dict[str, Any] | None:
+    value = finite_number(row.get(measure.column))
     if value is None:
         return None
     return {
         "kind": "well",
         "well": well_key(row),
         "dose": float(row["concentration"]),
-        "x": axis.place(float(row["concentration"])),
+        "x": axis.position(float(row["concentration"])),
         "y": value,
         "flags": str(row.get("qc_flags") or "").replace(";", ", "),
     }
@@ -104,37 +124,37 @@ def _means(wells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     doses: dict[float, list[float]] = {}
     for well in wells:
         doses.setdefault(well["x"], []).append(well["y"])
-    found = []
+    means = []
     for x, values in sorted(doses.items()):
         mean, sd = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
         ends = (None, None) if sd is None else (mean - sd, mean + sd)
-        found.append({"kind": "mean", "x": x, "y": mean, "sd": sd, "low": ends[0], "high": ends[1], "n": len(values)})
-    return found
+        means.append({"kind": "mean", "x": x, "y": mean, "sd": sd, "low": ends[0], "high": ends[1], "n": len(values)})
+    return means
 
 
-def fitted(ic50: Row, concentration: float) -> float | None:
-    """The value of the fitted curve, in the unit of its measure; None where the fit was refused."""
-    middle, hill, top, bottom = (number(ic50.get(name)) for name in ("ic50", "hill", "top", "bottom"))
+def evaluate_fit(ic50: Row, concentration: float) -> float | None:
+    """Return the value of the fitted curve, in the unit of its measure, or None if the fit was refused."""
+    middle, hill, top, bottom = (finite_number(ic50.get(name)) for name in ("ic50", "hill", "top", "bottom"))
     if middle is None or hill is None or top is None or bottom is None or middle <= 0:
         return None
     return float(evaluate_dose_response(concentration, middle, hill, top, bottom))
 
 
-def _curve(ic50: Row, axis: _Doses) -> list[dict[str, Any]]:
+def _curve(ic50: Row, axis: _DoseAxis) -> list[dict[str, Any]]:
     span = math.log10(axis.high / axis.low)
-    doses = [axis.low * 10 ** (span * step / (SAMPLES - 1)) for step in range(SAMPLES)]
-    values = [(dose, fitted(ic50, dose)) for dose in doses]
+    doses = [axis.low * 10 ** (span * step / (CURVE_POINTS - 1)) for step in range(CURVE_POINTS)]
+    values = [(dose, evaluate_fit(ic50, dose)) for dose in doses]
     return [{"kind": "fit", "x": dose, "y": value} for dose, value in values if value is not None]
 
 
 def _layers(
-    records: Sequence[dict[str, Any]], ic50: Row | None, axis: _Doses, measure: Measure, title: str
+    records: Sequence[dict[str, Any]], ic50: Row | None, axis: _DoseAxis, measure: ChartMeasure, title: str
 ) -> list[alt.Chart]:
     values = [v for record in records for key in ("y", "low", "high") if (v := record.get(key)) is not None]
     x = alt.X("x:Q", axis=axis.axis(title), scale=axis.scale)
     y = alt.Y("y:Q", axis=measure.axis(), scale=measure.scale(values))
     low = alt.Y("low:Q", axis=measure.axis(), scale=measure.scale(values))
-    well, mean, fit = (of().transform_filter(f"datum.kind == '{kind}'") for kind in ("well", "mean", "fit"))
+    well, mean, fit = (chart_of().transform_filter(f"datum.kind == '{kind}'") for kind in ("well", "mean", "fit"))
     tooltip = [
         alt.Tooltip("well:N", title="Well"),
         alt.Tooltip("dose:Q", title=title),
@@ -144,7 +164,7 @@ def _layers(
         alt.Tooltip("flags:N", title="Flags"),
     ]
     layers = []
-    ends = [number((ic50 or {}).get(name)) for name in ("ic50", "ic50_ci_low", "ic50_ci_high")]
+    ends = [finite_number((ic50 or {}).get(name)) for name in ("ic50", "ic50_ci_low", "ic50_ci_high")]
     if ends[0] is not None and ends[1] is not None and ends[2] is not None:
         band = alt.Chart(alt.InlineData(values=[{"from": max(ends[1], axis.low), "to": min(ends[2], axis.high)}]))
         layers.append(
@@ -172,11 +192,11 @@ def _layers(
 def _notes(records: Sequence[dict[str, Any]], ic50: Row | None, unit: str | None) -> list[str]:
     notes = []
     if ic50 and ic50.get("refused"):
-        notes += lines(f"No IC50: {ic50['refused']}", 72)
-    elif ic50 and (found := interval(ic50, "ic50", "ic50", unit or "")):
-        hill, r2 = number(ic50.get("hill")), number(ic50.get("r2"))
-        more = [f"Hill slope {figures(hill)}"] if hill is not None else []
-        notes += [f"IC50 {found}", ", ".join([*more, *([f"R² = {r2:.3f}"] if r2 is not None else [])])]
+        notes += wrap_text(f"No IC50: {ic50['refused']}", 72)
+    elif ic50 and (estimate := format_estimate(ic50, "ic50", "ic50", unit or "")):
+        hill, r2 = finite_number(ic50.get("hill")), finite_number(ic50.get("r2"))
+        more = [f"Hill slope {format_figures(hill)}"] if hill is not None else []
+        notes += [f"IC50 {estimate}", ", ".join([*more, *([f"R² = {r2:.3f}"] if r2 is not None else [])])]
     wells = sum(record["kind"] == "well" for record in records)
     notes.append(f"Mean ± SD of the wells at each concentration, n = {wells} wells in all")
     return [note for note in notes if note]

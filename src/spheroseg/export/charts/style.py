@@ -1,4 +1,4 @@
-"""How every picture looks: one sans-serif, colours that the colour-blind can tell apart, thin axes, no decoration."""
+"""The style of all charts: one sans-serif font, colours for the colour-blind, thin axes, no decoration."""
 
 import math
 import textwrap
@@ -7,30 +7,36 @@ from typing import Any
 
 import altair as alt
 
-# vl-convert brings Liberation Sans along, so a picture is the same on every machine; a browser takes its Arial.
+# vl-convert contains Liberation Sans, so a chart is the same on every machine. Browsers use Arial instead.
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 
-# After Okabe and Ito: told apart with every common kind of colour-blindness. Yellow is left out, too pale for a line.
+# After Okabe and Ito (2008, Color Universal Design): distinct with every common kind of colour-blindness. Without
+# their yellow, which is too pale for a line.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F3C8D", "#444444")
 INK, GREY, PALE, MISSING = "#222222", "#767676", "#e6e6e6", "#d9d9d9"
-MARKED = "#D55E00"  # what a person should look at
+MARKED = "#D55E00"  # for what a person should check
 
-BREAK_LINES = "split(datum.label, '\\n')"  # of a label, in a legend or a header
+# Vega expression that breaks the label of a legend or header into lines.
+BREAK_LINES = "split(datum.label, '\\n')"
 
+# The default name of the records of a chart.
 ROWS = "rows"
 
 AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart | alt.VConcatChart
 
 
-def of(name: str = ROWS) -> alt.Chart:
-    """A chart of the records that `finished` is given under this name."""
+def chart_of(name: str = ROWS) -> alt.Chart:
+    """Return a chart of the records that `finish_chart` is given under this name."""
     return alt.Chart(alt.NamedData(name))
 
 
-def finished(
+def finish_chart(
     chart: Any, title: str, subtitle: Sequence[str] = (), **records: Sequence[Mapping[str, Any]]
 ) -> AnyChart:
-    """With title, records and the look of all pictures; it cannot be layered or put beside another any more."""
+    """Return the chart with its title, its records and the style of all charts.
+
+    It cannot be layered or combined with another chart afterwards.
+    """
     heading = alt.TitleParams(
         text=title,
         subtitle=list(subtitle),
@@ -74,28 +80,29 @@ def finished(
         .configure_title(color=INK)
         .configure_header(labelFontSize=11, labelColor=INK, titleFontSize=12, titleFontWeight="normal")
     )
-    # Last of all, as every step before copies the whole chart: with the records in it, that is most of the time.
-    styled["datasets"] = {name: list(found) for name, found in records.items()}
+    # The records come last, because every step before copies the whole chart, which would take most of the time.
+    styled["datasets"] = {name: list(of_name) for name, of_name in records.items()}
     return styled
 
 
-def lines(text: str, width: int, most: int = 3) -> list[str]:
-    """Broken into lines of at most `width` characters; of what is too long for `most` lines, the middle is left out.
+def wrap_text(text: str, width: int, max_lines: int = 3) -> list[str]:
+    """Return the text as lines of at most `width` characters.
 
-    Names such as `drug X 1 µM` and `drug X 2 µM` differ at their end.
+    If it is too long for `max_lines` lines, its middle is left out, because names such as `drug X 1 µM` and
+    `drug X 2 µM` differ at their end.
     """
-    longest = width * most - 2 * most
+    longest = width * max_lines - 2 * max_lines
     if len(text) > longest:
         end = longest // 2
         text = f"{text[: longest - end - 1].rstrip()}…{text[-end:].lstrip()}"
     return textwrap.wrap(text, width) or [""]
 
 
-def ticks(low: float, high: float, *, most: int = 8) -> list[float]:
-    """Hours that people think in: whole days where there are several, else parts of a day."""
+def choose_hour_ticks(low: float, high: float, *, max_ticks: int = 8) -> list[float]:
+    """Return at most `max_ticks` round times between two times in hours: whole days, or parts of a day."""
     step = next(
-        (s for s in (1, 2, 3, 6, 12, 24, 48, 72, 96, 168, 336, 672) if math.floor((high - low) / s) < most),
-        math.ceil((high - low) / most),
+        (s for s in (1, 2, 3, 6, 12, 24, 48, 72, 96, 168, 336, 672) if math.floor((high - low) / s) < max_ticks),
+        math.ceil((high - low) / max_ticks),
     )
     first = math.ceil(low / step - 1e-9)
     return [float(step * i) for i in range(first, math.floor(high / step + 1e-9) + 1)]
