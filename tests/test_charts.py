@@ -291,7 +291,7 @@ def test_a_plate_has_a_curve_for_each_well_at_its_place(wells: int) -> None:
 def test_several_plates_and_samples_without_wells_are_no_plate() -> None:
     wells = well_rows(wells=6)
 
-    with pytest.raises(ValueError, match="rows of 2 plates"):
+    with pytest.raises(ValueError, match="the rows are of 2 plates"):
         plate_chart([*wells, wells[0] | {"plate": "P2"}])
     with pytest.raises(ValueError, match="no row has a well"):
         heat_map([row | {"well": None} for row in wells])
