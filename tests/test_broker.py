@@ -1,4 +1,4 @@
-"""What every broker does: one suite, which each implementation must pass."""
+"""The behaviour of every broker: one suite, which each implementation must pass."""
 
 import asyncio
 import uuid
@@ -49,13 +49,13 @@ def names(deliveries: list[Delivery]) -> list[str]:
 
 
 async def drain(broker: Broker, name: Queue = Queue.TASKS, wait: float = 0.3) -> list[str]:
-    """Everything in the queue, one by one, in the order in which it comes."""
-    came = []
+    """Take everything in the queue, one message at a time. Return the names in the order of delivery."""
+    drained = []
     async with broker.consume(name, prefetch=1) as consumer:
         while deliveries := await consumer.take(1, wait):
-            came += names(deliveries)
+            drained += names(deliveries)
             await consumer.ack(deliveries)
-    return came
+    return drained
 
 
 async def test_a_message_arrives_as_it_was_published(broker: Broker) -> None:
@@ -75,7 +75,7 @@ async def test_a_message_arrives_as_it_was_published(broker: Broker) -> None:
         assert not delivery.redelivered
 
 
-async def test_what_is_acked_is_gone(broker: Broker) -> None:
+async def test_an_acknowledged_message_is_gone(broker: Broker) -> None:
     await broker.publish([message()])
     assert await drain(broker) == ["m"]
     assert await broker.depth(Queue.TASKS) == 0
@@ -83,7 +83,7 @@ async def test_what_is_acked_is_gone(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize(
-    ("routing_key", "wanted"),
+    ("routing_key", "queue_name"),
     [
         ("task.new", Queue.TASKS),
         ("task.started", Queue.RESULTS),
@@ -91,13 +91,13 @@ async def test_what_is_acked_is_gone(broker: Broker) -> None:
         ("task.failed", Queue.RESULTS),
     ],
 )
-async def test_the_routing_key_chooses_the_queue(broker: Broker, routing_key: str, wanted: Queue) -> None:
+async def test_the_routing_key_chooses_the_queue(broker: Broker, routing_key: str, queue_name: Queue) -> None:
     await broker.publish([Message(id="r", routing_key=routing_key, body=b"r")])
-    assert {name: await broker.depth(name) for name in Queue} == {name: int(name == wanted) for name in Queue}
-    assert await drain(broker, wanted) == ["r"]
+    assert {name: await broker.depth(name) for name in Queue} == {name: int(name == queue_name) for name in Queue}
+    assert await drain(broker, queue_name) == ["r"]
 
 
-async def test_no_more_than_the_prefetch_is_in_hand(broker: Broker) -> None:
+async def test_a_consumer_holds_no_more_than_the_prefetch(broker: Broker) -> None:
     await broker.publish([message(str(n)) for n in range(5)])
     async with broker.consume(Queue.TASKS, prefetch=2) as consumer:
         first = await consumer.take(10, 5)
@@ -107,13 +107,13 @@ async def test_no_more_than_the_prefetch_is_in_hand(broker: Broker) -> None:
         assert len(await consumer.take(10, 5)) == 1
 
 
-async def test_a_higher_priority_overtakes_what_waits(broker: Broker) -> None:
+async def test_a_higher_priority_overtakes_waiting_messages(broker: Broker) -> None:
     await broker.publish([message(f"regular-{n}", priority=1) for n in range(20)])
     await broker.publish([message("premium", priority=10)])
     assert (await drain(broker))[0] == "premium"
 
 
-async def test_equal_messages_come_in_the_order_of_publishing(broker: Broker) -> None:
+async def test_messages_of_equal_priority_come_in_the_order_of_publishing(broker: Broker) -> None:
     sent = [f"m{n}" for n in range(20)]
     for name in sent:
         await broker.publish([message(name, priority=1)])
@@ -126,11 +126,11 @@ async def test_two_consumers_never_have_the_same_message(broker: Broker) -> None
     async def consume() -> list[str]:
         return await drain(broker, wait=0.5)
 
-    came = await asyncio.gather(*(consume() for _ in range(4)))
-    assert sorted(name for names_ in came for name in names_) == sorted(str(n) for n in range(60))
+    taken = await asyncio.gather(*(consume() for _ in range(4)))
+    assert sorted(name for names_ in taken for name in names_) == sorted(str(n) for n in range(60))
 
 
-async def test_a_waiting_consumer_hears_of_a_new_message(broker: Broker) -> None:
+async def test_a_waiting_consumer_gets_a_new_message_at_once(broker: Broker) -> None:
     async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
         taking = asyncio.create_task(consumer.take(1, 10))
         await asyncio.sleep(0.2)
@@ -145,7 +145,7 @@ async def test_a_take_that_finds_nothing_ends_in_time(broker: Broker) -> None:
             assert await consumer.take(1, 0.2) == []
 
 
-async def test_what_is_unsettled_at_the_end_comes_again_marked_redelivered(broker: Broker) -> None:
+async def test_an_unsettled_message_is_delivered_again_and_marked_redelivered(broker: Broker) -> None:
     await broker.publish([message()])
     async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
         assert not (await consumer.take(1, 5))[0].redelivered
@@ -155,7 +155,7 @@ async def test_what_is_unsettled_at_the_end_comes_again_marked_redelivered(broke
         assert again.message.body == b"m"
 
 
-async def test_what_is_rejected_becomes_a_dead_letter_that_says_why(broker: Broker) -> None:
+async def test_a_rejected_message_becomes_a_dead_letter_with_the_reason(broker: Broker) -> None:
     await broker.publish([message("bad", task_id=uuid.uuid4())])
     async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
         await consumer.reject(await consumer.take(1, 5))
@@ -171,7 +171,7 @@ async def test_what_is_rejected_becomes_a_dead_letter_that_says_why(broker: Brok
 
 
 @pytest.mark.parametrize("reject", [False, True], ids=["acked", "rejected"])
-async def test_what_is_concluded_is_reported_and_settled(broker: Broker, reject: bool) -> None:
+async def test_report_and_settle_publishes_the_report_and_settles_the_message(broker: Broker, reject: bool) -> None:
     await broker.publish([message("done", task_id=uuid.uuid4())])
     report = Message(id="r", routing_key="task.failed", body=b"r")
     async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
@@ -182,7 +182,7 @@ async def test_what_is_concluded_is_reported_and_settled(broker: Broker, reject:
     assert await drain(broker, Queue.DEAD_LETTERS, wait=2.0 if reject else 0.3) == ["done"] * reject
 
 
-async def test_a_message_in_hand_does_not_count_as_waiting(broker: Broker) -> None:
+async def test_a_delivered_message_does_not_count_as_waiting(broker: Broker) -> None:
     await broker.publish([message("a"), message("b")])
     assert await broker.depth(Queue.TASKS) == 2
     async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
@@ -190,7 +190,7 @@ async def test_a_message_in_hand_does_not_count_as_waiting(broker: Broker) -> No
         assert await broker.depth(Queue.TASKS) == 1
 
 
-async def test_work_longer_than_a_lease_stays_with_its_worker(broker: Broker) -> None:
+async def test_a_message_stays_with_its_worker_for_longer_than_a_lease(broker: Broker) -> None:
     await broker.publish([message("long")])
     async with broker.consume(Queue.TASKS, prefetch=1) as worker:
         (delivery,) = await worker.take(1, 5)
@@ -201,7 +201,7 @@ async def test_work_longer_than_a_lease_stays_with_its_worker(broker: Broker) ->
     assert await broker.depth(Queue.TASKS) == 0
 
 
-async def test_more_than_the_prefetch_is_gathered_in_the_order_of_a_take(broker: Broker) -> None:
+async def test_take_more_exceeds_the_prefetch_in_the_order_of_take(broker: Broker) -> None:
     await broker.publish([message(f"regular-{n}", priority=1) for n in range(3)])
     await broker.publish([message(f"premium-{n}", priority=10) for n in range(2)])
     async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
@@ -216,43 +216,43 @@ async def test_more_than_the_prefetch_is_gathered_in_the_order_of_a_take(broker:
         async def is_dead() -> bool:
             return await broker.depth(Queue.DEAD_LETTERS) == 1
 
-        # A quorum queue dead-letters beside the rejection.
+        # A quorum queue dead-letters after the rejection has returned.
         await eventually(is_dead)
         assert names(await consumer.take(1, 5)) == ["regular-1"]
 
 
-async def test_what_is_not_gathered_waits_for_others(broker: Broker) -> None:
+async def test_messages_beyond_the_limit_of_take_more_stay_in_the_queue(broker: Broker) -> None:
     await broker.publish([message(str(n)) for n in range(4)])
     async with broker.consume(Queue.TASKS, prefetch=1) as busy:
         first = await busy.take(1, 5)
         others = await busy.take_more(1, 0.0)
         await busy.ack(others)
-        assert await broker.depth(Queue.TASKS) == 2, "none is in the busy one's hand but the first"
+        assert await broker.depth(Queue.TASKS) == 2, "the busy consumer holds none but the first"
         async with broker.consume(Queue.TASKS, prefetch=1) as idle:
             assert names(await idle.take(1, 5)) == ["2"]
         await busy.ack(first)
 
 
-async def test_a_gathering_waits_a_moment_for_what_comes_and_ends_in_time(broker: Broker) -> None:
+async def test_take_more_waits_for_messages_and_ends_in_time(broker: Broker) -> None:
     await broker.publish([message("first")])
     async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
         await consumer.take(1, 5)
         async with asyncio.timeout(3):
             assert await consumer.take_more(3, 0.05) == []
-        gathering = asyncio.create_task(consumer.take_more(2, 10))
+        taking = asyncio.create_task(consumer.take_more(2, 10))
         await broker.publish([message("second"), message("third")])
         async with asyncio.timeout(5):
-            assert names(await gathering) == ["second", "third"]
+            assert names(await taking) == ["second", "third"]
 
 
-async def test_what_was_gathered_stays_and_comes_again_like_what_was_taken(broker: Broker) -> None:
+async def test_messages_of_take_more_are_leased_and_redelivered_like_those_of_take(broker: Broker) -> None:
     await broker.publish([message(str(n)) for n in range(3)])
     async with broker.consume(Queue.TASKS, prefetch=1) as worker:
-        in_hand = await worker.take(1, 5) + await worker.take_more(2, 0.0)
+        held = await worker.take(1, 5) + await worker.take_more(2, 0.0)
         async with broker.consume(Queue.TASKS, prefetch=1) as rival:
             assert await rival.take(1, 2.5 * LEASE) == []
-        assert not any(delivery.revoked.is_set() for delivery in in_hand)
-        await worker.ack(in_hand[1:2])
+        assert not any(delivery.revoked.is_set() for delivery in held)
+        await worker.ack(held[1:2])
     async with broker.consume(Queue.TASKS, prefetch=1) as worker:
         again = await worker.take(1, 5) + await worker.take_more(2, 0.0)
         assert sorted(names(again)) == ["0", "2"]
@@ -260,7 +260,7 @@ async def test_what_was_gathered_stays_and_comes_again_like_what_was_taken(broke
 
 
 class TestTable:
-    """What only the table does: leases, delays, fairness."""
+    """The behaviour of the table alone: leases, delays, fairness."""
 
     @pytest.fixture
     def table(self, engine: AsyncEngine) -> TableBroker:
@@ -270,19 +270,21 @@ class TestTable:
         self, table: TableBroker, engine: AsyncEngine
     ) -> None:
         await table.publish([message("orphan")])
-        # Nothing renews its leases, as in a process that was frozen or killed.
+        # Nobody renews its leases, as if its process was frozen or killed.
         silent = table.consumer(Queue.TASKS, prefetch=1)
         (held,) = await silent.take(1, 5)
         async with table.consume(Queue.TASKS, prefetch=1) as heir:
             (again,) = await heir.take(1, 4 * LEASE)
             assert again.redelivered
-            # The first holder wakes up: its settling must not take the message from the second.
+            # The first holder wakes up and acknowledges: this must not remove the message of the second.
             await silent.ack([held])
             async with reading(engine) as conn:
                 assert await queue.depth(conn, Queue.TASKS, with_claimed=True) == 1
             await heir.ack([again])
 
-    async def test_what_cannot_be_reported_stays_in_hand(self, table: TableBroker, engine: AsyncEngine) -> None:
+    async def test_a_message_whose_report_fails_stays_unsettled(
+        self, table: TableBroker, engine: AsyncEngine
+    ) -> None:
         await table.publish([message()])
         report = Message(id="r", routing_key="task.completed", body=b"r")
         async with table.consume(Queue.TASKS, prefetch=1) as consumer:
@@ -296,7 +298,7 @@ class TestTable:
         assert await drain(table) == []
         assert await drain(table, Queue.RESULTS) == ["r"]
 
-    async def test_a_withdrawn_message_is_revoked_in_the_workers_hand(
+    async def test_a_withdrawn_message_is_revoked_at_its_worker(
         self, table: TableBroker, engine: AsyncEngine
     ) -> None:
         task_id = uuid.uuid4()
@@ -307,7 +309,7 @@ class TestTable:
                 assert await queue.withdraw(conn, [task_id]) == 1
             await eventually(delivery.revoked.is_set, within=LEASE)
 
-    async def test_a_delayed_message_waits_and_does_not_hold_up_the_others(self, table: TableBroker) -> None:
+    async def test_a_delayed_message_waits_and_does_not_delay_others(self, table: TableBroker) -> None:
         await table.publish([message("later", delay=0.8, priority=10), message("now", priority=1)])
         async with table.consume(Queue.TASKS, prefetch=2) as consumer:
             assert names(await consumer.take(1, 0.3)) == ["now"]
@@ -316,14 +318,14 @@ class TestTable:
             assert names([later]) == ["later"]
             assert not later.redelivered
 
-    async def test_users_of_one_class_take_turns(self, table: TableBroker) -> None:
+    async def test_users_of_one_priority_take_turns(self, table: TableBroker) -> None:
         many, few = uuid.uuid4(), uuid.uuid4()
         await table.publish([message(f"many-{n}", user_id=many, priority=1) for n in range(50)])
         await table.publish([message(f"few-{n}", user_id=few, priority=1) for n in range(5)])
         order = await drain(table)
         assert [order.index(f"few-{n}") for n in range(5)] == [1, 3, 5, 7, 9]
 
-    async def test_a_user_who_comes_later_joins_the_turn_now_served(self, table: TableBroker) -> None:
+    async def test_a_later_user_joins_at_the_current_turn(self, table: TableBroker) -> None:
         many, few = uuid.uuid4(), uuid.uuid4()
         await table.publish([message(f"many-{n}", user_id=many, priority=1) for n in range(50)])
         async with table.consume(Queue.TASKS, prefetch=1) as consumer:
@@ -333,7 +335,7 @@ class TestTable:
         order = await drain(table)
         assert [order.index(f"few-{n}") for n in range(3)] == [1, 3, 5]
 
-    async def test_submitting_one_by_one_wins_no_more_than_a_share(self, table: TableBroker) -> None:
+    async def test_submitting_one_by_one_gains_no_larger_share(self, table: TableBroker) -> None:
         fair, greedy = uuid.uuid4(), uuid.uuid4()
         await table.publish([message(f"fair-{n}", user_id=fair, priority=1) for n in range(10)])
         for n in range(10):
@@ -341,22 +343,22 @@ class TestTable:
         order = await drain(table)
         assert sum(name.startswith("fair") for name in order[:10]) == 5
 
-    async def test_the_lowest_class_gets_its_share_while_a_higher_one_waits(self, engine: AsyncEngine) -> None:
+    async def test_the_lowest_priority_gets_its_share_while_a_higher_one_waits(self, engine: AsyncEngine) -> None:
         table = TableBroker(engine, low_share=0.1)
         await table.publish([message(f"premium-{n}", priority=10) for n in range(200)])
         await table.publish([message(f"regular-{n}", priority=1) for n in range(200)])
         async with table.consume(Queue.TASKS, prefetch=1) as consumer:
-            came = []
+            taken = []
             for _ in range(200):
                 deliveries = await consumer.take(1, 5)
-                came += names(deliveries)
+                taken += names(deliveries)
                 await consumer.ack(deliveries)
-        served = sum(name.startswith("regular") for name in came)
-        # Binomial(200, 0.1): outside 4 … 45 once in 10^6 runs.
+        served = sum(name.startswith("regular") for name in taken)
+        # Binomial(200, 0.1) lies outside of 4 to 45 once in 10^6 runs.
         assert 4 <= served <= 45
-        assert came.index("regular-0") < came.index("regular-1")
+        assert taken.index("regular-0") < taken.index("regular-1")
 
-    async def test_ten_thousand_delayed_retries_do_not_hide_what_is_ready(self, table: TableBroker) -> None:
+    async def test_ten_thousand_delayed_retries_do_not_hide_a_ready_message(self, table: TableBroker) -> None:
         await table.publish([message(f"later-{n}", delay=3600, priority=10) for n in range(10_000)])
         await table.publish([message("now", priority=1)])
         assert await drain(table, wait=0.2) == ["now"]

@@ -1,7 +1,7 @@
-"""What may become of RabbitMQ and of the queues in it, while real processes work: nothing of it loses a task.
+"""Faults of RabbitMQ and of its queues while real processes work: no task is lost.
 
-In each test every task ends, a completed one has exactly one result, none fails for the broker's sake, and the logs
-say in words what happened. CHAOS_LONG=1 chooses longer outages.
+In each test every task ends, a completed task has exactly one result, no task fails because of the broker, and the
+logs say what happened. CHAOS_LONG=1 chooses longer outages.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ async def site(mended_rabbit: RabbitNode, postgres: Postgres, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("outage", ["paused", "down"])
-async def test_a_broker_that_is_away_holds_nobody_up(site: Site, outage: str) -> None:
+async def test_an_unreachable_broker_delays_no_task(site: Site, outage: str) -> None:
     site.start("relay", "collect", "worker-1")
     await submit_images(site.engine, 20)
     await site.all_completed()
@@ -55,7 +55,7 @@ async def test_a_broker_that_is_away_holds_nobody_up(site: Site, outage: str) ->
     await site.stop()
 
 
-async def test_an_alarm_sends_the_work_to_the_database_and_its_end_brings_it_back(site: Site) -> None:
+async def test_an_alarm_moves_the_work_to_the_database_until_it_ends(site: Site) -> None:
     site.start("relay", "collect", "worker-1")
     for switch in (site.node.memory_alarm, site.node.disk_alarm):
         enough = await site.count("completed") + 10
@@ -76,7 +76,7 @@ async def test_an_alarm_sends_the_work_to_the_database_and_its_end_brings_it_bac
     await site.stop()
 
 
-async def test_a_queue_at_its_length_limit_refuses_and_the_rest_waits_in_the_table(site: Site) -> None:
+async def test_messages_that_a_full_queue_refuses_wait_in_the_table(site: Site) -> None:
     site.policy(Queue.TASKS, **{"max-length": 5, "overflow": "reject-publish-dlx"})
     site.start("relay", "collect", "worker-1")
     await submit_images(site.engine, 120, seconds=0.01)
@@ -87,7 +87,7 @@ async def test_a_queue_at_its_length_limit_refuses_and_the_rest_waits_in_the_tab
     await site.stop()
 
 
-async def test_messages_that_expire_while_no_worker_runs_are_worked_when_one_does(site: Site) -> None:
+async def test_messages_that_expire_without_a_worker_are_done_once_there_is_one(site: Site) -> None:
     site.policy(Queue.TASKS, **{"message-ttl": 500})
     site.start("relay", "collect", "worker-1")
     await submit_images(site.engine, 10)
@@ -107,7 +107,7 @@ async def test_messages_that_expire_while_no_worker_runs_are_worked_when_one_doe
     await site.stop()
 
 
-async def test_tasks_purged_by_hand_are_missed_and_queued_again(site: Site) -> None:
+async def test_purged_tasks_are_noticed_and_queued_again(site: Site) -> None:
     site.start("relay", "collect")
     await submit_images(site.engine, 200)
 
@@ -124,12 +124,12 @@ async def test_tasks_purged_by_hand_are_missed_and_queued_again(site: Site) -> N
     await site.stop()
 
 
-async def test_deleted_queues_are_declared_again_and_what_was_in_them_is_not_lost(site: Site) -> None:
-    # Where a report was in the queue, its worker is believed lost after this limit and a margin.
+async def test_deleted_queues_are_declared_again_and_their_tasks_are_not_lost(site: Site) -> None:
+    # If a report was in the queue, its worker counts as lost after this time limit and a margin.
     site.start("relay", "collect", TASK_TIMEOUT_SECONDS="10")
     await submit_images(site.engine, 60, seconds=0.02)
     await eventually(site.is_at_rabbitmq, within=60)
-    # With nobody but the relay to notice.
+    # Only the relay can notice this one.
     await delete(site, Queue.TASKS)
     site.start("worker-1", TASK_TIMEOUT_SECONDS="10")
     await eventually(lambda: site.has_completed(5), within=60)
@@ -142,7 +142,7 @@ async def test_deleted_queues_are_declared_again_and_what_was_in_them_is_not_los
 
 
 async def delete(site: Site, queue: Queue) -> None:
-    """Returns once it has been declared again."""
+    """Delete the queue, and return once it has been declared again."""
     await asyncio.to_thread(site.node.delete_queue, queue, site.vhost)
 
     async def is_declared() -> bool:
@@ -151,7 +151,7 @@ async def delete(site: Site, queue: Queue) -> None:
     await eventually(is_declared, within=60, what=f"{queue} is not there again")
 
 
-async def test_what_was_worked_from_the_database_is_reported_there_and_not_done_again(site: Site) -> None:
+async def test_tasks_taken_from_the_database_are_reported_there_and_not_done_again(site: Site) -> None:
     site.start("worker-1")
     submitted = await submit_images(site.engine, 5)
     await eventually(lambda: site.services["worker-1"].log.read_text().count('"finished"') == 5, within=60)

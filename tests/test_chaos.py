@@ -1,7 +1,7 @@
 """The whole message-driven path as real processes, while they, RabbitMQ and the network between them fail.
 
-In each test every task ends, a completed one has exactly one result, none fails for the broker's sake, and the logs
-say in words what happened. CHAOS_SEED chooses another schedule.
+In each test every task ends, a completed task has exactly one result, no task fails because of the broker, and the
+logs say what happened. CHAOS_SEED chooses another schedule.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ BATCH_SIZE = 50
 
 
 class Chaos:
-    """Does the faults of a schedule, one at a time to each process, different ones overlapping."""
+    """Executes a schedule of faults: one at a time for each process, but faults of different processes overlap."""
 
     def __init__(self, site: Site, rng: random.Random) -> None:
         self.site = site
@@ -86,13 +86,13 @@ class Chaos:
                 # Longer than its leases.
                 await asyncio.sleep(6.0 + seconds)
                 self.site.services[target].signal(signal.SIGCONT)
-            # It is to have a chance to work before the next one.
+            # Let the process work for a moment before its next fault.
             await asyncio.sleep(2.0)
         self.done[fault] += 1
 
 
 async def submit_batches(site: Site, rng: random.Random, gap: float) -> tuple[set[UUID], set[UUID], set[UUID]]:
-    """All tasks, those of them that ask to fail, and those that were cancelled while they waited or ran."""
+    """Submit all batches. Return the ids of all tasks, of those told to fail, and of those that were cancelled."""
     submitted: set[UUID] = set()
     to_fail: set[UUID] = set()
     cancelled: set[UUID] = set()
@@ -116,7 +116,7 @@ async def submit_batches(site: Site, rng: random.Random, gap: float) -> tuple[se
     return submitted, to_fail - cancelled, cancelled
 
 
-async def test_nothing_is_lost_and_nothing_done_twice_while_every_process_and_the_broker_are_killed(
+async def test_nothing_is_lost_or_duplicated_while_every_process_and_the_broker_are_killed(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rng = random.Random(SEED)
@@ -142,10 +142,10 @@ async def test_nothing_is_lost_and_nothing_done_twice_while_every_process_and_th
         "attempted": BATCHES * BATCH_SIZE,
         "acknowledged": len(submitted),
         "completed": states["completed"],
-        "failed, as they ask": len(failed & to_fail),
+        "failed as told": len(failed & to_fail),
         "cancelled": states["cancelled"],
         "lost": len(submitted - tasks.keys()) + len(submitted - to_fail - cancelled - completed),
-        "failed for the broker's sake": len(failed - to_fail),
+        "failed because of the broker": len(failed - to_fail),
         "duplicated effects": sum(count > 1 for count in results.values()) + len(results.keys() - completed),
         "missing results": len(completed - results.keys()),
         "superseded results": superseded,
@@ -171,32 +171,32 @@ async def test_nothing_is_lost_and_nothing_done_twice_while_every_process_and_th
     assert account["retries used up"] == 0, verdict
     assert {tasks[id_].reason for id_ in failed} == {"bad_image"}, verdict
 
-    # Which of them sees it depends on who was alive.
+    # Which process notices depends on which of them was alive.
     for event in ("RabbitMQ is unreachable", "RabbitMQ is reachable again"):
         assert any(service.has_logged(event) for service in site.services.values()), event
     await site.stop()
 
 
-# Each for so many seconds, where an answer may take 5; then the network is well again.
+# Faults by proxy, each for that many seconds, while an answer may take 5 s. Then the network is restored.
 NETWORK_FAULTS: list[tuple[float, dict[str, Callable[[Proxy], None]]]] = [
-    # Confirms held, as by a slow broker; what collect acknowledges is lost.
+    # Confirms are held back, as by a slow broker; the acknowledgements of collect are lost.
     (6.0, {"relay": lambda proxy: proxy.hold("down"), "collect": lambda proxy: proxy.blackhole("up")}),
-    # Publishes lost on the way; the worker hears nothing.
+    # Published messages are lost; the worker receives nothing.
     (6.0, {"relay": lambda proxy: proxy.blackhole("up"), "worker-1": lambda proxy: proxy.blackhole("down")}),
-    # Half open: the broker sees the end of the connection, the relay does not; reports held.
+    # Half open: the broker sees the end of the connection, the relay does not; reports are held back.
     (6.0, {"relay": lambda proxy: proxy.cut("up"), "worker-1": lambda proxy: proxy.hold("up")}),
-    # Bytes one by one; collect hears nothing.
+    # Bytes arrive one by one; collect receives nothing.
     (6.0, {"relay": lambda proxy: proxy.slice(1, 0.0), "collect": lambda proxy: proxy.blackhole("down")}),
-    # Cut in the middle of confirms and of a report.
+    # Connections are cut in the middle of confirms and of a report.
     (1.0, {"relay": lambda proxy: proxy.limit_data(1000, "down"), "worker-1": lambda p: p.limit_data(5000, "up")}),
-    # Cut in the middle of a publish; the others reset.
+    # A connection is cut in the middle of a published message; the others are reset.
     (1.0, {"relay": lambda p: p.limit_data(10_000, "up"), "worker-1": Proxy.reset, "collect": Proxy.reset}),
-    # Slow.
+    # Slow connections.
     (2.0, {"worker-1": lambda proxy: proxy.slice(200, 0.02), "collect": lambda proxy: proxy.bandwidth(10_000)}),
 ]
 
 
-async def test_a_network_that_fails_in_each_direction_loses_nothing(site: Site) -> None:
+async def test_network_failures_in_each_direction_lose_nothing(site: Site) -> None:
     names = ("relay", "worker-1", "collect")
     async with AsyncExitStack() as stack:
         proxies = {name: await stack.enter_async_context(Proxy(site.node.port)) for name in names}

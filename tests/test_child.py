@@ -1,4 +1,4 @@
-"""What a child process does with the tasks of one request, without the process."""
+"""The work of a child process on the tasks of one request, without the process."""
 
 import hashlib
 import uuid
@@ -23,10 +23,10 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples" / "spheroids").glob("*
 OWN = ("durations_ms", "batch_size", "mask", "overlay", "image_sha256")
 
 
-class Noting(ClassicalModel):
-    """The classical model, which notes how many pictures it is given at once.
+class RecordingModel(ClassicalModel):
+    """The classical model, which records the number of pictures of each run.
 
-    breaks_on: how many pictures at once are too many for it; it breaks on a `bad` shape at any number.
+    breaks_on: the number of pictures from which it runs out of memory. bad: the shape of a picture on which it fails.
     """
 
     def __init__(self, name: str = "noting", breaks_on: int = 1000, bad: tuple[int, int] | None = None) -> None:
@@ -45,7 +45,7 @@ class Noting(ClassicalModel):
         return super().maps(pictures)
 
 
-def only(*models: Model) -> Callable[[TaskNew], Model]:
+def lookup(*models: Model) -> Callable[[TaskNew], Model]:
     known = {model.name: model for model in models}
 
     def model_of(task: TaskNew) -> Model:
@@ -78,13 +78,13 @@ def by_number(outcomes: Sequence[Outcome]) -> list[Any]:
     return [outcome for _, outcome in sorted(outcomes, key=lambda outcome: outcome[0])]
 
 
-def test_pictures_are_run_together_and_give_what_each_gives_alone(store: ImageStore) -> None:
-    model = Noting()
+def test_pictures_run_together_give_the_same_results_as_alone(store: ImageStore) -> None:
+    model = RecordingModel()
     tasks = [task_for(path) for path in EXAMPLES[:3]]
-    together = by_number(list(segment_tasks(tasks, store, only(model))))
+    together = by_number(list(segment_tasks(tasks, store, lookup(model))))
     assert model.runs == [3]
     for task, record in zip(tasks, together, strict=True):
-        (alone,) = by_number(list(segment_tasks([task], store, only(model))))
+        (alone,) = by_number(list(segment_tasks([task], store, lookup(model))))
         assert (record["batch_size"], alone["batch_size"]) == (3, 1)
         assert {name: record[name] for name in record if name not in OWN} == {
             name: alone[name] for name in alone if name not in OWN
@@ -95,14 +95,16 @@ def test_pictures_are_run_together_and_give_what_each_gives_alone(store: ImageSt
 
 
 def test_the_time_of_an_inference_is_shared_by_its_pictures(store: ImageStore) -> None:
-    records = by_number(list(segment_tasks([task_for(path) for path in EXAMPLES[:2]], store, only(Noting()))))
+    records = by_number(
+        list(segment_tasks([task_for(path) for path in EXAMPLES[:2]], store, lookup(RecordingModel())))
+    )
     assert len({record["durations_ms"]["inference"] for record in records}) == 1
     assert set(records[0]["durations_ms"]) == {"decode", "inference", "outlines", "writing"}
 
 
-def test_what_cannot_be_read_fails_alone_and_is_not_counted(store: ImageStore, tmp_path: Path) -> None:
+def test_an_unreadable_image_fails_alone_and_is_not_counted(store: ImageStore, tmp_path: Path) -> None:
     (tmp_path / "no image.png").write_bytes(b"no image")
-    model = Noting()
+    model = RecordingModel()
     tasks = [
         task_for(tmp_path / "no image.png"),
         task_for(EXAMPLES[0]),
@@ -110,7 +112,7 @@ def test_what_cannot_be_read_fails_alone_and_is_not_counted(store: ImageStore, t
         task_for(EXAMPLES[2], model="another"),
         task_for(EXAMPLES[3]),
     ]
-    bad, first, wrong, unknown, second = by_number(list(segment_tasks(tasks, store, only(model))))
+    bad, first, wrong, unknown, second = by_number(list(segment_tasks(tasks, store, lookup(model))))
     assert isinstance(bad, BadImage)
     assert "threshold" in str(wrong)
     assert isinstance(unknown, ModelUnusable)
@@ -122,37 +124,37 @@ def test_a_picture_on_which_the_model_breaks_fails_alone(store: ImageStore, tmp_
     import cv2
 
     cv2.imwrite(str(tmp_path / "bad.png"), np.full((40, 50), 7, np.uint8))
-    model = Noting(bad=(40, 50))
+    model = RecordingModel(bad=(40, 50))
     tasks = [task_for(EXAMPLES[0]), task_for(tmp_path / "bad.png"), task_for(EXAMPLES[1])]
-    first, bad, second = by_number(list(segment_tasks(tasks, store, only(model))))
+    first, bad, second = by_number(list(segment_tasks(tasks, store, lookup(model))))
     assert isinstance(bad, RuntimeError)
-    assert (first["batch_size"], second["batch_size"]) == (1, 1), "they were done alone"
+    assert (first["batch_size"], second["batch_size"]) == (1, 1), "each was done alone"
     assert model.runs == [3, 1, 1, 1]
 
 
-def test_too_little_memory_for_all_is_enough_for_each(store: ImageStore) -> None:
-    model = Noting(breaks_on=2)
-    records = by_number(list(segment_tasks([task_for(path) for path in EXAMPLES[:3]], store, only(model))))
+def test_pictures_too_large_together_are_done_one_by_one(store: ImageStore) -> None:
+    model = RecordingModel(breaks_on=2)
+    records = by_number(list(segment_tasks([task_for(path) for path in EXAMPLES[:3]], store, lookup(model))))
     assert [record["batch_size"] for record in records] == [1, 1, 1]
 
 
-def test_tasks_of_two_models_are_done_by_model(store: ImageStore) -> None:
-    one, other = Noting("one"), Noting("other")
+def test_tasks_of_two_models_are_grouped_by_model(store: ImageStore) -> None:
+    one, other = RecordingModel("one"), RecordingModel("other")
     tasks = [task_for(EXAMPLES[n], model=("one", "other")[n % 2]) for n in range(5)]
-    records = by_number(list(segment_tasks(tasks, store, only(one, other))))
+    records = by_number(list(segment_tasks(tasks, store, lookup(one, other))))
     assert [record["model"]["name"] for record in records] == ["one", "other", "one", "other", "one"]
     assert (one.runs, other.runs) == ([3], [2])
 
 
-def test_no_more_pixels_than_the_bound_are_run_together_but_a_large_one_alone(store: ImageStore) -> None:
-    model = Noting()
+def test_no_more_pixels_than_the_limit_are_run_together_but_a_larger_picture_is_run_alone(store: ImageStore) -> None:
+    model = RecordingModel()
     tasks = [task_for(EXAMPLES[0]) for _ in range(5)]
-    (one,) = by_number(list(segment_tasks(tasks[:1], store, only(model))))
+    (one,) = by_number(list(segment_tasks(tasks[:1], store, lookup(model))))
     pixels = one["width"] * one["height"]
     model.runs.clear()
-    list(segment_tasks(tasks, store, only(model), 2 * pixels))
+    list(segment_tasks(tasks, store, lookup(model), 2 * pixels))
     assert model.runs == [2, 2, 1]
     model.runs.clear()
-    list(segment_tasks(tasks[:2], store, only(model), pixels - 1))
+    list(segment_tasks(tasks[:2], store, lookup(model), pixels - 1))
     assert model.runs == [1, 1]
     assert 2 * pixels <= MAX_PIXELS_TOGETHER

@@ -1,4 +1,4 @@
-"""The ML service as its container starts it: the consumer, and its HTTP face beside it."""
+"""The ML service as its container starts it: the consumer and the HTTP server beside it."""
 
 import os
 import subprocess
@@ -34,7 +34,7 @@ def started(script: str, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes
         process.wait()
 
 
-async def test_the_consumer_works_and_the_http_face_tells_of_it(tmp_path: Path) -> None:
+async def test_the_consumer_works_and_the_http_server_reports_its_status(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'test.db'}"
     port = free_port()
     env = {
@@ -74,7 +74,7 @@ async def test_the_consumer_works_and_the_http_face_tells_of_it(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("script", ["message_queue_consumer.py", "app.py"])
-def test_a_wrong_setting_is_told_in_words(script: str, tmp_path: Path) -> None:
+def test_a_wrong_setting_is_a_clear_error(script: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, script],
         cwd=ROOT / "ml",

@@ -1,4 +1,4 @@
-"""Who goes first: premium tasks overtake what nobody has in hand, and regular ones still get their share."""
+"""Priorities: premium tasks overtake regular tasks that no worker holds, and regular tasks still get their share."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from .support.processes import open_site
 
 
 @pytest.mark.parametrize(("server", "queue_type"), [("rabbit_3", "classic"), ("rabbit_4", "quorum")])
-async def test_premium_overtakes_all_that_is_not_in_hand_and_regular_still_gets_its_share(
+async def test_premium_overtakes_all_unclaimed_tasks_and_regular_still_gets_its_share(
     request: pytest.FixtureRequest,
     postgres: Postgres,
     tmp_path: Path,
@@ -42,14 +42,14 @@ async def test_premium_overtakes_all_that_is_not_in_hand_and_regular_still_gets_
         tasks = await site.tasks()
         order = sorted(tasks.values(), key=lambda task: task.started_at)
         places = [place for place, task in enumerate(order) if task.id in many]
-        # Without those that were at RabbitMQ before the first of the many came.
+        # Without the regular tasks that were at RabbitMQ before the first of these premium tasks.
         while_coming = [task.id in regular for task in order[places[50] : places[270]]]
         share = sum(while_coming) / len(while_coming)
         with capsys.disabled():
-            print(f"\n    {waiting} regular tasks overtaken by a premium one, {before} begun before it meanwhile;")
-            print(f"    {share:.0%} of what was begun while premium tasks kept coming was regular")
+            print(f"\n    {waiting} regular tasks overtaken by a premium task, {before} started before it meanwhile;")
+            print(f"    {share:.0%} of the tasks started while premium tasks kept coming were regular")
         assert waiting > 900
-        # Those that slots took before the relay saw it. Had it waited behind what was at RabbitMQ, it were some 60.
+        # Tasks that slots took before the relay saw it. Behind all tasks at RabbitMQ it would have been some 60.
         assert before <= 30
         assert 0.05 < share < 0.5
         await site.queues_empty()

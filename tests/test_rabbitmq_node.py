@@ -1,4 +1,4 @@
-"""What the tests of the broker rely on: nodes that start, die, pause, raise alarms and keep what they must."""
+"""The RabbitMQ nodes of the tests: they start, die, pause, raise alarms and keep confirmed messages."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ async def _depth_is(url: str, queue: str, expected: int) -> bool:
     return await depth(url, queue) == expected
 
 
-async def test_each_test_gets_an_empty_broker(rabbit: RabbitNode, rabbit_vhost: str, rabbit_url: str) -> None:
+async def test_each_test_gets_an_empty_virtual_host(rabbit: RabbitNode, rabbit_vhost: str, rabbit_url: str) -> None:
     async with await aio_pika.connect(rabbit_url) as connection:
         await publish(connection, "q", b"one")
     assert await depth(rabbit_url, "q") == 1
@@ -46,7 +46,7 @@ async def test_each_test_gets_an_empty_broker(rabbit: RabbitNode, rabbit_vhost: 
     assert await depth(rabbit_url, "q") == 0
 
 
-def test_the_ids_are_the_releases(rabbit: RabbitNode) -> None:
+def test_each_fixture_has_the_release_of_its_id(rabbit: RabbitNode) -> None:
     assert rabbit.ctl("version").startswith(rabbit.release.name + ".")
     assert rabbit.evaluate("1 + 1") == "2"
 
@@ -67,7 +67,7 @@ async def test_an_alarm_blocks_publishers_until_it_ends(rabbit: RabbitNode, rabb
             alarm(False)
         assert rabbit.alarms() == set()
         await publish(connection, "q", b"after")
-    # What timed out came in after all.
+    # The message whose publishing timed out was stored after all.
     assert await depth(rabbit_url, "q") == 3
 
 
@@ -81,7 +81,7 @@ async def test_connections_are_closed_by_the_server(rabbit: RabbitNode, rabbit_u
     await connection.close()
 
 
-async def test_a_killed_node_keeps_what_it_confirmed_and_a_wiped_one_nothing(own_rabbit: RabbitNode) -> None:
+async def test_a_killed_node_keeps_confirmed_messages_and_a_wiped_node_nothing(own_rabbit: RabbitNode) -> None:
     async with await aio_pika.connect(own_rabbit.url) as connection:
         await publish(connection, "q", b"kept")
         channel = await connection.channel()
@@ -90,7 +90,7 @@ async def test_a_killed_node_keeps_what_it_confirmed_and_a_wiped_one_nothing(own
             await channel.default_exchange.publish(persistent(b"late"), routing_key="q", timeout=0.3)
         own_rabbit.resume()
         await eventually(lambda: _depth_is(own_rabbit.url, "q", 2))
-        # Nobody waited for the confirm of the late one. With that of the next, all before it are on the disk.
+        # Nobody waited for the confirm of the late message. After the next confirm, all earlier messages are on disk.
         await publish(connection, "q", b"sure")
         first = own_rabbit.pid
         own_rabbit.kill()
@@ -100,7 +100,7 @@ async def test_a_killed_node_keeps_what_it_confirmed_and_a_wiped_one_nothing(own
         await aio_pika.connect(own_rabbit.url)
     own_rabbit.start()
     assert own_rabbit.pid not in (None, first)
-    # It may let us in before it has read all that it had.
+    # The node may accept clients before it has loaded all of its messages.
     await eventually(lambda: _depth_is(own_rabbit.url, "q", 3))
     own_rabbit.stop()
     assert own_rabbit.pid is None
@@ -109,7 +109,7 @@ async def test_a_killed_node_keeps_what_it_confirmed_and_a_wiped_one_nothing(own
     assert await depth(own_rabbit.url, "q") == 0
 
 
-def test_configuration_and_definitions_are_the_tests_own() -> None:
+def test_a_test_chooses_configuration_and_definitions() -> None:
     if not RABBITMQ_3.installed:
         missing_server("RabbitMQ 3.10")
     queue = {"name": "given", "vhost": "spheroseg", "durable": True, "auto_delete": False, "arguments": {}}

@@ -41,7 +41,7 @@ async def system(
     lease: float = 3.0,
     command: Sequence[str] = COMMAND,
 ) -> AsyncIterator[asyncio.Event]:
-    """A worker and a collect at work; set the event to stop the worker."""
+    """Run a worker and collect. Set the event to stop the worker."""
     broker = TableBroker(engine, lease=lease, poll=0.05)
     stopping = asyncio.Event()
     options = WorkerOptions("test", command, slots=slots, deadline=deadline, grace=grace)
@@ -72,7 +72,7 @@ async def finished(engine: AsyncEngine, task_id: UUID, within: float = 20.0) -> 
 
 
 def is_alive(pid: int) -> bool:
-    # A zombie has ended; only its parent has not yet asked.
+    # A zombie has ended, but its parent has not yet read its exit code.
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
@@ -86,10 +86,10 @@ async def test_a_task_is_done_and_its_result_stored(engine: AsyncEngine) -> None
         for task_id in submitted.task_ids:
             assert (await finished(engine, task_id)).state == "completed"
     results = [(await read_results(engine, task_id))[0].result for task_id in submitted.task_ids]
-    assert len({result["pid"] for result in results}) <= 2, "the model is loaded once a slot"
+    assert len({result["pid"] for result in results}) <= 2, "the model is loaded once for each slot"
 
 
-async def test_what_the_child_prints_does_not_disturb_its_answers(engine: AsyncEngine) -> None:
+async def test_output_of_the_child_does_not_disturb_its_answers(engine: AsyncEngine) -> None:
     (task_id,) = (await submit_images(engine, 1, do="print")).task_ids
     async with system(engine):
         assert (await finished(engine, task_id)).state == "completed"
@@ -152,12 +152,12 @@ async def test_a_child_killed_from_outside_is_tried_again(engine: AsyncEngine, t
             await cancel(conn, [task_id])
 
 
-async def test_an_error_that_cannot_get_better_is_not_tried_again(engine: AsyncEngine) -> None:
+async def test_a_permanent_error_is_not_tried_again(engine: AsyncEngine) -> None:
     (task_id,) = (await submit_images(engine, 1, do="fail")).task_ids
     async with system(engine):
         task = await finished(engine, task_id)
     assert (task.state, task.reason, task.error, task.attempt) == ("failed", "bad_image", "not an image", 1)
-    assert await TableBroker(engine).depth(Queue.DEAD_LETTERS) == 0, "collect has seen the dead letter"
+    assert await TableBroker(engine).depth(Queue.DEAD_LETTERS) == 0, "collect has taken the dead letter"
 
 
 async def test_a_cancel_kills_the_running_child(engine: AsyncEngine, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ async def test_a_cancel_kills_the_running_child(engine: AsyncEngine, tmp_path: P
 
 
 @at_both_revisions
-async def test_a_stopped_worker_finishes_what_it_is_doing(engine: AsyncEngine) -> None:
+async def test_a_stopped_worker_finishes_its_running_task(engine: AsyncEngine) -> None:
     first, second = (await submit_images(engine, 2, seconds=1.0)).task_ids
     async with system(engine) as stopping:
 
@@ -191,7 +191,7 @@ async def test_a_stopped_worker_finishes_what_it_is_doing(engine: AsyncEngine) -
 
 
 @at_both_revisions
-async def test_a_worker_out_of_patience_hands_back_and_uses_up_nothing(engine: AsyncEngine) -> None:
+async def test_a_task_handed_back_after_the_grace_period_uses_up_no_retry(engine: AsyncEngine) -> None:
     (task_id,) = (await submit_images(engine, 1, do="hang")).task_ids
     async with system(engine, grace=0.2) as stopping:
 
@@ -219,7 +219,7 @@ async def test_a_redelivered_message_is_reported_lost_and_collect_decides(engine
 
 
 @at_both_revisions
-async def test_a_message_that_nobody_can_read_does_not_stop_the_worker(engine: AsyncEngine) -> None:
+async def test_an_unreadable_message_does_not_stop_the_worker(engine: AsyncEngine) -> None:
     await TableBroker(engine).publish([Message("poison", "task.new", b"{not json", priority=10)])
     (task_id,) = (await submit_images(engine, 1)).task_ids
     async with system(engine):
@@ -259,7 +259,7 @@ asyncio.run(main())
     await eventually(lambda: not is_alive(pid), within=5)
 
 
-async def test_a_command_that_is_no_child_is_a_clear_error(engine: AsyncEngine) -> None:
+async def test_a_command_that_is_not_a_child_is_a_clear_error(engine: AsyncEngine) -> None:
     options = WorkerOptions("test", ["false"])
     with pytest.raises(ExceptionGroup) as caught:
         await work(TableBroker(engine), options, asyncio.Event())
@@ -272,7 +272,7 @@ async def test_a_child_killed_while_it_starts_is_a_failure_and_the_worker_goes_o
     dying = (await submit_images(engine, 1, do="exit")).task_ids[0]
     innocent = (await submit_images(engine, 1)).task_ids[0]
     marker = tmp_path / "started"
-    # The first child starts, the second is killed while it does, the others start.
+    # The first child starts, the second is killed while it starts, the others start.
     program = (
         "import os, pathlib, signal\n"
         f"marker = pathlib.Path({str(marker)!r})\n"

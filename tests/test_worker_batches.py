@@ -1,4 +1,4 @@
-"""A worker that takes several tasks together, on each queue: whatever becomes of one, the others do not suffer."""
+"""A worker that takes several tasks together, on each queue: the fate of one task does not affect the others."""
 
 import asyncio
 import time
@@ -28,13 +28,13 @@ from .support.rabbitmq import RabbitNode
 from .support.relays import Lab, running
 from .test_worker import COMMAND, POLICY, finished, is_alive
 
-# On a busy machine a start may be told late: its message is not lost.
+# On a busy machine the report of a start may be late: the message of its task is not lost.
 PATIENT = RelayOptions(poll=0.05)
 
 
 @dataclass
 class PatientLab(Lab):
-    """With a node that may be slow, on a busy machine, but never away."""
+    """A laboratory whose node may be slow, on a busy machine, but never counts as unreachable."""
 
     def rabbit(self) -> RabbitBroker:
         return RabbitBroker(self.node.vhost_url(self.vhost), patience=15.0, heartbeat=60)
@@ -42,7 +42,7 @@ class PatientLab(Lab):
 
 @dataclass
 class Site:
-    """A database, the queue through which its tasks reach a worker, and what else moves them there."""
+    """A database, the queue through which its tasks reach a worker, and what moves them there."""
 
     engine: AsyncEngine
     queue: Broker
@@ -51,8 +51,7 @@ class Site:
 
     @asynccontextmanager
     async def tasks_in_the_queue(self, count: int) -> AsyncIterator[None]:
-        """Collect and, where there is one, the relay at work; `count` messages wait for a worker."""
-
+        """Run collect and, if there is a RabbitMQ node, the relay. `count` messages wait for a worker."""
         if self.lab and self.rabbit:
             rabbit = self.rabbit
 
@@ -69,7 +68,7 @@ class Site:
 
     @asynccontextmanager
     async def worker(self, batch_size: int = 8, **options: Any) -> AsyncIterator[asyncio.Event]:
-        """A worker with one slot, gone at the end; set the event to stop it in order."""
+        """Run a worker with one slot, and cancel it at the end. Set the event to stop it gracefully."""
         stopping = asyncio.Event()
         options = {"deadline": 30.0, "grace": 30.0, **options}
         async with running(
@@ -81,7 +80,7 @@ class Site:
         return bool((await read_task(self.engine, task_id)).state == "processing")
 
     async def together(self, task_id: UUID) -> int:
-        """How many tasks were done as one with it, that included; at its first attempt, and without any failure."""
+        """Return the number of tasks in its request, once it is completed at its first attempt without a failure."""
         task = await finished(self.engine, task_id)
         assert (task.state, task.attempt, task.retry_count, task.lost_count) == ("completed", 1, 0, 0)
         assert await read_failures(self.engine, task_id) == []
@@ -134,11 +133,11 @@ async def test_only_the_task_that_kills_the_child_fails(site: Site) -> None:
     async with site.tasks_in_the_queue(4), site.worker():
         task = await finished(site.engine, killer)
         assert (task.state, task.reason, task.attempt, task.lost_count) == ("failed", "killed", 2, 0)
-        assert await site.together(first) == 4, "what was answered before is not done again"
+        assert await site.together(first) == 4, "a task answered before the crash is not done again"
         assert [await site.together(task_id) for task_id in later] == [1, 1]
 
 
-async def test_only_the_task_that_does_not_end_runs_into_the_deadline(site: Site) -> None:
+async def test_only_the_task_that_hangs_reaches_the_deadline(site: Site) -> None:
     hanging = (await submit_images(site.engine, 1, do="hang")).task_ids[0]
     others = (await submit_images(site.engine, 2)).task_ids
     async with site.tasks_in_the_queue(3), site.worker(deadline=1.5):
@@ -148,7 +147,7 @@ async def test_only_the_task_that_does_not_end_runs_into_the_deadline(site: Site
     assert 1.4 < (failure.failed_at - failure.started_at).total_seconds() < 3.0
 
 
-async def test_more_hanging_tasks_than_a_worker_has_time_for_are_handed_back_and_use_up_nothing(site: Site) -> None:
+async def test_too_many_hanging_tasks_are_handed_back_and_use_up_no_retry(site: Site) -> None:
     ids = (await submit_images(site.engine, 5, do="hang")).task_ids
     async with site.tasks_in_the_queue(5), site.worker(deadline=0.7) as stopping:
 
@@ -163,7 +162,7 @@ async def test_more_hanging_tasks_than_a_worker_has_time_for_are_handed_back_and
         assert [failure.reason for failure in await read_failures(site.engine, ids[0])] == ["timeout"]
 
 
-async def test_a_cancelled_task_leaves_and_the_others_go_on(site: Site) -> None:
+async def test_a_cancelled_task_is_dropped_and_the_others_go_on(site: Site) -> None:
     others = (await submit_images(site.engine, 2, seconds=0.8)).task_ids
     cancelled = (await submit_images(site.engine, 1, do="hang")).task_ids[0]
     async with site.tasks_in_the_queue(3), site.worker(batch_size=3):
@@ -171,14 +170,14 @@ async def test_a_cancelled_task_leaves_and_the_others_go_on(site: Site) -> None:
         async with site.engine.begin() as conn:
             await cancel(conn, [cancelled])
         assert [await site.together(task_id) for task_id in others] == [3, 3]
-        # Nobody waits for it any more.
+        # The worker does not wait for the cancelled task.
         later = (await submit_images(site.engine, 1)).task_ids[0]
         assert await site.together(later) == 1
     assert (await read_task(site.engine, cancelled)).state == "cancelled"
     assert await read_failures(site.engine, cancelled) == []
 
 
-async def test_a_cancel_of_all_kills_the_child_at_once(site: Site, tmp_path: Path) -> None:
+async def test_cancelling_all_tasks_kills_the_child_at_once(site: Site, tmp_path: Path) -> None:
     pid_file = tmp_path / "pids"
     ids = (await submit_images(site.engine, 3, do="hang", pid_file=str(pid_file))).task_ids
     innocent = (await submit_images(site.engine, 1)).task_ids[0]
@@ -190,10 +189,10 @@ async def test_a_cancel_of_all_kills_the_child_at_once(site: Site, tmp_path: Pat
         assert not any(is_alive(int(pid)) for pid in pid_file.read_text().split())
 
 
-async def test_a_cancelled_task_does_not_run_into_the_deadline_of_the_others(site: Site) -> None:
+async def test_a_cancelled_task_does_not_interrupt_the_others_at_the_deadline(site: Site) -> None:
     hanging = (await submit_images(site.engine, 1, do="hang")).task_ids[0]
     other = (await submit_images(site.engine, 1)).task_ids[0]
-    # A cancel comes within it, however busy the machine is.
+    # The deadline is long enough for the cancel to arrive on a busy machine.
     async with site.tasks_in_the_queue(2), site.worker(deadline=4.0):
         await eventually(lambda: site.is_processing(other))
         async with site.engine.begin() as conn:
@@ -203,7 +202,7 @@ async def test_a_cancelled_task_does_not_run_into_the_deadline_of_the_others(sit
     assert await read_failures(site.engine, hanging) == []
 
 
-async def test_a_stopped_worker_hands_back_what_it_has_not_finished(site: Site) -> None:
+async def test_a_stopped_worker_hands_back_unfinished_tasks(site: Site) -> None:
     quick = (await submit_images(site.engine, 1)).task_ids[0]
     hanging = (await submit_images(site.engine, 1, do="hang")).task_ids[0]
     waiting = (await submit_images(site.engine, 1)).task_ids[0]
@@ -225,7 +224,7 @@ async def test_a_stopped_worker_hands_back_what_it_has_not_finished(site: Site) 
             assert [failure.cause for failure in await read_failures(site.engine, task_id)] == ["handed_back"]
 
 
-async def test_a_message_that_another_had_is_reported_lost_and_the_others_are_done(site: Site) -> None:
+async def test_a_redelivered_message_is_reported_lost_and_the_others_are_done(site: Site) -> None:
     ids = (await submit_images(site.engine, 3)).task_ids
     async with site.tasks_in_the_queue(3):
         async with site.queue.consume(Queue.TASKS, prefetch=1) as vanished:
@@ -236,7 +235,7 @@ async def test_a_message_that_another_had_is_reported_lost_and_the_others_are_do
             assert [await site.together(task_id) for task_id in ids[1:]] == [2, 2]
 
 
-async def test_a_message_that_nobody_can_read_is_rejected_and_the_others_are_done(site: Site) -> None:
+async def test_an_unreadable_message_is_rejected_and_the_others_are_done(site: Site) -> None:
     ids = (await submit_images(site.engine, 2)).task_ids
     await site.queue.publish([Message("poison", "task.new", b"{not json", priority=10)])
     async with site.tasks_in_the_queue(3), site.worker():
@@ -248,7 +247,7 @@ async def test_a_message_that_nobody_can_read_is_rejected_and_the_others_are_don
         await eventually(is_kept)
 
 
-async def test_premium_tasks_are_done_first_within_what_was_taken(site: Site) -> None:
+async def test_premium_tasks_of_a_batch_are_done_first(site: Site) -> None:
     regular = (await submit_images(site.engine, 2, seconds=0.2)).task_ids
     premium = (await submit_images(site.engine, 2, seconds=0.2, user="bob", tier="premium")).task_ids
     async with site.tasks_in_the_queue(4), site.worker():
@@ -258,14 +257,14 @@ async def test_premium_tasks_are_done_first_within_what_was_taken(site: Site) ->
     assert ends == sorted(ends)
 
 
-async def test_nothing_waits_in_the_hand_of_a_busy_worker(site: Site) -> None:
+async def test_no_message_waits_at_a_busy_worker(site: Site) -> None:
     quick = (await submit_images(site.engine, 1)).task_ids[0]
     slow = (await submit_images(site.engine, 1, seconds=2.0)).task_ids[0]
     await submit_images(site.engine, 2)
     async with site.tasks_in_the_queue(4), site.worker(batch_size=2):
         assert await site.together(quick) == 2
         assert await site.is_processing(slow)
-        # Long enough for a server to send what it may.
+        # Long enough for a server to send another message, if it may.
         await asyncio.sleep(0.3)
         assert await site.queue.depth(Queue.TASKS) == 2
         assert await site.together(slow) == 2

@@ -147,7 +147,7 @@ class TaskStarted(_Report):
 
 
 class TaskCompleted(_Report):
-    """`result` is the record that `segmentation_results` keeps; see `worker/child.py`."""
+    """`result` is the record that `segmentation_results` stores, see `worker/record.py`."""
 
     kind: Literal["task.completed"] = "task.completed"
     started_at: AwareDatetime
@@ -158,11 +158,14 @@ class TaskCompleted(_Report):
         return _milliseconds(self.started_at, self.at)
 
 
+FailureCause = Literal["failed", "lost", "handed_back"]
+
+
 class TaskFailed(_Report):
     """An attempt that did not finish. `cause` tells a failure from a loss and from a hand-back."""
 
     kind: Literal["task.failed"] = "task.failed"
-    cause: Literal["failed", "lost", "handed_back"] = "failed"
+    cause: FailureCause = "failed"
     started_at: AwareDatetime | None = None
     reason: str
     error: str

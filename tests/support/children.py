@@ -1,9 +1,10 @@
-"""A child process for tests of the worker: what it does is in the task's parameters.
+"""A child process for tests of the worker. The parameters of a task say what it does.
 
-do: "succeed" (default), "fail", "hang" (native code that no signal handler can interrupt), "exit", "be killed",
-"eat memory", "print". seconds: how long to work before. failures: how many first attempts end by an error.
+do: "succeed" (the default), "fail", "raise", "hang" (native code that no signal handler can interrupt), "exit",
+"be killed", "print", "large" (a large result). seconds: how long to work first. failures: the number of first
+attempts that end with an error. pid_file: where "hang" writes the ids of its processes.
 
-A record tells how many tasks were done `together`, as one request.
+`together` in a record is the number of tasks in its request.
 """
 
 import os
@@ -32,7 +33,7 @@ def work(task: TaskNew) -> dict[str, Any]:
         import hashlib
 
         if pid_file := task.parameters.get("pid_file"):
-            # A helper process of its own, as a library may start one.
+            # A helper process, as a library may start one.
             helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
             with open(pid_file, "w") as file:
                 file.write(f"{os.getpid()} {helper.pid}")

@@ -1,4 +1,4 @@
-"""The real processes of the message-driven path on a database and a broker of a test's own."""
+"""The real processes of the message-driven path, on a database and a broker that belong to one test."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ from .rabbitmq import RabbitNode
 
 ROOT = Path(__file__).parents[2]
 UNFINISHED = {"queued", "processing"}
-# What is started otherwise than by its name as a verb of `spheroseg`.
+# Services that are not started as `spheroseg NAME`.
 MODULES = {
     "worker": ["tests.support.worker_process"],
     "worker-http": ["spheroseg.cli", "worker-http"],
@@ -41,12 +41,12 @@ MODULES = {
 
 
 class Service:
-    """One process that a test may kill, pause and start again. Its log goes on in one file."""
+    """One process that a test may kill, pause and start again. All its runs write to one log file."""
 
     def __init__(self, name: str, module: Sequence[str], environment: dict[str, str], log: Path) -> None:
         self.name = name
         self.log = log
-        # If the tests themselves are killed, the kernel ends it too.
+        # If the tests are killed, the kernel kills the process too.
         self._command = ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", *module]
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
@@ -68,7 +68,7 @@ class Service:
             self._process.wait()
 
     async def stop(self, within: float = 60.0) -> None:
-        """In good order."""
+        """Stop the process gracefully with SIGTERM, and check that it ends with exit code 0."""
         self.signal(signal.SIGTERM)
         process = self._process
         assert process is not None
@@ -76,11 +76,11 @@ class Service:
         assert process.returncode == 0, f"{self.name} ended with {process.returncode}:\n{self.tail()}"
 
     def events(self) -> list[dict[str, Any]]:
-        """What it has told, in order. A worker's children, which may be killed as they start, have the same log."""
+        """Return the events of the log, in order. The children of a worker, which may be killed, share its log."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         odd = [line for line in lines if not line.startswith("{")]
         is_child = self.name.startswith("worker") and "tests/support/children.py" in "".join(odd)
-        assert not odd or is_child, f"{self.name} printed what is no event:\n" + "\n".join(odd[:60])
+        assert not odd or is_child, f"{self.name} printed lines that are not events:\n" + "\n".join(odd[:60])
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def has_logged(self, event: str, **facts: Any) -> bool:
@@ -94,7 +94,7 @@ class Service:
 
 
 class Site:
-    """A database, a virtual host, and the processes on them."""
+    """A database, a virtual host, and the processes that use them."""
 
     def __init__(self, engine: AsyncEngine, database_url: str, node: RabbitNode, vhost: str, folder: Path) -> None:
         self.engine = engine
@@ -105,15 +105,18 @@ class Site:
         self.database_url = database_url
 
     def start(self, *names: str, port: int | None = None, **settings: str) -> None:
-        """relay, collect, worker-1 …; `port`: of a proxy before the broker; `settings`: more of the environment."""
+        """Start services by name: relay, collect, worker-1 …
+
+        port: of a proxy in front of the broker. settings: more environment variables.
+        """
         for name in names:
-            # worker-2 is one more worker.
+            # A name such as worker-2 starts another worker.
             module = MODULES.get(name) or MODULES.get(name.split("-")[0]) or ["spheroseg.cli", name]
             environment = {
                 "PATH": os.environ["PATH"],
-                # The code beside these tests, wherever another copy of it is installed.
+                # The code beside these tests, not another installed copy.
                 "PYTHONPATH": str(ROOT / "src"),
-                # The mark by which `leftovers` knows what we started, and its children.
+                # `leftovers` recognises our processes and their children by this folder.
                 "SPHEROSEG_DATA_DIR": str(self.folder),
                 "ENABLE_MESSAGE_QUEUE": "true",
                 "RABBITMQ_URL": self.node.vhost_url(self.vhost, port),
@@ -130,7 +133,7 @@ class Site:
             service.start()
 
     async def stop(self, *names: str) -> None:
-        """In good order; all, where no names are given. Then nothing that they started is left."""
+        """Stop the services gracefully. Without names, stop all and check that no process of theirs is left."""
         await asyncio.gather(*(self.services.pop(name).stop() for name in names or list(self.services)))
         if not names:
             assert not self.leftovers()
@@ -140,13 +143,13 @@ class Site:
             service.kill()
 
     def leftovers(self) -> list[str]:
-        """The command lines of the processes that were started here, or by one that was."""
-        found = []
+        """Return the command lines of the living processes that were started here, directly or indirectly."""
+        commands = []
         for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 if str(self.folder).encode() in (process / "environ").read_bytes():
-                    found.append((process / "cmdline").read_text().replace("\0", " "))
-        return found
+                    commands.append((process / "cmdline").read_text().replace("\0", " "))
+        return commands
 
     async def tasks(self) -> dict[UUID, Any]:
         async with reading(self.engine) as conn:
@@ -179,7 +182,7 @@ class Site:
         return await self.count("completed") >= count
 
     async def completed(self, task_ids: Sequence[UUID], within: float) -> None:
-        """Those, whatever becomes of others."""
+        """Wait until these tasks are completed, whatever happens to others."""
 
         async def are_completed() -> bool:
             tasks = await self.tasks()
@@ -197,20 +200,22 @@ class Site:
         try:
             await eventually(have_ended, within)
         except AssertionError:
-            left = [task for task in (await self.tasks()).values() if task.state in UNFINISHED]
-            raise AssertionError(f"{len(left)} tasks have not ended, as {left[:3]}\n{self.tails()}") from None
+            unfinished = [task for task in (await self.tasks()).values() if task.state in UNFINISHED]
+            raise AssertionError(
+                f"{len(unfinished)} tasks have not ended, such as {unfinished[:3]}\n{self.tails()}"
+            ) from None
 
     async def all_completed(self, within: float = 60.0) -> None:
-        """Every task, with exactly one result, and no retry used up."""
+        """Wait until all tasks have ended, and check that each is completed with one result and without a retry."""
         await self.all_ended(within)
         tasks = (await self.tasks()).values()
         odd = [task for task in tasks if (task.state, task.retry_count) != ("completed", 0)]
-        assert not odd, f"{len(odd)} of {len(tasks)} did not just complete, as {odd[:3]}"
+        assert not odd, f"{len(odd)} of {len(tasks)} did not simply complete, such as {odd[:3]}"
         applied = [result.task_id for result in await self.results() if not result.superseded]
         assert sorted(applied) == sorted(task.id for task in tasks)
 
     async def queues_empty(self, within: float = 90.0) -> None:
-        """Those of the table and those at RabbitMQ, counting what is in somebody's hand."""
+        """Wait until the queues in the table and at RabbitMQ hold no message, not even an unacknowledged one."""
 
         async def are_empty() -> bool:
             return not any((await self.depths()).values())
@@ -231,12 +236,12 @@ class Site:
         return "\n".join(f"--- {service.name}\n{service.tail()}" for service in self.services.values())
 
     async def wait_for_event(self, name: str, event: str, within: float = 30.0, **facts: Any) -> None:
-        """That process tells, sooner or later, what happened."""
+        """Wait until the log of the service `name` has the event with these facts."""
         service = self.services[name]
         try:
             await eventually(lambda: service.has_logged(event, **facts), within)
         except AssertionError:
-            raise AssertionError(f"{name} does not say {event!r} {facts}:\n{service.tail()}") from None
+            raise AssertionError(f"{name} has not logged {event!r} {facts}:\n{service.tail()}") from None
 
     def policy(self, queue: Queue, **definition: Any) -> None:
         body = {"pattern": f"^{queue}$", "definition": definition, "apply-to": "queues"}
@@ -245,7 +250,7 @@ class Site:
 
 @asynccontextmanager
 async def open_site(node: RabbitNode, server_url: str, folder: Path) -> AsyncIterator[Site]:
-    """An empty site; at the end all its processes are killed."""
+    """Yield an empty site. At the end, kill all of its processes."""
     async with new_database(server_url) as database_url:
         engine = open_engine(database_url)
         try:

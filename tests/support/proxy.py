@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that does to a connection what networks do: cut, reset, lose, hold, slow, slice."""
+"""A TCP proxy on loopback with the faults of networks: it cuts, resets, loses, holds, slows and slices."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ _BOTH: tuple[Direction, Direction] = ("up", "down")
 
 @dataclass
 class _Faults:
-    """What bytes in one direction meet."""
+    """The faults for bytes in one direction."""
 
     delay: float = 0.0
     bandwidth: float = math.inf  # bytes/s
@@ -29,7 +29,7 @@ class _Faults:
 
 @dataclass(eq=False)
 class _End:
-    """One of a link's two sockets: bytes of a direction come in here, those of the other leave."""
+    """One of the two sockets of a link."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -46,7 +46,7 @@ class _End:
 
 @dataclass(eq=False)
 class _Link:
-    """A client's connection and the one to the server behind it."""
+    """The connection of a client, and the connection to the server for it."""
 
     client: _End
     server: _End
@@ -69,8 +69,8 @@ class _Link:
 class Proxy:
     """Listens on `port` and connects to `target_port`, both on loopback; an asynchronous context manager.
 
-    A fault is for the connections that there are and for those to come, in one direction or (None) in both; different
-    faults add up, and `restore` ends them all. `cut` and `reset` strike once.
+    A fault applies to existing and to new connections, in one direction or, with None, in both. Different faults add
+    up, and `restore` ends them all. `cut` and `reset` apply once, to the existing connections.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -99,47 +99,47 @@ class Proxy:
 
     @property
     def connections(self) -> int:
-        """Those open now."""
+        """The number of open connections."""
         return len(self._links)
 
     def cut(self, direction: Direction | None = None) -> None:
-        """Closes every connection. With a direction only the end that it leads to sees that: the other stays open."""
+        """Close every connection. With a direction, close only the socket at its end."""
         self._close(direction, reset=False)
 
     def reset(self, direction: Direction | None = None) -> None:
-        """As cut, but with RST: what is on the way is lost as well."""
+        """Close connections like `cut`, but with RST, so that bytes on the way are lost."""
         self._close(direction, reset=True)
 
     def blackhole(self, direction: Direction | None = None) -> None:
-        """Bytes are taken and go nowhere; connections stay open. `restore` cuts those that lost some."""
+        """Lose all bytes, but keep the connections open. `restore` cuts the connections that lost some."""
         for one in self._each(direction):
             self._faults[one].swallow = True
         self._wake()
 
     def hold(self, direction: Direction | None = None) -> None:
-        """Bytes, and the end of a connection, wait for `restore` and then go on: a partition that heals."""
+        """Hold back bytes and the end of a connection until `restore`, like a network partition that heals."""
         self.delay(math.inf, direction)
 
     def delay(self, seconds: float, direction: Direction | None = None) -> None:
-        """Each byte arrives that much later; as many may be on the way."""
+        """Deliver each byte that much later, without a limit of the bytes on the way."""
         for one in self._each(direction):
             self._faults[one].delay = seconds
         self._wake()
 
     def bandwidth(self, bytes_per_second: float, direction: Direction | None = None) -> None:
-        """For each connection."""
+        """Limit the bandwidth of each connection."""
         for one in self._each(direction):
             self._faults[one].bandwidth = bytes_per_second
         self._wake()
 
     def slice(self, size: int = 1, pause: float = 0.001, direction: Direction | None = None) -> None:
-        """Pieces of `size` bytes, `pause` seconds apart: frames come in parts."""
+        """Send pieces of `size` bytes, `pause` seconds apart, so that frames arrive in parts."""
         for one in self._each(direction):
             self._faults[one].piece, self._faults[one].pause = size, pause
         self._wake()
 
     def limit_data(self, size: int, direction: Direction | None = None) -> None:
-        """Every connection is cut, on both sides, after `size` more bytes in that direction."""
+        """Cut every connection, on both sides, after `size` more bytes in that direction."""
         for one in self._each(direction):
             self._faults[one].limit = size
             for link in self._links:
@@ -147,19 +147,19 @@ class Proxy:
         self._wake()
 
     def refuse(self) -> None:
-        """New connections are refused; those that there are stay."""
+        """Refuse new connections, and keep existing ones."""
         if self._listener is not None:
             asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.close()
             self._listener = None
 
     def restore(self, direction: Direction | None = None) -> None:
-        """No more faults in that direction; in both: new connections are accepted, too."""
+        """End the faults in that direction. With None, also accept new connections again."""
         for one in self._each(direction):
             self._faults[one] = _Faults()
             for link in list(self._links):
                 link.allowance[one] = None
-                # A stream with a hole is nothing that TCP would ever deliver.
+                # TCP never delivers a stream with a gap.
                 if one in link.lost:
                     link.close()
         self._wake()
@@ -191,7 +191,7 @@ class Proxy:
     def _accept(self, listener: socket.socket) -> None:
         try:
             client, _ = listener.accept()
-        except OSError:  # gone again
+        except OSError:  # the client has gone
             return
         client.setblocking(False)
         self.accepted += 1
@@ -249,11 +249,11 @@ class Proxy:
             try:
                 await self._carry(link, direction, data)
             except OSError:
-                # The target is gone and nobody here closed it: the source is to see that.
+                # The target has gone, and not because we closed it: let the source notice.
                 if not target.closed_here:
                     source.close(reset=True)
         while self._faults[direction].swallow:
-            link.lost.add(direction)  # the end of the connection, too, got lost
+            link.lost.add(direction)  # the end of the connection is lost too
             await self._changed.wait()
         if source.closed_here or target.writer.is_closing():
             return
@@ -264,13 +264,13 @@ class Proxy:
                 target.writer.write_eof()
 
     async def _due(self, direction: Direction, arrived: float) -> None:
-        """Returns once bytes that came at `arrived` have been on the way for long enough."""
+        """Wait until bytes that came at `arrived` have been delayed for long enough."""
         loop = asyncio.get_running_loop()
         while (wait := arrived + self._faults[direction].delay - loop.time()) > 0:
             await self._sleep(wait)
 
     async def _sleep(self, seconds: float) -> None:
-        """Shorter where the faults change meanwhile."""
+        """Sleep for `seconds`, or until the faults change."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds if seconds < math.inf else None):
                 await self._changed.wait()
@@ -285,7 +285,7 @@ class Proxy:
                 return
             if target.closed_here:
                 return
-            # 20 ms worth of bytes at a time.
+            # As many bytes as the bandwidth allows in 20 ms.
             size = int(max(1, min(len(rest), faults.piece or math.inf, faults.bandwidth * 0.02)))
             allowance = link.allowance[direction]
             if allowance is not None:
@@ -301,7 +301,7 @@ class Proxy:
                 await self._sleep(pause)
 
     async def _cut_after_flush(self, link: _Link, target: _End) -> None:
-        # close() alone sends what is buffered; abort would drop the last of the bytes that are allowed.
+        # close() sends the buffered bytes first. abort() would drop the last of the allowed bytes.
         target.closed_here = True
         target.writer.close()
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Private RabbitMQ nodes that a test may start, stop, kill, pause, alarm and wipe; loopback only, nothing shared."""
+"""Private RabbitMQ nodes on loopback that a test may start, stop, kill, pause, wipe and set into alarm."""
 
 import base64
 import contextlib
@@ -22,26 +22,26 @@ from urllib.parse import quote
 from tests.support.ports import free_port
 
 USER = "spheroseg"
-PASSWORD = "spheroseg-test"  # noqa: S105  # of nodes that only these tests can reach
+PASSWORD = "spheroseg-test"  # noqa: S105  # only these tests can reach the nodes
 VHOST = "spheroseg"
 
 
 class NodeError(RuntimeError):
-    """The node refused to start or to do what it was asked; says what it printed."""
+    """The node refused to start or to execute a command. The message has its output."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """An installed RabbitMQ: at the root of this machine, or in a folder that becomes the root for it."""
+    """An installed RabbitMQ: on this machine, or in a folder that is used with chroot."""
 
     name: str
     root: Path
 
     @property
     def installed(self) -> bool:
-        """Exactly this release, and for a folder the right to make it the root."""
-        found = any((self.root / "usr/lib/rabbitmq/lib").glob(f"rabbitmq_server-{self.name}.*"))
-        return found and (self.root == Path("/") or os.geteuid() == 0)
+        """Whether exactly this release is installed and, for a folder, this user may chroot."""
+        is_there = any((self.root / "usr/lib/rabbitmq/lib").glob(f"rabbitmq_server-{self.name}.*"))
+        return is_there and (self.root == Path("/") or os.geteuid() == 0)
 
 
 CACHE = Path(os.environ.get("SPHEROSEG_TEST_CACHE") or Path.home() / ".cache/spheroseg-tests/trixie")
@@ -50,9 +50,9 @@ RABBITMQ_4 = Release("4.0", CACHE)
 
 
 class RabbitNode:
-    """One node with its own name, ports, epmd, cookie, data and configuration. Used as a context manager, it starts.
+    """One node with its own name, ports, epmd, cookie, data and configuration. As a context manager, it starts.
 
-    All methods block: call the slow ones (start, stop, ctl) through asyncio.to_thread where the loop must go on.
+    All methods block. Call the slow ones (start, stop, ctl) with asyncio.to_thread if the event loop must go on.
     """
 
     def __init__(
@@ -65,9 +65,10 @@ class RabbitNode:
         shipped: Path | None = None,
         password: str = PASSWORD,
     ) -> None:
-        """`shipped`: a folder with rabbitmq.conf, definitions.json and enabled_plugins, which are used as they are.
+        """conf: lines "key = value" of rabbitmq.conf. definitions: loaded at the first start.
 
-        What makes the node private, and `conf`, then comes from a file beside; `password` is that in the definitions.
+        shipped: a folder whose rabbitmq.conf, definitions.json and enabled_plugins are used as they are. `conf`, and
+        the settings that make the node private, are then in a second file. password: the one in the definitions.
         """
         self.release = release
         self.password = password
@@ -91,7 +92,7 @@ class RabbitNode:
                 "default_user": USER,
                 "default_pass": password,
                 "default_vhost": VHOST,
-                # The API shows what happened half a second ago, not five.
+                # Makes the API lag by 0.5 s instead of 5 s.
                 "collect_statistics_interval": "500",
                 "disk_free_limit.absolute": "50MB",
             }
@@ -108,7 +109,7 @@ class RabbitNode:
             (self.folder / "definitions.json").write_text(json.dumps(_with_user(definitions)))
             settings["load_definitions"] = str(self._inside / "definitions.json")
         if release.root != Path("/"):
-            # Without /proc the node cannot see its own memory as the kernel counts it, nor the machine's.
+            # Without /proc the node can read neither its own memory from the kernel nor that of the machine.
             settings["vm_memory_calculation_strategy"] = "allocated"
             settings["total_memory_available_override_value"] = "4GB"
         for line in conf:
@@ -136,7 +137,7 @@ class RabbitNode:
         return self.vhost_url(VHOST)
 
     def vhost_url(self, vhost: str, port: int | None = None) -> str:
-        """With another port: that of a proxy before the node."""
+        """Return the AMQP URL of a virtual host. port: of a proxy in front of the node."""
         return f"amqp://{USER}:{self.password}@127.0.0.1:{port or self.port}/{quote(vhost, safe='')}"
 
     @property
@@ -145,7 +146,7 @@ class RabbitNode:
 
     @property
     def pid(self) -> int | None:
-        """Of the Erlang machine itself; None while it is down."""
+        """The process id of the Erlang machine; None while it is down."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     @property
@@ -154,10 +155,10 @@ class RabbitNode:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def start(self, within: float = 60.0) -> None:
-        """Returns once clients are served; a node that is up stays as it is."""
+        """Start the node if it is down, and return once it serves clients. within: seconds."""
         if self.pid is not None:
             return
-        self.kill()  # what is left of one that died by itself
+        self.kill()  # the remains of a node that died by itself
         self._start_epmd()
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -167,7 +168,7 @@ class RabbitNode:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
-                # Its own group, so that the helpers that it starts die with it.
+                # Its own process group, so that its helper processes die with it.
                 start_new_session=True,
             )
         self._start_guard(self._process.pid)
@@ -181,7 +182,7 @@ class RabbitNode:
             time.sleep(0.05)
 
     def stop(self, within: float = 60.0) -> None:
-        """In good order; returns once the process is gone: 3.10 cuts clients off at once, but takes 6 s."""
+        """Stop the node gracefully, and return once it has ended. 3.10 cuts off clients at once, but takes 6 s."""
         if self._process is None:
             return
         self.resume()
@@ -193,7 +194,7 @@ class RabbitNode:
             self.kill()
 
     def kill(self) -> None:
-        """kill -9 of the Erlang machine and its helpers, paused or not; it may be down already."""
+        """Send SIGKILL to the Erlang machine and its helpers, even if paused. Does nothing if it is down."""
         if self._process is None:
             return
         self._signal(signal.SIGKILL)
@@ -202,22 +203,22 @@ class RabbitNode:
         self._stop_guard()
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open and nothing answers."""
+        """Send SIGSTOP: connections stay open and nothing answers."""
         if self.pid is not None:
             self._signal(signal.SIGSTOP)
-            # The signal is on its way; until the last thread has stopped there may still be answers.
+            # There may still be answers until the signal has stopped the last thread.
             os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
 
     def wipe(self) -> None:
-        """A lost disk: kills the node where it runs and deletes all that it kept."""
+        """Kill the node and delete its data, as if its disk was lost."""
         self.kill()
         shutil.rmtree(self.folder / "data", ignore_errors=True)
 
     def close(self) -> None:
-        """Kills the node and its epmd and deletes its folder."""
+        """Kill the node and its epmd, and delete its folder."""
         self.kill()
         if self._epmd is not None:
             self._epmd.kill()
@@ -226,7 +227,7 @@ class RabbitNode:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def ctl(self, *arguments: str, tool: str = "rabbitmqctl") -> str:
-        """What rabbitmqctl prints; takes a second or two."""
+        """Return the output of rabbitmqctl, or another tool. Takes a second or two."""
         command = [*self._command(tool), "-q", *arguments]
         done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=False)
         if done.returncode:
@@ -234,9 +235,9 @@ class RabbitNode:
         return done.stdout.strip()
 
     def evaluate(self, erlang: str) -> str:
-        """The value of an Erlang expression on the node: what ctl does, in 20 ms."""
+        """Return the value of an Erlang expression on the node. Takes 20 ms."""
         command = [*self._command("erl_call", "usr/bin"), "-address", f"127.0.0.1:{self._dist_port}"]
-        # A node that frees a large message leaves the call's handshake unanswered; nothing was evaluated then.
+        # While a node frees a large message, it does not answer the handshake, and nothing was evaluated.
         for patience in (1, 3, 10, 0):
             done = subprocess.run(
                 [*command, "-c", self._cookie, "-e"],
@@ -254,7 +255,7 @@ class RabbitNode:
         return done.stdout.strip()[len("{ok, ") : -1]
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
-        """Of the management API: `path` begins with /api/ and is quoted already; None where it answers nothing."""
+        """Return the JSON answer of the management API, or None if it is empty. path: quoted, with /api/."""
         connection = http.client.HTTPConnection("127.0.0.1", self.management_port, timeout=30)
         with contextlib.closing(connection):
             login = base64.b64encode(f"{USER}:{self.password}".encode()).decode()
@@ -268,13 +269,13 @@ class RabbitNode:
 
     @contextlib.contextmanager
     def fresh_vhost(self) -> Iterator[str]:
-        """An empty virtual host, deleted afterwards with everything in it."""
+        """Yield the name of an empty virtual host, and delete it afterwards with everything in it."""
         name = f"test-{uuid.uuid4().hex[:8]}"
         self.create_vhost(name)
         try:
             yield name
         finally:
-            # A test that left the node down has nothing to tidy: a kept vhost harms no other.
+            # If the test left the node down, keep the virtual host: it does no harm to other tests.
             if self.pid is not None:
                 self.api("DELETE", f"/api/vhosts/{name}")
 
@@ -291,28 +292,28 @@ class RabbitNode:
         self.api("DELETE", f"/api/queues/{quote(vhost, safe='')}/{quote(queue, safe='')}/contents")
 
     def close_connections(self, reason: str = "closed by a test") -> None:
-        """The server closes every client's connection (320 CONNECTION_FORCED)."""
+        """Have the server close the connection of every client (320 CONNECTION_FORCED)."""
         self.evaluate(
             f"lists:foreach(fun(C) -> rabbit_networking:close_connection(C, <<{json.dumps(reason)}>>) end, "
             "rabbit_networking:connections())"
         )
 
     def memory_alarm(self, on: bool) -> None:
-        """Off means as configured."""
+        """Set the memory alarm, or return to the configured limit."""
         limit = "0.0" if on else "element(2, application:get_env(rabbit, vm_memory_high_watermark))"
         self.evaluate(f"vm_memory_monitor:set_vm_memory_high_watermark({limit})")
         self._wait_for_alarm("memory", on)
 
     def disk_alarm(self, on: bool) -> None:
-        """Off means as configured."""
+        """Set the disk alarm, or return to the configured limit."""
         limit = "1 bsl 60" if on else "element(2, application:get_env(rabbit, disk_free_limit))"
         self.evaluate(f"rabbit_disk_monitor:set_disk_free_limit({limit})")
         self._wait_for_alarm("disk", on)
 
     def alarms(self) -> set[str]:
-        """Those in force: memory, disk."""
-        found = self.evaluate("[Kind || {{resource_limit, Kind, _}, _} <- rabbit_alarm:get_alarms()]")
-        return {kind for kind in ("memory", "disk") if kind in found}
+        """Return the alarms in force: memory, disk."""
+        alarms = self.evaluate("[Kind || {{resource_limit, Kind, _}, _} <- rabbit_alarm:get_alarms()]")
+        return {kind for kind in ("memory", "disk") if kind in alarms}
 
     def _wait_for_alarm(self, kind: str, on: bool) -> None:
         _wait(lambda: (kind in self.alarms()) == on, f"the {kind} alarm is not {'on' if on else 'off'}")
@@ -323,7 +324,7 @@ class RabbitNode:
 
     @property
     def _inside(self) -> Path:
-        """The folder as the node sees it."""
+        """The path of the folder as the node sees it."""
         return Path("/") / self.folder.relative_to(self.release.root)
 
     def _command(self, tool: str, folder: str = "usr/lib/rabbitmq/bin") -> list[str]:
@@ -345,17 +346,17 @@ class RabbitNode:
             "RABBITMQ_LOG_BASE": str(inside / "logs"),
             "RABBITMQ_LOGS": "-",
             "RABBITMQ_CONFIG_FILE": str(inside / "rabbitmq.conf"),
-            # Read after it: what they say counts.
+            # Read after RABBITMQ_CONFIG_FILE, so these win.
             "RABBITMQ_CONFIG_FILES": str(inside / "conf.d"),
-            # What the machine's own node is configured with is no concern of this one.
+            # Ignore the configuration of the machine's own node.
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(inside / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(inside / "plugins"),
             "RABBITMQ_CTL_ERL_ARGS": loopback,
-            # As on a small machine, however many cores this one has; the tests need them too.
+            # As few threads as on a small machine, because the tests need the cores too.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"+S 2:2 +SDcpu 2:2 +SDio 4 {loopback}",
             "ERL_CRASH_DUMP_SECONDS": "0",
-            # Makes the script become the Erlang machine instead of waiting for it, so that its pid is the node's.
+            # Makes the script exec the Erlang machine instead of waiting for it, so that its pid is that of the node.
             "RUNNING_UNDER_SYSTEMD": "true",
         }
 
@@ -372,7 +373,7 @@ class RabbitNode:
         return True
 
     def _start_epmd(self) -> None:
-        # Ours, in the foreground: the one that Erlang starts by itself becomes a daemon and outlives the node.
+        # Run it in the foreground. The epmd that Erlang starts by itself becomes a daemon and outlives the node.
         if self._epmd is not None and self._epmd.poll() is None:
             return
         self._epmd = subprocess.Popen(
@@ -386,7 +387,7 @@ class RabbitNode:
         _wait(lambda: _listens(self._epmd_port), "epmd did not start")
 
     def _start_guard(self, pid: int) -> None:
-        # Where the tests themselves are killed, nobody is left to close the node: this shell sees its input end.
+        # If the tests are killed, nobody closes the node. This shell notices that its stdin ends, and kills it.
         assert self._epmd is not None
         script = 'read -r _; kill -9 "-$1" "$2"; rm -rf "$3"'
         self._guard = subprocess.Popen(
@@ -410,7 +411,7 @@ class RabbitNode:
 
 
 def _with_user(definitions: Mapping[str, Any]) -> dict[str, Any]:
-    """A node that loads definitions makes no default user: the file must name it."""
+    """Return the definitions with our user, because a node that loads definitions creates no default user."""
     full = {key: list(value) if isinstance(value, list) else value for key, value in definitions.items()}
     permission = {"user": USER, "vhost": VHOST, "configure": ".*", "write": ".*", "read": ".*"}
     if not any(vhost["name"] == VHOST for vhost in full.setdefault("vhosts", [])):
@@ -430,9 +431,9 @@ def _listens(port: int) -> bool:
     return True
 
 
-def _wait(is_true: Callable[[], bool], otherwise: str, within: float = 10.0) -> None:
+def _wait(is_true: Callable[[], bool], message: str, within: float = 10.0) -> None:
     deadline = time.monotonic() + within
     while not is_true():
         if time.monotonic() > deadline:
-            raise NodeError(otherwise)
+            raise NodeError(message)
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Relay, worker and collect around a database and a RabbitMQ node, for the tests of the path between them."""
+"""Relay, worker and collect on a database and a RabbitMQ node, for tests of the path between them."""
 
 import asyncio
 import sys
@@ -30,13 +30,13 @@ from .rabbitmq import RabbitNode
 
 COMMAND = [sys.executable, "-m", "tests.support.children"]
 POLICY = RetryPolicy(max_retries=1, max_losses=3, backoff=0.05, silence=20.0)
-# `missing`: on a busy machine it takes a worker a second to say that it has begun.
+# `missing`: on a busy machine it takes a worker a second to report that it has started.
 QUICK = RelayOptions(poll=0.05, away=2.0, missing=3.0, backoff_max=0.5)
 
 
 @dataclass
 class Lab:
-    """A database, a virtual host, and what a test starts on them."""
+    """A database, a virtual host, and the services that a test runs on them in its own process."""
 
     engine: AsyncEngine
     node: RabbitNode
@@ -108,7 +108,7 @@ class Lab:
         self.node.api("PUT", f"/api/policies/{self.vhost}/{queue}", body)
 
     async def declared(self) -> None:
-        """The topology is there."""
+        """Declare the topology, by connecting once."""
         rabbit = self.rabbit()
         await rabbit.depth(Queue.TASKS)
         await rabbit.close()

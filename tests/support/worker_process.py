@@ -1,4 +1,4 @@
-"""`spheroseg worker`, but for the child process: that is the tests' own, which needs no images."""
+"""`spheroseg worker` with the child process of the tests, which needs no images."""
 
 import sys
 from functools import partial

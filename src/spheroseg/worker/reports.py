@@ -3,21 +3,18 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Literal
 
 import structlog
 
 from spheroseg.backoff import Backoff
 from spheroseg.broker import Broker, Consumer, Delivery
 from spheroseg.errors import BrokerAway
-from spheroseg.messages import Message, TaskCompleted, TaskFailed, TaskNew, TaskStarted
+from spheroseg.messages import FailureCause, Message, TaskCompleted, TaskFailed, TaskNew, TaskStarted
 from spheroseg.worker.pipe import Answer
 
 log = structlog.get_logger()
 
 RETRY = Backoff(first=0.2, maximum=10.0)
-
-FailureCause = Literal["failed", "lost", "handed_back"]
 
 
 class Reporter:

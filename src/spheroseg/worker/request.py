@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
 
 from spheroseg.broker import Delivery
-from spheroseg.messages import TaskNew
+from spheroseg.messages import FailureCause, TaskNew
 from spheroseg.worker.child import Child, ChildDied
 from spheroseg.worker.pipe import Answer
 
@@ -36,7 +35,7 @@ class Interruption:
 
     reason: str
     sentence: str
-    cause: Literal["failed", "handed_back"] = "failed"
+    cause: FailureCause = "failed"
 
 
 @dataclass(eq=False)
