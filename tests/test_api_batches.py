@@ -12,11 +12,10 @@ from sqlalchemy import func, select, update
 from spheroseg.broker.table import TableBroker
 from spheroseg.database.engine import reading
 from spheroseg.database.schema import segmentation_batches, segmentation_tasks
-from spheroseg.messages import Queue
+from spheroseg.messages import Queue, decode_task
 from spheroseg.segmentation.model import DEFAULT_MODEL, load_model
 
 from .support.backend import Backend
-from .support.lab import order
 from .support.plates import (
     BATCHES,
     add_images,
@@ -54,7 +53,7 @@ async def test_a_batch_of_a_whole_project_is_accepted_at_once_with_all_that_it_w
     assert (batch["user"], batch["priority"], batch["webhook"]) == ("ada", 1, None)
     assert batch["created_at"].endswith("Z")
     async with TableBroker(backend.engine).consume(Queue.TASKS, prefetch=3) as consumer:
-        orders = [order(delivery.message) for delivery in await consumer.take(3, 5)]
+        orders = [decode_task(delivery.message) for delivery in await consumer.take(3, 5)]
     assert {(found.parameters["threshold"], found.pixel_size_um, found.model) for found in orders} == {
         (0.4, 0.65, DEFAULT_MODEL)
     }

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker.table import TableBroker
-from spheroseg.messages import Message, Queue, Report, TaskCompleted, TaskFailed, TaskNew, TaskStarted
+from spheroseg.messages import Message, Queue, Report, TaskCompleted, TaskFailed, TaskNew, TaskStarted, decode_task
 from spheroseg.queueing.outcomes import apply_reports
 from spheroseg.queueing.submit import cancel, retry
 from spheroseg.queueing.sweep import sweep
@@ -16,7 +16,7 @@ from spheroseg.queueing.undelivered import apply_dead_letter
 from spheroseg.tasks import RetryPolicy
 
 from .conftest import at_both_revisions, execute
-from .support.lab import order, read_failures, read_results, read_task, submit_images
+from .support.lab import read_failures, read_results, read_task, submit_images
 
 POLICY = RetryPolicy(max_retries=3, max_losses=2, backoff=4.0, backoff_max=60.0)
 NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
@@ -100,7 +100,7 @@ async def test_the_next_attempt_comes_only_after_its_delay(engine: AsyncEngine, 
         await apply(engine, failed(task_id), draw=lambda low, high: 1.0)
         assert await consumer.take(1, 0.5) == []
         (again,) = await consumer.take(1, 5)
-        assert order(again.message).attempt == 2
+        assert decode_task(again.message).attempt == 2
 
 
 @at_both_revisions

@@ -33,7 +33,16 @@ from spheroseg.database.engine import open_engine, reading
 from spheroseg.database.revisions import create_tables
 from spheroseg.database.schema import metadata, segmentation_failures, segmentation_queue, segmentation_results
 from spheroseg.database.schema import segmentation_tasks as t
-from spheroseg.messages import Message, Queue, TaskCompleted, TaskFailed, TaskNew, TaskStarted, decode_report
+from spheroseg.messages import (
+    Message,
+    Queue,
+    TaskCompleted,
+    TaskFailed,
+    TaskNew,
+    TaskStarted,
+    decode_report,
+    decode_task,
+)
 from spheroseg.queueing.outcomes import apply_reports
 from spheroseg.queueing.submit import cancel, retry
 from spheroseg.queueing.sweep import sweep
@@ -41,7 +50,7 @@ from spheroseg.queueing.undelivered import apply_dead_letter
 from spheroseg.tasks import FINISHED, RetryPolicy, TaskState
 
 from .conftest import Postgres
-from .support.lab import order, submit_images
+from .support.lab import submit_images
 
 POLICY = RetryPolicy(max_retries=2, max_losses=2, backoff=0.0)
 LEASE = 3600.0
@@ -91,7 +100,7 @@ class Histories(RuleBasedStateMachine):
         async def taking() -> None:
             consumer = self.broker.consumer(Queue.TASKS, prefetch=1)
             for delivery in await consumer.take(1, 0.0):
-                task = order(delivery.message)
+                task = decode_task(delivery.message)
                 if delivery.redelivered:
                     await self._report(self._failed(task, "lost"))
                     await consumer.reject([delivery])
@@ -264,7 +273,7 @@ class Histories(RuleBasedStateMachine):
                 await sweep(self.engine, POLICY)
                 consumer = self.broker.consumer(Queue.TASKS, prefetch=1)
                 for delivery in await consumer.take(1, 0.0):
-                    task = order(delivery.message)
+                    task = decode_task(delivery.message)
                     await self._report(self._failed(task, "lost") if delivery.redelivered else self._completed(task))
                     await consumer.ack([delivery])
                 await self._collect()

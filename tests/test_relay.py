@@ -12,12 +12,12 @@ from backports import zstd
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.database.switches import RELAY, set_switch
-from spheroseg.messages import Message, Queue, TaskFailed
+from spheroseg.messages import Message, Queue, TaskFailed, decode_task
 from spheroseg.queueing.relay import RelayOptions
 from spheroseg.queueing.submit import cancel
 
 from .conftest import empty_database, eventually
-from .support.lab import order, read_failures, read_results, read_task, submit_images
+from .support.lab import read_failures, read_results, read_task, submit_images
 from .support.rabbitmq import RabbitNode
 from .support.relays import Lab
 from .test_worker import is_alive
@@ -80,7 +80,7 @@ async def test_no_more_than_the_window_waits_at_rabbitmq_and_premium_is_let_in(l
         rabbit = lab.rabbit()
         async with rabbit.consume(Queue.TASKS, prefetch=1) as consumer:
             (first,) = await consumer.take(1, 5)
-            assert order(first.message).task_id == premium, "it overtakes all but what is in a worker's hand"
+            assert decode_task(first.message).task_id == premium, "it overtakes all but what is in a worker's hand"
         await rabbit.close()
 
 

@@ -11,11 +11,11 @@ from spheroseg.database.engine import reading
 from spheroseg.database.projects import NewImage, ensure_project, ensure_user
 from spheroseg.database.schema import images as images_table
 from spheroseg.database.schema import segmentation_batches, segmentation_queue, segmentation_tasks
-from spheroseg.messages import Queue
+from spheroseg.messages import Queue, decode_task
 from spheroseg.queueing.submit import cancel, retry, submit
 
 from .conftest import at_both_revisions
-from .support.lab import order, read_failures, read_task, some_images, submit_images
+from .support.lab import read_failures, read_task, some_images, submit_images
 
 
 async def count(engine: AsyncEngine, table: object) -> int:
@@ -27,7 +27,7 @@ async def test_a_batch_its_tasks_and_their_messages_are_written_together(engine:
     submitted = await submit_images(engine, 3, threshold=0.4)
     assert submitted.is_new
     async with TableBroker(engine).consume(Queue.TASKS, prefetch=3) as consumer:
-        orders = [order(delivery.message) for delivery in await consumer.take(3, 5)]
+        orders = [decode_task(delivery.message) for delivery in await consumer.take(3, 5)]
     assert [found.task_id for found in orders] == submitted.task_ids
     assert {(found.attempt, found.model, found.parameters["threshold"]) for found in orders} == {(1, "test", 0.4)}
     for found in orders:
@@ -107,7 +107,7 @@ async def test_a_cancelled_task_is_never_delivered(engine: AsyncEngine) -> None:
     assert task.finished_at is not None
     async with TableBroker(engine).consume(Queue.TASKS, prefetch=3) as consumer:
         deliveries = await consumer.take(3, 0.3)
-    assert [order(delivery.message).task_id for delivery in deliveries] == submitted.task_ids[2:]
+    assert [decode_task(delivery.message).task_id for delivery in deliveries] == submitted.task_ids[2:]
 
 
 @at_both_revisions

@@ -1,4 +1,4 @@
-"""A small laboratory: users, images and batches for the tests of the task system."""
+"""Users, images and batches for the tests of the task system, and what became of them."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,7 +12,6 @@ from spheroseg.database.engine import reading
 from spheroseg.database.projects import NewImage, ensure_project, ensure_user
 from spheroseg.database.revision_010 import readable_task_columns
 from spheroseg.database.schema import segmentation_failures, segmentation_results, segmentation_tasks
-from spheroseg.messages import Message, TaskNew, decode_task
 from spheroseg.queueing.submit import Submitted, submit
 
 _numbers = itertools.count()
@@ -35,7 +34,7 @@ async def submit_images(
     model: str = "test",
     **parameters: Any,
 ) -> Submitted:
-    """Submit a batch of `images` for `user`. `parameters` steer the child: `tests/support/children.py`."""
+    """Submit a batch for `user`. images: the images, or their number. parameters: see `children.py`."""
     async with engine.begin() as conn:
         user_id = await ensure_user(conn, user, tier)
         project_id = await ensure_project(conn, user_id, "plate")
@@ -67,7 +66,3 @@ async def read_results(engine: AsyncEngine, task_id: UUID) -> list[Any]:
     r = segmentation_results
     async with reading(engine) as conn:
         return list(await conn.execute(select(r).where(r.c.task_id == task_id).order_by(r.c.id)))
-
-
-def order(message: Message) -> TaskNew:
-    return decode_task(message)

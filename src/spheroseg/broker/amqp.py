@@ -1,17 +1,16 @@
 """Converts our messages to messages of AMQP and back."""
 
-from typing import Any
 from uuid import UUID
 
 import aio_pika
-from aio_pika.abc import AbstractIncomingMessage
+from aio_pika.abc import AbstractIncomingMessage, HeadersType
 
 from spheroseg.messages import Message
 
 
 def to_amqp(message: Message) -> aio_pika.Message:
     """Return `message` as a persistent message of AMQP."""
-    headers: dict[str, Any] = dict(message.headers)
+    headers: HeadersType = dict(message.headers)
     for name, value in (("task-id", message.task_id), ("user-id", message.user_id)):
         if value is not None:
             headers[name] = str(value)
@@ -42,7 +41,7 @@ def from_amqp(incoming: AbstractIncomingMessage) -> Message:
     )
 
 
-def _uuid(value: Any) -> UUID | None:
+def _uuid(value: object) -> UUID | None:
     # Anybody who can publish can write any header. Ignore a value that is not an id.
     try:
         return UUID(str(value)) if value is not None else None
@@ -50,7 +49,7 @@ def _uuid(value: Any) -> UUID | None:
         return None
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Return an AMQP header value as a value of JSON."""
     if isinstance(value, dict):
         return {str(name): _plain(item) for name, item in value.items()}

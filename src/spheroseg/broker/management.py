@@ -1,7 +1,7 @@
 """A client of RabbitMQ's management API, for policies and for what AMQP does not show."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -14,6 +14,10 @@ from spheroseg.messages import Queue, QueueType
 
 if TYPE_CHECKING:  # httpx belongs to an extra
     import httpx
+
+# An object of the JSON that the API returns.
+JsonObject = dict[str, Any]
+Params = dict[str, str | int]
 
 DECLARE = "run `spheroseg broker declare`"
 POLICY_CHECKS = 100
@@ -44,7 +48,9 @@ class Management:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def _ask(self, method: str, *path: str, body: Any = None, **params: Any) -> Any:
+    async def _ask(
+        self, method: str, *path: str, body: JsonObject | None = None, params: Params | None = None
+    ) -> Any:
         url_path = "/api/" + "/".join(quote(part, safe="") for part in path)
         response = await self._request(method, url_path, body, params)
         if response.status_code == 404:
@@ -55,7 +61,9 @@ class Management:
             raise BrokerAway(f"the management API answers {response.status_code}: {response.text[:200]}")
         return response.json() if response.content else None
 
-    async def _request(self, method: str, url_path: str, body: Any, params: dict[str, Any]) -> "httpx.Response":
+    async def _request(
+        self, method: str, url_path: str, body: JsonObject | None, params: Params | None
+    ) -> "httpx.Response":
         import httpx
 
         try:
@@ -64,38 +72,43 @@ class Management:
             reason = str(error) or type(error).__name__
             raise BrokerAway(f"the management API does not answer: {reason}") from error
 
-    async def queue(self, queue: Queue) -> dict[str, Any] | None:
+    async def queue(self, queue: Queue) -> JsonObject | None:
         """Return everything that the API knows about `queue`, or None if the queue does not exist."""
-        state: dict[str, Any] | None = await self._ask("GET", "queues", self.vhost, queue)
+        state: JsonObject | None = await self._ask("GET", "queues", self.vhost, queue)
         return state
 
-    async def queues(self) -> list[dict[str, Any]]:
+    async def queues(self) -> list[JsonObject]:
         """Return the numbers of messages and consumers, and the message statistics, of each queue."""
         columns = "vhost,name,exclusive,auto_delete,messages,consumers,message_stats"
-        states: list[dict[str, Any]] | None = await self._ask("GET", "queues", self.vhost, columns=columns)
+        states: list[JsonObject] | None = await self._ask("GET", "queues", self.vhost, params={"columns": columns})
         if states is None:
             raise BrokerAway(f"RabbitMQ has no virtual host {self.vhost!r}: check RABBITMQ_URL")
         return states
 
-    async def queue_history(self, queue: Queue, seconds: int, step: int) -> dict[str, Any] | None:
+    async def queue_history(self, queue: Queue, seconds: int, step: int) -> JsonObject | None:
         """Return what `queue` returns, with one sample per `step` seconds of the last `seconds`, the newest first."""
-        params = {"lengths_age": seconds, "lengths_incr": step, "msg_rates_age": seconds, "msg_rates_incr": step}
-        state: dict[str, Any] | None = await self._ask("GET", "queues", self.vhost, queue, **params)
+        params: Params = {
+            "lengths_age": seconds,
+            "lengths_incr": step,
+            "msg_rates_age": seconds,
+            "msg_rates_incr": step,
+        }
+        state: JsonObject | None = await self._ask("GET", "queues", self.vhost, queue, params=params)
         return state
 
-    async def nodes(self) -> list[dict[str, Any]]:
+    async def nodes(self) -> list[JsonObject]:
         """Return memory, disk and alarms of each node. The user needs the tag `monitoring`."""
-        nodes: list[dict[str, Any]] = await self._ask("GET", "nodes") or []
+        nodes: list[JsonObject] = await self._ask("GET", "nodes") or []
         return nodes
 
-    async def connections(self) -> list[dict[str, Any]]:
+    async def connections(self) -> list[JsonObject]:
         """Return the connections to the virtual host that this user may see."""
-        connections: list[dict[str, Any]] = await self._ask("GET", "vhosts", self.vhost, "connections") or []
+        connections: list[JsonObject] = await self._ask("GET", "vhosts", self.vhost, "connections") or []
         return connections
 
     async def clock(self) -> datetime | None:
         """Return the time of the server's clock, to the second, or None if it does not send it."""
-        response = await self._request("GET", "/api/whoami", None, {})
+        response = await self._request("GET", "/api/whoami", None, None)
         try:
             return parsedate_to_datetime(response.headers["date"])
         except (KeyError, ValueError):
@@ -147,7 +160,7 @@ class Management:
         ]
 
 
-def _check_arguments(queue: Queue, queue_type: QueueType, state: Mapping[str, Any]) -> Iterator[Difference]:
+def _check_arguments(queue: Queue, queue_type: QueueType, state: JsonObject) -> Iterator[Difference]:
     declared = arguments(queue, queue_type)
     # Newer servers list the type of every queue among its arguments.
     actual = {k: v for k, v in state["arguments"].items() if (k, v) != ("x-queue-type", "classic")}
@@ -163,7 +176,7 @@ def _check_arguments(queue: Queue, queue_type: QueueType, state: Mapping[str, An
             )
 
 
-def _check_policy(queue: Queue, queue_type: QueueType, state: Mapping[str, Any]) -> Iterator[Difference]:
+def _check_policy(queue: Queue, queue_type: QueueType, state: JsonObject) -> Iterator[Difference]:
     in_force = state.get("effective_policy_definition") or {}
     for key, value in policy(queue, queue_type).items():
         if in_force.get(key) != value:

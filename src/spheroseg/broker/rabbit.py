@@ -77,7 +77,7 @@ class RabbitBroker:
         for queue, spec in QUEUES.items():
             try:
                 async with connection.channel() as channel:
-                    await channel.declare_queue(queue, durable=True, arguments=arguments(queue, self.queue_type))
+                    await channel.declare_queue(queue, durable=True, arguments={**arguments(queue, self.queue_type)})
             except ChannelPreconditionFailed as error:
                 log.error(
                     "a queue at the broker differs from its declaration: run `spheroseg broker check`",

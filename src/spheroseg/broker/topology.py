@@ -16,14 +16,17 @@ EXCHANGES: tuple[str, ...] = (EXCHANGE, DEAD_LETTER_EXCHANGE)
 
 HOUR_MS = 3_600_000
 
+# The value of an argument or of a key of a policy.
+Argument = str | int
+
 
 @dataclass(frozen=True)
 class QueueSpec:
     """bindings: pairs of exchange and routing key. arguments: of a classic queue. policy: for operators to tune."""
 
     bindings: tuple[tuple[str, str], ...]
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    policy: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Argument] = field(default_factory=dict)
+    policy: Mapping[str, Argument] = field(default_factory=dict)
 
 
 QUEUES: Mapping[Queue, QueueSpec] = {
@@ -45,7 +48,7 @@ QUEUES: Mapping[Queue, QueueSpec] = {
 }
 
 
-def arguments(queue: Queue, queue_type: QueueType) -> dict[str, Any]:
+def arguments(queue: Queue, queue_type: QueueType) -> dict[str, Argument]:
     """Return the arguments with which `queue` is declared."""
     declared = dict(QUEUES[queue].arguments)
     if queue_type == QueueType.QUORUM:
@@ -55,7 +58,7 @@ def arguments(queue: Queue, queue_type: QueueType) -> dict[str, Any]:
     return declared
 
 
-def policy(queue: Queue, queue_type: QueueType) -> dict[str, Any]:
+def policy(queue: Queue, queue_type: QueueType) -> dict[str, Argument]:
     """Return the policy of `queue`."""
     definition = dict(QUEUES[queue].policy)
     if queue_type == QueueType.QUORUM and definition.get("overflow") == "reject-publish-dlx":
