@@ -139,7 +139,7 @@ async def test_the_expected_time_comes_from_what_finished_lately(
 async def test_a_line_that_is_too_long_is_capped(
     backend: Backend, ada: httpx.AsyncClient, plate: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spheroseg.database.line.LONGEST", 3)
+    monkeypatch.setattr("spheroseg.database.queue_position.MAX_COUNTED", 3)
     await submit_images(backend.engine, 6, user="premium", tier="premium")
     await add_images(backend.engine, plate, 1)
     batch = await submitted(ada, plate)

@@ -19,7 +19,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.database import revisions
-from spheroseg.database.components import tell
+from spheroseg.database.components import record_heartbeat
 from spheroseg.database.engine import open_engine
 from spheroseg.errors import BadSettings
 from spheroseg.messages import Message, TaskFailed
@@ -271,7 +271,7 @@ async def here(postgres: Postgres) -> AsyncIterator[tuple[AsyncEngine, dict[str,
 async def alive(engine: AsyncEngine, *kinds: str) -> None:
     async with engine.begin() as conn:
         for kind in kinds:
-            await tell(conn, f"{kind}-1", kind, "ok", None, {})
+            await record_heartbeat(conn, f"{kind}-1", kind, "ok", None, {})
 
 
 async def test_processes_that_are_missing_silent_away_or_paused_are_told(
@@ -288,7 +288,7 @@ async def test_processes_that_are_missing_silent_away_or_paused_are_told(
     expect(found, "warning", "no collect is running", "SERVE_COLLECT")
     queued = {**settings, "enable_message_queue": True}
     async with engine.begin() as conn:
-        await tell(conn, "relay-1", "relay", "away", "RabbitMQ did not answer in time", {})
+        await record_heartbeat(conn, "relay-1", "relay", "away", "RabbitMQ did not answer in time", {})
     expect(
         await diagnose("database", **queued),
         "warning",
@@ -296,7 +296,7 @@ async def test_processes_that_are_missing_silent_away_or_paused_are_told(
         "RabbitMQ did not answer in time",
     )
     async with engine.begin() as conn:
-        await tell(conn, "relay-1", "relay", "paused", "work on the broker", {})
+        await record_heartbeat(conn, "relay-1", "relay", "paused", "work on the broker", {})
     await execute(engine, "INSERT INTO switches VALUES ('relay', false, 'ada', now())")
     found = await diagnose("database", **queued)
     expect(found, "warning", "the relay is paused by ada since", "work on the broker", "/api/admin/relay/resume")

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from spheroseg.api import live
 from spheroseg.database.accounts import add_user, create_token, list_tokens, revoke_token
-from spheroseg.database.components import tell
+from spheroseg.database.components import record_heartbeat
 from spheroseg.database.projects import add_member
 from spheroseg.database.schema import project_members, segmentation_batches
 from spheroseg.queueing.outcomes import apply_reports
@@ -208,7 +208,7 @@ async def test_degraded_mode_is_told_with_its_reason(engine: AsyncEngine, tmp_pa
     async def say(state: str, reason: str | None) -> None:
         async with engine.begin() as conn:
             for kind in ("collect", "relay"):
-                await tell(conn, kind, kind, state if kind == "relay" else "ok", reason, {})
+                await record_heartbeat(conn, kind, kind, state if kind == "relay" else "ok", reason, {})
 
     await say("ok", None)
     async with (

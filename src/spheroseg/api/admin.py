@@ -24,7 +24,7 @@ from spheroseg.database.failures import (
     list_failures,
 )
 from spheroseg.database.figures import read_processes
-from spheroseg.database.workers import read_workers
+from spheroseg.database.workers import WorkerRecord, read_workers
 from spheroseg.monitoring.queue_metrics import queue_metrics
 from spheroseg.queueing.dead_letters import discard_dead_letters, record_change, retry_dead_letters
 from spheroseg.resources import Resources
@@ -232,7 +232,7 @@ async def list_audit(
     before = read_cursor(cursor, _row_id)
     async with reading(place.engine) as conn:
         rows = await audit.list_records(conn, limit + 1, before=before, actor=actor, action=action)
-    items = [AuditOut(**row._mapping) for row in rows[:limit]]
+    items = [AuditOut(**row._asdict()) for row in rows[:limit]]
     return Page(items=items, next_cursor=write_cursor(rows, limit, lambda row: row.id))
 
 
@@ -330,6 +330,10 @@ class WorkerOut(BaseModel):
     detail: dict[str, Any]
 
 
+def _worker(worker: WorkerRecord) -> WorkerOut:
+    return WorkerOut(**{**vars(worker), "current": [task._asdict() for task in worker.current]})
+
+
 class Workers(BaseModel):
     items: list[WorkerOut]
 
@@ -338,4 +342,4 @@ class Workers(BaseModel):
 async def list_workers(place: ThePlace, admin: TheAdmin) -> Workers:
     """The workers, and what each is doing, from their reports and heartbeats."""
     async with reading(place.engine) as conn:
-        return Workers(items=[WorkerOut(**worker) for worker in await read_workers(conn)])
+        return Workers(items=[_worker(worker) for worker in await read_workers(conn)])

@@ -10,7 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spheroseg.database.accounts import USED_SECONDS, User, note_use, read_bearer
+from spheroseg.database.accounts import LAST_USE_SECONDS, User, note_use, read_bearer
 from spheroseg.database.engine import read_database_time, reading
 from spheroseg.errors import Forbidden, Unauthenticated
 from spheroseg.resources import Resources
@@ -33,7 +33,7 @@ async def authenticate(engine: AsyncEngine, token: str | None) -> User:
             raise Unauthenticated("this token is unknown, revoked or expired: ask for a new one")
         user, token_id, used_at = found
         now = await read_database_time(conn)
-    if used_at is None or (now - used_at).total_seconds() > USED_SECONDS:
+    if used_at is None or (now - used_at).total_seconds() > LAST_USE_SECONDS:
         _note_later(engine, token_id)
     return user
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, fields
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -28,9 +28,10 @@ from spheroseg.api.schemas import (
 )
 from spheroseg.database import batches as stored
 from spheroseg.database.engine import reading
-from spheroseg.database.line import read_batch_place, read_pace, read_places
 from spheroseg.database.projects import check_visible, read_images
-from spheroseg.database.results import list_results
+from spheroseg.database.queue_position import read_batch_position, read_positions, read_tasks_per_second
+from spheroseg.database.results import TaskResult, list_results
+from spheroseg.database.task_details import list_tasks as list_stored_tasks
 from spheroseg.database.webhooks import add_webhook
 from spheroseg.errors import BadRequest, Conflict
 from spheroseg.export.csv_table import encode_csv_header, encode_csv_rows
@@ -163,7 +164,7 @@ async def submit_batch(
             if is_new and wanted.webhook_url is not None:
                 await add_webhook(conn, batch_id, wanted.webhook_url)
         else:
-            batch_id, is_new = known.id, False
+            batch_id, is_new = known, False
         row = await stored.read_batch(conn, user.id, batch_id)
         if row.project_id != wanted.project_id:
             raise Conflict("this Idempotency-Key has made a batch in another project: use another key")
@@ -178,7 +179,7 @@ async def submit_batch(
 
 
 async def _check_same(
-    conn: AsyncConnection, row: Any, wanted: BatchIn, model: str, parameters: dict[str, Any]
+    conn: AsyncConnection, row: stored.Batch, wanted: BatchIn, model: str, parameters: dict[str, Any]
 ) -> None:
     """Raises Conflict where the batch of the key was asked for with something else: its results would mislead."""
     stored_parameters = with_defaults(row.parameters)
@@ -192,16 +193,16 @@ async def _check_same(
         )
 
 
-async def _with_place(conn: AsyncConnection, row: Any) -> BatchOut:
+async def _with_place(conn: AsyncConnection, row: stored.Batch) -> BatchOut:
     counts = (await stored.count_by_state(conn, [row.id]))[row.id]
-    found = await read_batch_place(conn, row.id, counts[TaskState.QUEUED])
+    found = await read_batch_position(conn, row.id, counts[TaskState.QUEUED])
     unfinished = counts[TaskState.QUEUED] + counts[TaskState.PROCESSING]
-    pace = await read_pace(conn) if unfinished else None
+    pace = await read_tasks_per_second(conn) if unfinished else None
     return BatchOut(
         **batch_summary(row, counts),
-        ahead=found[0].ahead if found else None,
-        ahead_is_capped=found[0].is_capped if found else False,
-        expected_seconds=round(max(found[1] if found else 0, unfinished) / pace, 1) if pace else None,
+        ahead=found.first.ahead if found else None,
+        ahead_is_capped=found.first.is_capped if found else False,
+        expected_seconds=round(max(found.messages_to_last if found else 0, unfinished) / pace, 1) if pace else None,
     )
 
 
@@ -244,8 +245,8 @@ async def list_tasks(
     after = read_cursor(cursor, UUID)
     async with reading(place.engine) as conn:
         await stored.read_batch(conn, user.id, batch_id)
-        rows = await stored.list_tasks(conn, batch_id, limit + 1, state=state, after=after)
-        places = await read_places(conn, [row.id for row in rows[:limit] if row.state == TaskState.QUEUED])
+        rows = await list_stored_tasks(conn, batch_id, limit + 1, state=state, after=after)
+        places = await read_positions(conn, [row.id for row in rows[:limit] if row.state == TaskState.QUEUED])
     items = [TaskOut(**task_fields(row, places.get(row.id))) for row in rows[:limit]]
     return Page(items=items, next_cursor=write_cursor(rows, limit, lambda row: row.id))
 
@@ -332,7 +333,7 @@ async def _csv(engine: AsyncEngine, batch_id: UUID) -> AsyncIterator[bytes]:
         yield await run_in_threadpool(_csv_rows, rows, columns)
 
 
-def _csv_rows(rows: Any, columns: list[str]) -> bytes:
+def _csv_rows(rows: Sequence[TaskResult], columns: list[str]) -> bytes:
     found: list[dict[str, Any]] = []
     for row in rows:
         found += build_object_rows({"image": row.image, "page": row.page + 1, "image_id": row.image_id}, row.result)

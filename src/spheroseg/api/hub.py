@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database.engine import chunks, reading
-from spheroseg.database.line import PlaceInLine, read_batch_places
+from spheroseg.database.queue_position import QueuePosition, read_first_positions
 from spheroseg.database.watching import (
     WatchedTask,
     read_versions,
@@ -221,10 +221,10 @@ class Hub:
             return
         self._line_at = now
         waiting = [batch for batch in self.batches.values() if not batch.is_quiet]
-        places: dict[UUID, PlaceInLine] = {}
+        places: dict[UUID, QueuePosition] = {}
         async with reading(self.place.engine) as conn:
             for some in chunks([batch.id for batch in waiting], 1000):
-                places |= await read_batch_places(conn, some)
+                places |= await read_first_positions(conn, some)
         for batch in waiting:
             ahead = places[batch.id].ahead if batch.id in places else None
             if ahead != batch.ahead:

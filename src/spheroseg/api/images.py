@@ -186,7 +186,7 @@ async def list_images(
         after = read_cursor(cursor, UUID)
         rows = await rows_of.list_images(conn, user.id, project_id, limit + 1, after, name=name, state=state)
     return Page(
-        items=[Image.model_validate(dict(row._mapping)) for row in rows[:limit]],
+        items=[Image.model_validate(row._asdict()) for row in rows[:limit]],
         next_cursor=write_cursor(rows, limit, lambda row: row.id),
     )
 
@@ -196,7 +196,7 @@ async def read_image(place: ThePlace, user: TheUser, image_id: UUID) -> Image:
     """One image, with the state of its newest task."""
     async with reading(place.engine) as conn:
         row = await rows_of.read_image(conn, user.id, image_id)
-    return Image.model_validate(dict(row._mapping))
+    return Image.model_validate(row._asdict())
 
 
 @router.get(

@@ -59,13 +59,13 @@ class Member(BaseModel):
     added_at: datetime
 
 
-def _project(row: Any, user: User) -> Project:
+def _project(row: rows_of.Project, user: User) -> Project:
     return Project(
         id=row.id, name=row.name, owner=row.owner, is_owner=row.owner_id == user.id, created_at=row.created_at
     )
 
 
-def _check_owner(row: Any, user: User, what: str) -> None:
+def _check_owner(row: rows_of.Project, user: User, what: str) -> None:
     if row.owner_id != user.id:
         raise Forbidden(f"only the owner, {row.owner}, {what}")
 

@@ -7,8 +7,10 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from spheroseg.database.line import PlaceInLine
+from spheroseg.database.batches import Batch
+from spheroseg.database.queue_position import QueuePosition
 from spheroseg.database.results import TaskResult
+from spheroseg.database.task_details import TaskDetails
 from spheroseg.export.object_table import add_units
 from spheroseg.tasks import FINISHED, BatchState, TaskState, batch_state
 
@@ -188,51 +190,45 @@ class Changed(BaseModel):
     task_ids: list[UUID]
 
 
-def batch_summary(row: Any, counts: Mapping[TaskState, int]) -> dict[str, Any]:
-    """Fields of a BatchSummary, from a row of `database.batches` and its tasks by state."""
+def batch_summary(batch: Batch, counts: Mapping[TaskState, int]) -> dict[str, Any]:
+    """Fields of a BatchSummary, from a batch and the number of its tasks by state."""
     webhook = None
-    if row.url is not None:
-        webhook = WebhookOut(
-            url=row.url,
-            state=row.state,
-            attempts=row.attempts,
-            status=row.status,
-            error=row.error,
-            next_attempt_at=row.next_attempt_at if row.state == "waiting" else None,
-            delivered_at=row.delivered_at,
-        )
+    if batch.webhook is not None:
+        webhook = WebhookOut(**batch.webhook._asdict())
+        if webhook.state != "waiting":
+            webhook.next_attempt_at = None
     return {
-        "id": row.id,
-        "project_id": row.project_id,
-        "created_at": row.created_at,
-        "user": row.user,
+        "id": batch.id,
+        "project_id": batch.project_id,
+        "created_at": batch.created_at,
+        "user": batch.user,
         "state": batch_state(counts),
         "total": sum(counts.values()),
         "finished": sum(counts[state] for state in FINISHED),
         "failed": counts[TaskState.FAILED],
         "counts": dict(counts),
-        "priority": row.priority,
-        "model": row.model,
-        "model_sha256": row.model_sha256,
-        "parameters": row.parameters,
-        "pixel_size_um": row.pixel_size_um,
+        "priority": batch.priority,
+        "model": batch.model,
+        "model_sha256": batch.model_sha256,
+        "parameters": batch.parameters,
+        "pixel_size_um": batch.pixel_size_um,
         "webhook": webhook,
     }
 
 
-def task_fields(row: Any, place: PlaceInLine | None) -> dict[str, Any]:
-    """Fields of a TaskOut, from a row of `database.batches`."""
-    fields = {name: value for name, value in row._mapping.items() if name != "lost_count"}
+def task_fields(task: TaskDetails, place: QueuePosition | None) -> dict[str, Any]:
+    """Fields of a TaskOut, from a task and its position in the queue."""
+    fields = {name: value for name, value in task._asdict().items() if name != "lost_count"}
     return {
         **fields,
-        "losses": row.lost_count,
+        "losses": task.lost_count,
         "ahead": place.ahead if place else None,
         "ahead_is_capped": place.is_capped if place else False,
     }
 
 
 def result_fields(row: TaskResult) -> dict[str, Any]:
-    """Fields of a ResultOut, from a row of `database.batches`, ready for JSON."""
+    """Fields of a ResultOut, from the result of a task, ready for JSON."""
     result = row.result
     um = (result.get("pixel_size") or {}).get("um")
     files: dict[str, Any] = {

@@ -13,14 +13,14 @@ from spheroseg.api.auth import ThePlace, TheUser
 from spheroseg.api.files import file_responses, send_file
 from spheroseg.api.problems import MEDIA_TYPE, Problem
 from spheroseg.api.schemas import AttemptOut, ResultOut, TaskStory, result_fields, task_fields
-from spheroseg.database import batches as stored
 from spheroseg.database.accounts import User
 from spheroseg.database.engine import reading
 from spheroseg.database.failures import read_failures
-from spheroseg.database.line import read_pace, read_places
+from spheroseg.database.queue_position import read_positions, read_tasks_per_second
 from spheroseg.database.results import TaskResult
 from spheroseg.database.results import read_result as read_stored_result
 from spheroseg.database.revision_010 import keeps_failures
+from spheroseg.database.task_details import read_task as read_stored_task
 from spheroseg.errors import Conflict, Gone, NotFound
 from spheroseg.queueing.submit import cancel, retry
 from spheroseg.resources import Resources
@@ -42,9 +42,9 @@ async def read_task(task_id: UUID, place: ThePlace, user: TheUser) -> TaskStory:
 
 
 async def _story(conn: AsyncConnection, task_id: UUID, user: User) -> TaskStory:
-    row = await stored.read_task(conn, task_id, user.id)
-    found = (await read_places(conn, [task_id])).get(task_id) if row.state == TaskState.QUEUED else None
-    pace = await read_pace(conn) if found else None
+    row = await read_stored_task(conn, task_id, user.id)
+    found = (await read_positions(conn, [task_id])).get(task_id) if row.state == TaskState.QUEUED else None
+    pace = await read_tasks_per_second(conn) if found else None
     failures = await read_failures(conn, task_id)
     return TaskStory(
         **task_fields(row, found),
@@ -70,7 +70,7 @@ async def _change(
     task_id: UUID, place: Resources, user: User, change: Callable[..., Awaitable[list[UUID]]], otherwise: str
 ) -> TaskStory:
     async with place.engine.begin() as conn:
-        row = await stored.read_task(conn, task_id, user.id)
+        row = await read_stored_task(conn, task_id, user.id)
         if not await change(conn, [task_id]):
             raise Conflict(f"the task is {row.state}: {otherwise}")
         return await _story(conn, task_id, user)
@@ -107,7 +107,7 @@ async def download_overlay(task_id: UUID, place: ThePlace, user: TheUser, reques
 
 async def _result(task_id: UUID, place: Resources, user: User) -> TaskResult:
     async with reading(place.engine) as conn:
-        task = await stored.read_task(conn, task_id, user.id)
+        task = await read_stored_task(conn, task_id, user.id)
         found = await read_stored_result(conn, task_id)
     if found is None:
         why = f" ({task.error})" if task.state == TaskState.FAILED and task.error else ""

@@ -46,7 +46,7 @@ async def list_own_tokens(place: ThePlace, user: TheUser, limit: Limit = 100, cu
     async with reading(place.engine) as conn:
         rows = await page_of_tokens(conn, user.id, limit + 1, read_cursor(cursor, UUID))
     return Page(
-        items=[Token.model_validate(dict(row._mapping)) for row in rows[:limit]],
+        items=[Token.model_validate(row._asdict()) for row in rows[:limit]],
         next_cursor=write_cursor(rows, limit, lambda row: row.id),
     )
 
@@ -58,7 +58,7 @@ async def create_own_token(place: ThePlace, user: TheUser, new: NewToken) -> Cre
         lifetime = timedelta(days=new.days) if new.days else None
         token, id_ = await create_token(conn, user.id, new.name, lifetime)
         row = await read_token(conn, id_)
-    return CreatedToken(**Token.model_validate(dict(row._mapping)).model_dump(), token=token)
+    return CreatedToken(**Token.model_validate(row._asdict()).model_dump(), token=token)
 
 
 @router.delete("/{token_id}", status_code=204)

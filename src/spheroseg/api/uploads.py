@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from spheroseg.api.archives import files_in, open_archive, unpack
 from spheroseg.api.incoming import ARCHIVE_FACTOR, Incoming, clean_name
 from spheroseg.database.accounts import User
-from spheroseg.database.images import Upload, Uploaded, add_upload
+from spheroseg.database.images import Upload, UploadedPage, add_upload
 from spheroseg.errors import BadArchive, BadRequest, FileTooLarge, SpherosegError, StorageUnusable
 from spheroseg.resources import Resources
 from spheroseg.segmentation.image import check_headers
@@ -122,7 +122,7 @@ class Intake:
             )
             self._reject(incoming.name, StorageUnusable(problem))
 
-    def _accept(self, name: str, images: list[Uploaded]) -> None:
+    def _accept(self, name: str, images: list[UploadedPage]) -> None:
         is_new = any(image.is_new for image in images)
         answers = [UploadedImage(**vars(image)) for image in images]
         self.files.append(UploadedFile(name=name, status="created" if is_new else "existing", images=answers))

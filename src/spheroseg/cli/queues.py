@@ -19,9 +19,9 @@ from spheroseg.broker.topology import definitions
 from spheroseg.cli.output import DryRun, Json, Yes, actor, confirm, print_json, print_rows
 from spheroseg.database import queue as table
 from spheroseg.database.audit import record
-from spheroseg.database.batches import read_task
 from spheroseg.database.engine import reading
 from spheroseg.database.failures import FailureFilter, list_dead_letters, read_failures
+from spheroseg.database.task_details import read_task
 from spheroseg.errors import BrokerAway, SpherosegError
 from spheroseg.messages import Message, Queue
 from spheroseg.monitoring.queue_metrics import queue_metrics
@@ -233,7 +233,7 @@ def task_show(task_id: TaskId, as_json: Json = False) -> None:
         async with reading(place.engine) as conn:
             task = await read_task(conn, task_id)
             failures = await read_failures(conn, task_id)
-        return {**task._mapping, "failures": [failure._asdict() for failure in failures]}
+        return {**task._asdict(), "failures": [failure._asdict() for failure in failures]}
 
     story = _ask(show)
     if as_json:

@@ -1,76 +1,103 @@
-"""What is known of batches: whose they are, how far they are, what came out."""
+"""Batches: who submitted them, with what, and how far they are."""
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database.projects import visible_to
-from spheroseg.database.schema import (
-    RETRIES,
-    images,
-    segmentation_batches,
-    segmentation_tasks,
-    users,
-    webhooks,
-)
+from spheroseg.database.schema import segmentation_batches as b
+from spheroseg.database.schema import segmentation_tasks as t
+from spheroseg.database.schema import users
+from spheroseg.database.schema import webhooks as w
 from spheroseg.errors import NotFound
 from spheroseg.tasks import UNFINISHED, TaskState
 
-b, t = segmentation_batches, segmentation_tasks
+
+class BatchWebhook(NamedTuple):
+    """The webhook of a batch. status: of the last answer. state: waiting, delivered or failed."""
+
+    url: str
+    state: str
+    attempts: int
+    next_attempt_at: datetime
+    status: int | None
+    error: str | None
+    delivered_at: datetime | None
+
+
+class Batch(NamedTuple):
+    """A batch. user: the name of the user who submitted it. pixel_size_um: given for all images, in µm per pixel."""
+
+    id: UUID
+    user_id: UUID
+    project_id: UUID
+    idempotency_key: str
+    priority: int
+    model: str
+    model_sha256: str | None
+    parameters: dict[str, Any]
+    pixel_size_um: float | None
+    created_at: datetime
+    user: str
+    webhook: BatchWebhook | None
+
+
+_OWN_FIELDS = [name for name in Batch._fields if name in b.c]
+
+
+async def read_batch(conn: AsyncConnection, user_id: UUID, batch_id: UUID) -> Batch:
+    """Return a batch. Raises NotFound, also if the user is no member of its project."""
+    query = _batches().where(b.c.id == batch_id, visible_to(user_id, b.c.project_id))
+    row = (await conn.execute(query)).first()
+    if row is None:
+        raise NotFound("there is no such batch")
+    return _batch(row)
+
+
+async def find_batch(conn: AsyncConnection, user_id: UUID, idempotency_key: str) -> UUID | None:
+    """Return the id of the batch that the user submitted under this key, or None if there is none."""
+    query = select(b.c.id).where(b.c.user_id == user_id, b.c.idempotency_key == idempotency_key)
+    batch_id: UUID | None = (await conn.execute(query)).scalar_one_or_none()
+    return batch_id
+
+
+async def list_batches(
+    conn: AsyncConnection, user_id: UUID, limit: int, *, project_id: UUID | None = None, before: UUID | None = None
+) -> list[Batch]:
+    """Return up to `limit` batches that the user may see, the newest first. before: only those with a lower id."""
+    query = _batches().where(visible_to(user_id, b.c.project_id)).order_by(b.c.id.desc()).limit(limit)
+    if project_id is not None:
+        query = query.where(b.c.project_id == project_id)
+    if before is not None:
+        query = query.where(b.c.id < before)
+    return [_batch(row) for row in await conn.execute(query)]
 
 
 def _batches() -> Any:
-    w = webhooks
     return (
         select(
-            *b.c,
+            *(b.c[name] for name in _OWN_FIELDS),
             users.c.name.label("user"),
-            w.c.url,
-            w.c.state,
-            w.c.attempts,
-            w.c.next_attempt_at,
-            w.c.status,
-            w.c.error,
-            w.c.delivered_at,
+            *(w.c[name] for name in BatchWebhook._fields),
         )
         .join(users, users.c.id == b.c.user_id)
         .outerjoin(w, w.c.batch_id == b.c.id)
     )
 
 
-async def read_batch(conn: AsyncConnection, user_id: UUID, batch_id: UUID) -> Any:
-    """The batch, who asked for it, and its webhook. Raises NotFound, also where that user is no member."""
-    wanted = _batches().where(b.c.id == batch_id, visible_to(user_id, b.c.project_id))
-    row = (await conn.execute(wanted)).first()
-    if row is None:
-        raise NotFound("there is no such batch")
-    return row
-
-
-async def find_batch(conn: AsyncConnection, user_id: UUID, idempotency_key: str) -> Any:
-    """Id and project of what that user has submitted under that key; None without."""
-    wanted = select(b.c.id, b.c.project_id).where(b.c.user_id == user_id, b.c.idempotency_key == idempotency_key)
-    return (await conn.execute(wanted)).first()
-
-
-async def list_batches(
-    conn: AsyncConnection, user_id: UUID, limit: int, *, project_id: UUID | None = None, before: UUID | None = None
-) -> Sequence[Any]:
-    """Those that the user may see, the newest first; before: only those made earlier."""
-    query = _batches().where(visible_to(user_id, b.c.project_id)).order_by(b.c.id.desc()).limit(limit)
-    if project_id is not None:
-        query = query.where(b.c.project_id == project_id)
-    if before is not None:
-        query = query.where(b.c.id < before)
-    return (await conn.execute(query)).all()
+def _batch(row: Any) -> Batch:
+    own = len(_OWN_FIELDS)
+    webhook = BatchWebhook(*row[own + 1 :]) if row.url is not None else None
+    return Batch._make([*row[: own + 1], webhook])
 
 
 async def count_by_state(conn: AsyncConnection, batch_ids: Collection[UUID]) -> dict[UUID, dict[TaskState, int]]:
-    """Number of tasks of each batch in each state, zeros included."""
+    """Return the number of tasks of each batch in each state, zeros included."""
     counts: dict[UUID, dict[TaskState, int]] = defaultdict(lambda: dict.fromkeys(TaskState, 0))
     query = (
         select(t.c.batch_id, t.c.state, func.count().label("number"))
@@ -78,73 +105,25 @@ async def count_by_state(conn: AsyncConnection, batch_ids: Collection[UUID]) -> 
         .group_by(t.c.batch_id, t.c.state)
     )
     for row in await conn.execute(query):
-        counts[row.batch_id][TaskState(row.state)] = row.number
+        counts[row.batch_id][row.state] = row.number
     return counts
 
 
-# Never the whole table: the columns of revision 010 may not be there.
-TASK = (
-    t.c.id,
-    t.c.batch_id,
-    t.c.image_id,
-    t.c.state,
-    t.c.attempt,
-    RETRIES.label("retries"),
-    t.c.lost_count,
-    t.c.reason,
-    t.c.error,
-    t.c.worker,
-    t.c.version,
-    t.c.created_at,
-    t.c.started_at,
-    t.c.finished_at,
-    images.c.name.label("image"),
-    images.c.page,
-)
-
-
-def _tasks() -> Any:
-    return select(*TASK).join(images, images.c.id == t.c.image_id)
-
-
-async def list_tasks(
-    conn: AsyncConnection, batch_id: UUID, limit: int, *, state: TaskState | None = None, after: UUID | None = None
-) -> Sequence[Any]:
-    """The tasks of a batch with their images, in the order of the submit."""
-    query = _tasks().where(t.c.batch_id == batch_id).order_by(t.c.id).limit(limit)
-    if state is not None:
-        query = query.where(t.c.state == state)
-    if after is not None:
-        query = query.where(t.c.id > after)
-    return (await conn.execute(query)).all()
-
-
-async def read_task(conn: AsyncConnection, task_id: UUID, user_id: UUID | None = None) -> Any:
-    """A task with its image and its batch's project.
-
-    Raises NotFound, also where `user_id` is given and that user is no member of the project.
-    """
-    query = _tasks().add_columns(b.c.project_id).join(b, b.c.id == t.c.batch_id).where(t.c.id == task_id)
-    if user_id is not None:
-        query = query.where(visible_to(user_id, b.c.project_id))
-    row = (await conn.execute(query)).first()
-    if row is None:
-        raise NotFound(f"there is no task {task_id}")
-    return row
-
-
 async def read_image_ids(conn: AsyncConnection, batch_id: UUID) -> set[UUID]:
+    """Return the ids of the images of a batch."""
     return set((await conn.execute(select(t.c.image_id).where(t.c.batch_id == batch_id))).scalars())
 
 
 async def read_unfinished(conn: AsyncConnection, batch_id: UUID) -> list[UUID]:
-    return await _ids(conn, batch_id, UNFINISHED)
+    """Return the ids of the tasks of a batch that are queued or processing, sorted."""
+    return await _task_ids(conn, batch_id, UNFINISHED)
 
 
 async def read_failed(conn: AsyncConnection, batch_id: UUID) -> list[UUID]:
-    return await _ids(conn, batch_id, {TaskState.FAILED})
+    """Return the ids of the failed tasks of a batch, sorted."""
+    return await _task_ids(conn, batch_id, {TaskState.FAILED})
 
 
-async def _ids(conn: AsyncConnection, batch_id: UUID, states: Collection[TaskState]) -> list[UUID]:
+async def _task_ids(conn: AsyncConnection, batch_id: UUID, states: Collection[TaskState]) -> list[UUID]:
     query = select(t.c.id).where(t.c.batch_id == batch_id, t.c.state.in_(states)).order_by(t.c.id)
     return list((await conn.execute(query)).scalars())

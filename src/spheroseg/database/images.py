@@ -1,28 +1,30 @@
-"""Images as people upload, list and look at them."""
+"""The images of a project: add an upload, list them, read one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import uuid_utils.compat as uuid
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from spheroseg.database.engine import DatabaseTime
+from spheroseg.database.engine import read_database_time
 from spheroseg.database.projects import visible_to
 from spheroseg.database.schema import images as i
 from spheroseg.database.schema import projects
 from spheroseg.database.schema import segmentation_tasks as t
 from spheroseg.errors import NotFound
+from spheroseg.tasks import TaskState
 
-# For `list_images`: those that no task was ever made for.
+# A filter of `list_images`: only images that never had a task.
 NO_TASK = "none"
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A file with `pages` pictures, in the storage already."""
+    """A file with `pages` pages that is in the storage already."""
 
     name: str
     storage_key: str
@@ -32,21 +34,39 @@ class Upload:
 
 
 @dataclass(frozen=True)
-class Uploaded:
-    """is_new: False where the project had this picture already, under whatever name."""
+class UploadedPage:
+    """The image of one page. is_new: False if the project had it already, under whatever name."""
 
     id: UUID
     page: int
     is_new: bool
 
 
-async def add_upload(conn: AsyncConnection, user_id: UUID, project_id: UUID, upload: Upload) -> list[Uploaded]:
-    """An image for each page. What the project has already stays as it is.
+class StoredImage(NamedTuple):
+    """An image, with the id and the state of its newest task. size_bytes: of the whole file, if it is known."""
 
-    Raises NotFound where there is no such project, or not for that user.
+    id: UUID
+    project_id: UUID
+    name: str
+    page: int
+    storage_key: str
+    sha256: str
+    size_bytes: int | None
+    created_at: datetime
+    task_id: UUID | None
+    state: TaskState | None
+
+
+_OWN_FIELDS = [name for name in StoredImage._fields if name in i.c]
+
+
+async def add_upload(conn: AsyncConnection, user_id: UUID, project_id: UUID, upload: Upload) -> list[UploadedPage]:
+    """Add an image for each page that the project does not have yet. Return all pages.
+
+    Raises NotFound if there is no such project, or the user is no member of it.
     """
-    # Two that upload the same at the same moment: the second waits here, and finds what the first has made.
-    # Batches are not held up, for they only share the project's key.
+    # Of two uploads of the same file at the same moment, the second waits for this lock and finds the images of the
+    # first. Submits do not wait, for they only share the project's key.
     project = (
         select(projects.c.id)
         .where(projects.c.id == project_id, visible_to(user_id, projects.c.id))
@@ -60,7 +80,7 @@ async def add_upload(conn: AsyncConnection, user_id: UUID, project_id: UUID, upl
     known: dict[int, UUID] = {row.page: row.id for row in await conn.execute(same)}
     new = {page: uuid.uuid7() for page in range(upload.pages) if page not in known}
     if new:
-        now = (await conn.execute(select(DatabaseTime()))).scalar_one()
+        now = await read_database_time(conn)
         await conn.execute(
             insert(i),
             [
@@ -77,33 +97,16 @@ async def add_upload(conn: AsyncConnection, user_id: UUID, project_id: UUID, upl
                 for page, id_ in new.items()
             ],
         )
-    return [Uploaded((known | new)[page], page, page in new) for page in range(upload.pages)]
+    ids = known | new
+    return [UploadedPage(ids[page], page, page in new) for page in range(upload.pages)]
 
 
-def _images_seen_by(user_id: UUID) -> Any:
-    any_task = t.alias()
-    newest = (
-        select(any_task.c.id)
-        .where(any_task.c.image_id == i.c.id)
-        .order_by(any_task.c.id.desc())
-        .limit(1)
-        .correlate(i)
-        .scalar_subquery()
-    )
-    return (
-        select(i, t.c.id.label("task_id"), t.c.state)
-        .select_from(i)
-        .outerjoin(t, t.c.id == newest)
-        .where(visible_to(user_id, i.c.project_id))
-    )
-
-
-async def read_image(conn: AsyncConnection, user_id: UUID, image_id: UUID) -> Any:
-    """Its row, with `task_id` and `state` of its newest task. Raises NotFound, also where it is not for that user."""
-    row = (await conn.execute(_images_seen_by(user_id).where(i.c.id == image_id))).first()
+async def read_image(conn: AsyncConnection, user_id: UUID, image_id: UUID) -> StoredImage:
+    """Return an image. Raises NotFound, also if the user is no member of its project."""
+    row = (await conn.execute(_images_visible_to(user_id).where(i.c.id == image_id))).first()
     if row is None:
         raise NotFound("there is no such image")
-    return row
+    return StoredImage(*row)
 
 
 async def list_images(
@@ -115,19 +118,38 @@ async def list_images(
     *,
     name: str | None = None,
     state: str | None = None,
-) -> Sequence[Any]:
-    """Rows like `read_image`'s: a project's images with an id above `after`, at most `limit` of them.
+) -> Sequence[StoredImage]:
+    """Return up to `limit` images of a project, sorted by id. after: only those with a higher id.
 
-    name: part of it, in capitals or not. state: of the newest task, or NO_TASK.
+    name: a part of the name, upper or lower case. state: of the newest task, or NO_TASK.
     """
-    wanted = select(i.c.id).where(i.c.project_id == project_id)
+    chosen = select(i.c.id).where(i.c.project_id == project_id)
     if after is not None:
-        wanted = wanted.where(i.c.id > after)
+        chosen = chosen.where(i.c.id > after)
     if name:
-        wanted = wanted.where(i.c.name.icontains(name, autoescape=True))
-    query = _images_seen_by(user_id).order_by(i.c.id).limit(limit)
+        chosen = chosen.where(i.c.name.icontains(name, autoescape=True))
+    query = _images_visible_to(user_id).order_by(i.c.id).limit(limit)
     if state is None:
-        # The newest tasks of one page are looked up, not those of the whole project.
-        return (await conn.execute(query.where(i.c.id.in_(wanted.order_by(i.c.id).limit(limit))))).all()
-    query = query.where(t.c.id.is_(None) if state == NO_TASK else t.c.state == state)
-    return (await conn.execute(query.where(i.c.id.in_(wanted)))).all()
+        # Limited in here too, so that the newest tasks are looked up for one page and not for the whole project.
+        chosen = chosen.order_by(i.c.id).limit(limit)
+    else:
+        query = query.where(t.c.id.is_(None) if state == NO_TASK else t.c.state == state)
+    return [StoredImage(*row) for row in await conn.execute(query.where(i.c.id.in_(chosen)))]
+
+
+def _images_visible_to(user_id: UUID) -> Any:
+    any_task = t.alias()
+    newest = (
+        select(any_task.c.id)
+        .where(any_task.c.image_id == i.c.id)
+        .order_by(any_task.c.id.desc())
+        .limit(1)
+        .correlate(i)
+        .scalar_subquery()
+    )
+    return (
+        select(*(i.c[name] for name in _OWN_FIELDS), t.c.id, t.c.state)
+        .select_from(i)
+        .outerjoin(t, t.c.id == newest)
+        .where(visible_to(user_id, i.c.project_id))
+    )

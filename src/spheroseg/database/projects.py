@@ -1,9 +1,10 @@
-"""Users, their projects, and the images in them."""
+"""Projects, their members, and the images in them."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import uuid_utils.compat as uuid
@@ -11,22 +12,22 @@ from sqlalchemy import delete, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from spheroseg.database.engine import DatabaseTime, chunks, insert_new
+from spheroseg.database.engine import DatabaseTime, chunks, insert_new, read_database_time
 from spheroseg.database.schema import images, project_members, projects, users
 from spheroseg.errors import BadRequest, Conflict, NotFound
 
-# Of those that are missing, in an error.
-NAMED = 5
+# How many missing images an error names.
+MAX_NAMED = 5
 READ_CHUNK = 1000
 
 
 @dataclass(frozen=True)
 class NewImage:
-    """An image to be submitted.
+    """An image to be submitted. Within a project, name, page, checksum and storage key identify it.
 
-    name: what people call it. Within a project an image is known by name, page, checksum and place.
+    name: what people call it.
     storage_key: where a worker reads it, see `storage.ImageStore.open`.
-    problem: (code, sentence) where the input is already known to be unusable; its task fails at once.
+    problem: (code, sentence) if the input is already known to be unusable. Its task fails at once.
     """
 
     name: str
@@ -36,28 +37,47 @@ class NewImage:
     problem: tuple[str, str] | None = None
 
 
+class Project(NamedTuple):
+    """A project. owner: the name of the user who owns it."""
+
+    id: UUID
+    owner_id: UUID
+    name: str
+    created_at: datetime
+    owner: str
+
+
+class Member(NamedTuple):
+    """A user who may see a project and work in it."""
+
+    id: UUID
+    name: str
+    added_at: datetime
+    is_owner: bool
+
+
 async def ensure_user(conn: AsyncConnection, name: str, tier: str = "regular") -> UUID:
-    """The id of the user called `name`, who is made if need be; `tier` is for a new one."""
+    """Return the id of the user called `name`. Add the user, with this `tier`, if there is none."""
     await conn.execute(
         insert_new(conn, users).values(id=uuid.uuid7(), name=name, tier=tier, created_at=DatabaseTime())
     )
-    found: UUID = (await conn.execute(select(users.c.id).where(users.c.name == name))).scalar_one()
-    return found
+    user_id: UUID = (await conn.execute(select(users.c.id).where(users.c.name == name))).scalar_one()
+    return user_id
 
 
 async def ensure_project(conn: AsyncConnection, owner_id: UUID, name: str) -> UUID:
-    """The id of the owner's project called `name`, which is made if need be."""
+    """Return the id of the owner's project called `name`. Create it if there is none."""
     await conn.execute(
         insert_new(conn, projects).values(id=uuid.uuid7(), owner_id=owner_id, name=name, created_at=DatabaseTime())
     )
-    wanted = select(projects.c.id).where(projects.c.owner_id == owner_id, projects.c.name == name)
-    found: UUID = (await conn.execute(wanted)).scalar_one()
-    await add_member(conn, found, owner_id)
-    return found
+    query = select(projects.c.id).where(projects.c.owner_id == owner_id, projects.c.name == name)
+    project_id: UUID = (await conn.execute(query)).scalar_one()
+    await add_member(conn, project_id, owner_id)
+    return project_id
 
 
 async def create_project(conn: AsyncConnection, owner_id: UUID, name: str) -> UUID:
-    """Its id. Raises Conflict where the owner has a project of that name."""
+    """Create a project and return its id. Raises Conflict if the owner has a project of that name."""
     project_id = uuid.uuid7()
     values = {"id": project_id, "owner_id": owner_id, "name": name, "created_at": DatabaseTime()}
     async with _unique_name(conn, name):
@@ -67,7 +87,7 @@ async def create_project(conn: AsyncConnection, owner_id: UUID, name: str) -> UU
 
 
 async def rename_project(conn: AsyncConnection, project_id: UUID, name: str) -> None:
-    """Raises Conflict where the owner has another project of that name."""
+    """Rename a project. Raises Conflict if its owner has another project of that name."""
     async with _unique_name(conn, name):
         await conn.execute(update(projects).where(projects.c.id == project_id).values(name=name))
 
@@ -82,25 +102,28 @@ async def _unique_name(conn: AsyncConnection, name: str) -> AsyncIterator[None]:
 
 
 def _projects_of(user_id: UUID) -> Any:
+    own = [projects.c[name] for name in Project._fields if name != "owner"]
     return (
-        select(projects, users.c.name.label("owner"))
+        select(*own, users.c.name)
         .join(users, users.c.id == projects.c.owner_id)
         .where(visible_to(user_id, projects.c.id))
     )
 
 
-async def read_project(conn: AsyncConnection, user_id: UUID, project_id: UUID) -> Any:
-    """Its row, with the owner's name as `owner`. Raises NotFound where there is none, or not for that user."""
+async def read_project(conn: AsyncConnection, user_id: UUID, project_id: UUID) -> Project:
+    """Return a project. Raises NotFound, also if the user is no member of it."""
     row = (await conn.execute(_projects_of(user_id).where(projects.c.id == project_id))).first()
     if row is None:
         raise NotFound("there is no such project")
-    return row
+    return Project(*row)
 
 
-async def list_projects(conn: AsyncConnection, user_id: UUID, limit: int, after: UUID | None) -> Sequence[Any]:
-    """Rows like `read_project`'s: the user's projects with an id above `after`, at most `limit` of them."""
+async def list_projects(conn: AsyncConnection, user_id: UUID, limit: int, after: UUID | None) -> list[Project]:
+    """Return up to `limit` projects of which the user is a member, sorted by id. after: only with a higher id."""
     query = _projects_of(user_id).order_by(projects.c.id).limit(limit)
-    return (await conn.execute(query.where(projects.c.id > after) if after else query)).all()
+    if after is not None:
+        query = query.where(projects.c.id > after)
+    return [Project(*row) for row in await conn.execute(query)]
 
 
 def _members_of(project_id: UUID) -> Any:
@@ -113,18 +136,21 @@ def _members_of(project_id: UUID) -> Any:
     )
 
 
-async def list_members(conn: AsyncConnection, project_id: UUID, limit: int, after: UUID | None) -> Sequence[Any]:
-    """id, name, added_at, is_owner of the members with a user id above `after`, at most `limit` of them."""
+async def list_members(conn: AsyncConnection, project_id: UUID, limit: int, after: UUID | None) -> list[Member]:
+    """Return up to `limit` members of a project, sorted by user id. after: only those with a higher id."""
     query = _members_of(project_id).order_by(users.c.id).limit(limit)
-    return (await conn.execute(query.where(users.c.id > after) if after else query)).all()
+    if after is not None:
+        query = query.where(users.c.id > after)
+    return [Member(*row) for row in await conn.execute(query)]
 
 
-async def read_member(conn: AsyncConnection, project_id: UUID, user_id: UUID) -> Any:
-    return (await conn.execute(_members_of(project_id).where(users.c.id == user_id))).one()
+async def read_member(conn: AsyncConnection, project_id: UUID, user_id: UUID) -> Member:
+    """Return a member that exists."""
+    return Member(*(await conn.execute(_members_of(project_id).where(users.c.id == user_id))).one())
 
 
 async def remove_member(conn: AsyncConnection, project_id: UUID, name: str) -> bool:
-    """Whether there was a member of that name."""
+    """Remove the member called `name`. Return whether there was one."""
     named = select(users.c.id).where(users.c.name == name).scalar_subquery()
     result = await conn.execute(
         delete(project_members).where(project_members.c.project_id == project_id, project_members.c.user_id == named)
@@ -133,18 +159,19 @@ async def remove_member(conn: AsyncConnection, project_id: UUID, name: str) -> b
 
 
 async def add_member(conn: AsyncConnection, project_id: UUID, user_id: UUID) -> None:
+    """Make a user a member of a project. Does nothing if it is one already."""
     await conn.execute(
         insert_new(conn, project_members).values(project_id=project_id, user_id=user_id, added_at=DatabaseTime())
     )
 
 
 def visible_to(user_id: UUID, project_id: Any) -> Any:
-    """SQL condition: that user is a member of the project."""
+    """Return the SQL condition that the user is a member of the project."""
     return exists().where(project_members.c.project_id == project_id, project_members.c.user_id == user_id)
 
 
 async def check_visible(conn: AsyncConnection, user_id: UUID, project_id: UUID) -> None:
-    """Raises NotFound where there is no such project, or not for that user."""
+    """Raise NotFound if there is no such project, or the user is no member of it."""
     member = select(project_members.c.user_id).where(
         project_members.c.project_id == project_id, project_members.c.user_id == user_id
     )
@@ -153,13 +180,14 @@ async def check_visible(conn: AsyncConnection, user_id: UUID, project_id: UUID) 
 
 
 async def read_tier(conn: AsyncConnection, user_id: UUID) -> str:
+    """Return the tier of a user: `regular` or `premium`."""
     tier: str = (await conn.execute(select(users.c.tier).where(users.c.id == user_id))).scalar_one()
     return tier
 
 
 async def ensure_images(conn: AsyncConnection, project_id: UUID, new: Sequence[NewImage]) -> list[UUID]:
-    """The ids of `new`, in their order; what the project has already keeps its id."""
-    now = (await conn.execute(select(DatabaseTime()))).scalar_one()
+    """Add the images that the project does not have yet. Return the ids of `new`, in their order."""
+    now = await read_database_time(conn)
     await conn.execute(
         insert_new(conn, images),
         [
@@ -172,7 +200,7 @@ async def ensure_images(conn: AsyncConnection, project_id: UUID, new: Sequence[N
                 "sha256": image.sha256,
                 "created_at": now,
             }
-            # In one order for everybody: two that insert the same images wait for each other, not for ever.
+            # Everybody inserts in one order, so that two who insert the same images cannot deadlock.
             for image in sorted(new, key=_identity)
         ],
     )
@@ -186,26 +214,26 @@ async def ensure_images(conn: AsyncConnection, project_id: UUID, new: Sequence[N
 async def read_images(
     conn: AsyncConnection, project_id: UUID, image_ids: Sequence[UUID] | None = None
 ) -> dict[UUID, NewImage]:
-    """Images of a project by their id: those asked for, in that order, or all, in the order of their names.
+    """Return images of a project by their id: those of `image_ids` in that order, or all, sorted by name.
 
-    Raises BadRequest, naming some, where the project has not all that were asked for.
+    Raises BadRequest, naming some of them, if the project does not have all of `image_ids`.
     """
     i = images
     query = select(i.c.id, i.c.name, i.c.storage_key, i.c.sha256, i.c.page).where(i.c.project_id == project_id)
-    found: dict[UUID, NewImage] = {}
+    by_id: dict[UUID, NewImage] = {}
     if image_ids is None:
         rows = await conn.stream(query.order_by(i.c.name, i.c.page, i.c.id))
-        # Piece by piece, so that a process with other things to do is never busy for long.
+        # In chunks, so that a process with other things to do is never busy for long.
         async for some in rows.partitions(READ_CHUNK):
-            found.update({row.id: _image(row) for row in some})
-        return found
+            by_id.update({row.id: _image(row) for row in some})
+        return by_id
     wanted = list(dict.fromkeys(image_ids))
     for chunk in chunks(wanted, READ_CHUNK):
-        found.update({row.id: _image(row) for row in await conn.execute(query.where(i.c.id.in_(chunk)))})
-    if missing := [image_id for image_id in wanted if image_id not in found]:
-        named = ", ".join(map(str, missing[:NAMED])) + (" …" if len(missing) > NAMED else "")
+        by_id.update({row.id: _image(row) for row in await conn.execute(query.where(i.c.id.in_(chunk)))})
+    if missing := [image_id for image_id in wanted if image_id not in by_id]:
+        named = ", ".join(map(str, missing[:MAX_NAMED])) + (" …" if len(missing) > MAX_NAMED else "")
         raise BadRequest(f"the project has no such image, {len(missing)} of {len(wanted)}: {named}")
-    return {image_id: found[image_id] for image_id in wanted}
+    return {image_id: by_id[image_id] for image_id in wanted}
 
 
 def _image(row: Any) -> NewImage:

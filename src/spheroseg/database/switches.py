@@ -1,6 +1,7 @@
-"""What an administrator can switch off and on again. What nobody has switched is on."""
+"""`switches`: what an administrator can switch off and on again. A switch that nobody has used is on."""
 
-from typing import Any
+from datetime import datetime
+from typing import NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,17 +12,30 @@ from spheroseg.database.schema import switches as s
 RELAY = "relay"
 
 
+class Switch(NamedTuple):
+    """A switch that somebody has used."""
+
+    name: str
+    is_on: bool
+    changed_by: str
+    changed_at: datetime
+
+
 async def is_on(conn: AsyncConnection, name: str) -> bool:
-    found = await read_switch(conn, name)
-    return found is None or bool(found.is_on)
+    """Return whether the switch is on."""
+    switch = await read_switch(conn, name)
+    return switch is None or switch.is_on
 
 
-async def read_switch(conn: AsyncConnection, name: str) -> Any:
-    """Its row, with who changed it and when; None where nobody ever has."""
-    return (await conn.execute(select(s).where(s.c.name == name))).first()
+async def read_switch(conn: AsyncConnection, name: str) -> Switch | None:
+    """Return the switch, or None if nobody has ever used it."""
+    query = select(*(s.c[field] for field in Switch._fields)).where(s.c.name == name)
+    row = (await conn.execute(query)).first()
+    return Switch(*row) if row else None
 
 
 async def set_switch(conn: AsyncConnection, name: str, is_on: bool, changed_by: str) -> None:
+    """Switch it on or off."""
     values = {"is_on": is_on, "changed_by": changed_by[:200], "changed_at": DatabaseTime()}
-    switched = insert_into(conn, s).values(name=name, **values)
-    await conn.execute(switched.on_conflict_do_update(index_elements=[s.c.name], set_=values))
+    statement = insert_into(conn, s).values(name=name, **values)
+    await conn.execute(statement.on_conflict_do_update(index_elements=[s.c.name], set_=values))

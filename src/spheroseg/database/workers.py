@@ -1,7 +1,9 @@
 """Workers, as their reports and heartbeats show them."""
 
-from collections import defaultdict
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
 
 from sqlalchemy import func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,66 +14,97 @@ from spheroseg.database.schema import images
 from spheroseg.database.schema import segmentation_tasks as t
 from spheroseg.tasks import UNFINISHED, TaskState
 
-SEEN_SECONDS = 3600.0
+RECENT_SECONDS = 3600.0
 
 
-async def read_workers(conn: AsyncConnection) -> list[dict[str, Any]]:
-    """Every worker heard of within the hour, by name: what it has in hand, what it has finished, what it says.
+class CurrentTask(NamedTuple):
+    """A task that a worker has begun."""
 
-    The slots of a worker report as NAME/NUMBER; they are put together. A worker without a database has no heartbeat.
+    task_id: UUID
+    batch_id: UUID
+    image: str
+    attempt: int
+    started_at: datetime | None
+
+
+@dataclass
+class WorkerRecord:
+    """A worker that was active in the last `RECENT_SECONDS`.
+
+    state, reason, detail: from its heartbeat. None and empty if the worker has no database.
+    current: the tasks that it has begun, the oldest first. finished: number of tasks that it finished, by state.
     """
-    seen: dict[str, dict[str, Any]] = defaultdict(
-        lambda: {"state": None, "reason": None, "last_seen": None, "current": [], "finished": {}, "detail": {}}
+
+    name: str
+    state: str | None = None
+    reason: str | None = None
+    last_seen: datetime | None = None
+    current: list[CurrentTask] = field(default_factory=list)
+    finished: dict[TaskState, int] = field(default_factory=dict)
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    def note_seen(self, at: datetime | None) -> None:
+        if at is not None and (self.last_seen is None or at > self.last_seen):
+            self.last_seen = at
+
+
+class _Workers(dict[str, WorkerRecord]):
+    def __missing__(self, name: str) -> WorkerRecord:
+        self[name] = worker = WorkerRecord(name)
+        return worker
+
+
+async def read_workers(conn: AsyncConnection) -> list[WorkerRecord]:
+    """Return every worker that was active in the last `RECENT_SECONDS`, sorted by name.
+
+    The slots of a worker report as NAME/NUMBER and are put together.
+    """
+    workers = _Workers()
+    await _add_finished(conn, workers)
+    await _add_current(conn, workers)
+    await _add_heartbeats(conn, workers)
+    return [workers[name] for name in sorted(workers)]
+
+
+async def _add_finished(conn: AsyncConnection, workers: _Workers) -> None:
+    rows = await conn.execute(
+        select(t.c.worker, t.c.state, func.count().label("number"), func.max(t.c.finished_at).label("last_seen"))
+        .where(t.c.finished_at > DatabaseTime(-RECENT_SECONDS), t.c.worker.is_not(None))
+        .group_by(t.c.worker, t.c.state)
     )
-    for row in await conn.execute(_finished()):
-        worker = seen[_worker(row.worker)]
-        worker["finished"][row.state] = worker["finished"].get(row.state, 0) + row.number
-        _note(worker, row.last_seen)
-    for row in await conn.execute(_current()):
-        worker = seen[_worker(row.worker)]
-        worker["current"].append({name: value for name, value in row._mapping.items() if name != "worker"})
-        _note(worker, row.started_at)
-    for row in await conn.execute(select(c).where(c.c.kind == "worker", c.c.seen_at > DatabaseTime(-SEEN_SECONDS))):
-        worker = seen[str(row.detail.get("name", row.name))]
-        worker.update(state=row.state, reason=row.reason, detail=row.detail)
-        _note(worker, row.seen_at)
-    return [{"name": name, **seen[name]} for name in sorted(seen)]
+    for row in rows:
+        worker = workers[_worker_of_slot(row.worker)]
+        worker.finished[row.state] = worker.finished.get(row.state, 0) + row.number
+        worker.note_seen(row.last_seen)
 
 
-def _current() -> Any:
-    return (
-        select(
-            t.c.worker,
-            t.c.id.label("task_id"),
-            t.c.batch_id,
-            images.c.name.label("image"),
-            t.c.attempt,
-            t.c.started_at,
-        )
+async def _add_current(conn: AsyncConnection, workers: _Workers) -> None:
+    rows = await conn.execute(
+        select(t.c.worker, t.c.id, t.c.batch_id, images.c.name, t.c.attempt, t.c.started_at)
         .join(images, images.c.id == t.c.image_id)
         .where(
-            # Literal, so that the partial index of the unfinished will do.
+            # Literal, so that SQLite uses the partial index of unfinished tasks.
             t.c.state.in_([literal_column(f"'{state}'") for state in sorted(UNFINISHED)]),
             t.c.state == TaskState.PROCESSING,
             t.c.worker.is_not(None),
         )
         .order_by(t.c.started_at, t.c.id)
     )
+    for slot, *task in rows:
+        worker = workers[_worker_of_slot(slot)]
+        current = CurrentTask(*task)
+        worker.current.append(current)
+        worker.note_seen(current.started_at)
 
 
-def _finished() -> Any:
-    return (
-        select(t.c.worker, t.c.state, func.count().label("number"), func.max(t.c.finished_at).label("last_seen"))
-        .where(t.c.finished_at > DatabaseTime(-SEEN_SECONDS), t.c.worker.is_not(None))
-        .group_by(t.c.worker, t.c.state)
-    )
+async def _add_heartbeats(conn: AsyncConnection, workers: _Workers) -> None:
+    query = select(c).where(c.c.kind == "worker", c.c.seen_at > DatabaseTime(-RECENT_SECONDS))
+    for row in await conn.execute(query):
+        worker = workers[str(row.detail.get("name", row.name))]
+        worker.state, worker.reason, worker.detail = row.state, row.reason, row.detail
+        worker.note_seen(row.seen_at)
 
 
-def _worker(slot: str) -> str:
+def _worker_of_slot(slot: str) -> str:
     name, _, number = slot.rpartition("/")
     return name if name and number.isdecimal() else slot
-
-
-def _note(worker: dict[str, Any], moment: Any) -> None:
-    if moment is not None and (worker["last_seen"] is None or moment > worker["last_seen"]):
-        worker["last_seen"] = moment

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spheroseg.database.components import leave, tell
+from spheroseg.database.components import record_heartbeat, remove_heartbeat
 
 log = structlog.get_logger()
 
@@ -54,7 +54,7 @@ async def heartbeat(
         await asyncio.gather(beating, return_exceptions=True)
         try:
             async with asyncio.timeout(LEAVE_TIMEOUT_SECONDS), engine.begin() as conn:
-                await leave(conn, name)
+                await remove_heartbeat(conn, name)
         except (SQLAlchemyError, OSError):
             # The record expires by itself once the process has been silent for long enough.
             pass
@@ -72,7 +72,7 @@ async def _beat(
         if has_changed or clock() - recorded_at >= interval:
             try:
                 async with engine.begin() as conn:
-                    await tell(conn, name, kind, status.state, status.reason, status.detail)
+                    await record_heartbeat(conn, name, kind, status.state, status.reason, status.detail)
                 recorded, recorded_at = status, clock()
             except (SQLAlchemyError, OSError) as error:
                 log.warning("the heartbeat of this process cannot be recorded", kind=kind, error=str(error))
