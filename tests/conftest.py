@@ -1,4 +1,4 @@
-"""Real servers, started privately on free ports: skipped where they are not installed, a failure where CI is set."""
+"""Fixtures with private real servers. A test skips if its server is not installed, and fails if CI is set."""
 
 import asyncio
 import os
@@ -71,13 +71,13 @@ class Postgres:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    if not found:
+    servers = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if not servers:
         missing_server("postgresql")
     with tempfile.TemporaryDirectory(prefix="spheroseg-postgres-") as folder:
-        # Readable by the server's own user, which is not the one that made it.
+        # Readable for the user of the server, who is not the one that created it.
         Path(folder).chmod(0o755)
-        server = Postgres(Path(folder), found[-1].parent)
+        server = Postgres(Path(folder), servers[-1].parent)
         server.start()
         yield server
         server.stop()
@@ -94,7 +94,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @asynccontextmanager
 async def new_database(server_url: str) -> AsyncIterator[str]:
-    """The URL of a PostgreSQL database of a test's own, without tables; dropped at the end."""
+    """Create a PostgreSQL database without tables, yield its URL, and drop it at the end."""
     name = f"test_{uuid.uuid4().hex[:8]}"
     server = open_engine(server_url).execution_options(isolation_level="AUTOCOMMIT")
     try:
@@ -124,7 +124,7 @@ async def empty_database(url: str, revision: str = HEAD) -> AsyncIterator[AsyncE
         await opened.dispose()
 
 
-# For what must be the same before the message queue's tables came.
+# For behaviour that must be the same without the tables of the message queue.
 at_both_revisions = pytest.mark.parametrize("revision", REVISIONS)
 
 
@@ -141,21 +141,21 @@ async def engine(database_url: str, revision: str) -> AsyncIterator[AsyncEngine]
 
 @pytest.fixture
 async def backend(engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[Backend]:
-    """The backend on an empty database of each kind, spoken to without a server."""
+    """The backend on an empty database of each kind, called without a server."""
     async with backend_on(engine, tmp_path) as opened:
         yield opened
 
 
 @pytest.fixture
 async def ada(backend: Backend) -> AsyncIterator[httpx.AsyncClient]:
-    """A member, who speaks to the backend."""
+    """A client of the backend, signed in as the member ada."""
     async with await backend.client("ada") as client:
         yield client
 
 
 @pytest.fixture
 async def plate(engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[Plate]:
-    """A project to upload into; at the end nothing half done may lie about."""
+    """A project to upload into. At the end it must have no temporary files."""
     async with backend_on(engine, tmp_path, max_upload_mb=1) as backend, await backend.client("ada") as client:
         project = (await client.post("/api/projects", json={"name": "plate"})).json()["id"]
         plate = Plate(backend, client, project)
@@ -177,7 +177,7 @@ def rabbit_3() -> Iterator[RabbitNode]:
 
 @pytest.fixture(scope="session")
 def rabbit_4() -> Iterator[RabbitNode]:
-    # Not every machine can get it, so that it may be missing under CI too.
+    # Not every machine can install it, so it may be missing even if CI is set.
     if not RABBITMQ_4.installed:
         pytest.skip("RabbitMQ 4.0 could not be prepared on this machine: make servers says why")
     with RabbitNode(RABBITMQ_4) as node:
@@ -186,7 +186,7 @@ def rabbit_4() -> Iterator[RabbitNode]:
 
 @pytest.fixture(scope="session", params=["rabbitmq-3.10", "rabbitmq-4.0"])
 def rabbit(request: pytest.FixtureRequest) -> RabbitNode:
-    """A node that all tests share, of each release: leave it running; what is in it, `rabbit_vhost` tidies."""
+    """A node of each release that all tests share. Leave it running, and work in a `rabbit_vhost`."""
     node: RabbitNode = request.getfixturevalue("rabbit_3" if request.param == "rabbitmq-3.10" else "rabbit_4")
     return node
 
@@ -199,34 +199,34 @@ def rabbit_vhost(rabbit: RabbitNode) -> Iterator[str]:
 
 @pytest.fixture
 def rabbit_url(rabbit: RabbitNode, rabbit_vhost: str) -> str:
-    """An empty broker, of each release."""
+    """The URL of an empty virtual host on a node of each release."""
     return rabbit.vhost_url(rabbit_vhost)
 
 
 @pytest.fixture
 def own_rabbit() -> Iterator[RabbitNode]:
-    """A running 3.10 of the test's own, to kill, pause and wipe."""
+    """A running node of 3.10 for one test, which may kill, pause and wipe it."""
     yield from started_rabbit_3()
 
 
 @pytest.fixture(scope="module")
-def battered_rabbit() -> Iterator[RabbitNode]:
+def module_rabbit() -> Iterator[RabbitNode]:
     yield from started_rabbit_3()
 
 
 @pytest.fixture
-def mended_rabbit(battered_rabbit: RabbitNode) -> RabbitNode:
-    """A 3.10 that the tests of a file share and may kill, pause and fill: up and well before each of them."""
-    battered_rabbit.resume()
-    battered_rabbit.start()
-    battered_rabbit.memory_alarm(False)
-    battered_rabbit.disk_alarm(False)
-    return battered_rabbit
+def restored_rabbit(module_rabbit: RabbitNode) -> RabbitNode:
+    """A node of 3.10 that the tests of a file share. They may kill, pause and fill it: it is restored before each."""
+    module_rabbit.resume()
+    module_rabbit.start()
+    module_rabbit.memory_alarm(False)
+    module_rabbit.disk_alarm(False)
+    return module_rabbit
 
 
 @pytest.fixture(scope="module")
 def shipped_rabbit() -> Iterator[RabbitNode]:
-    """A node of 3.10 with the configuration that we ship."""
+    """A node of 3.10 with the configuration in `deploy/`."""
     if not RABBITMQ_3.installed:
         missing_server("RabbitMQ 3.10")
     folder = Path(__file__).parents[1] / "deploy" / "rabbitmq"
@@ -237,7 +237,7 @@ def shipped_rabbit() -> Iterator[RabbitNode]:
 async def eventually(
     is_true: Callable[[], Awaitable[bool]] | Callable[[], bool], within: float = 10.0, what: str = ""
 ) -> None:
-    """Ask again until it is true; fails after `within` seconds."""
+    """Wait until `is_true` returns True, and fail after `within` seconds with the message `what`."""
     deadline = asyncio.get_running_loop().time() + within
     while True:
         answer = is_true()

@@ -23,8 +23,8 @@ OUTAGE_SECONDS = 60.0 if os.environ.get("CHAOS_LONG") else 15.0
 
 
 @pytest.fixture
-async def site(mended_rabbit: RabbitNode, postgres: Postgres, tmp_path: Path) -> AsyncIterator[Site]:
-    async with open_site(mended_rabbit, postgres.url, tmp_path) as opened:
+async def site(restored_rabbit: RabbitNode, postgres: Postgres, tmp_path: Path) -> AsyncIterator[Site]:
+    async with open_site(restored_rabbit, postgres.url, tmp_path) as opened:
         yield opened
 
 

@@ -32,8 +32,8 @@ WORKERS = ("worker-1", "worker-2")
 
 
 @pytest.fixture
-async def site(mended_rabbit: RabbitNode, postgres: Postgres, tmp_path: Path) -> AsyncIterator[Site]:
-    async with open_site(mended_rabbit, postgres.url, tmp_path) as opened:
+async def site(restored_rabbit: RabbitNode, postgres: Postgres, tmp_path: Path) -> AsyncIterator[Site]:
+    async with open_site(restored_rabbit, postgres.url, tmp_path) as opened:
         yield opened
 
 

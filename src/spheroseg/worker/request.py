@@ -63,27 +63,36 @@ class Request:
         ModelUnusable if the child cannot be started again.
         """
         tasks = [assignment.task for assignment in self.assignments]
-        deadline = _now() + self.limits.deadline
         performing = asyncio.create_task(self.child.perform_all(tasks, self._receive))
+        try:
+            return await self._watch(performing)
+        except ChildDied as death:
+            await self.child.kill()
+            return Interruption(death.reason, str(death))
+        except asyncio.CancelledError:
+            await self.child.kill()
+            raise
+        finally:
+            await _cancel(performing)
+
+    async def _watch(self, performing: asyncio.Task[None]) -> Interruption | None:
+        """Wait for the answers, the revocations, the deadline and the end of the grace period."""
+        deadline = _now() + self.limits.deadline
         done = asyncio.create_task(self._is_done.wait())
         stopped = asyncio.create_task(self._wait_for_stop())
         revocations = {
             asyncio.create_task(assignment.delivery.revoked.wait()): assignment for assignment in self.assignments
         }
-        waiting = [performing, done, stopped, *revocations]
         try:
             while True:
-                await asyncio.wait(
-                    {performing, done, stopped, *revocations},
-                    timeout=deadline - _now(),
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
+                events = {performing, done, stopped, *revocations}
+                await asyncio.wait(events, timeout=deadline - _now(), return_when=asyncio.FIRST_COMPLETED)
                 if performing.done():
                     performing.result()
                     return None
                 for revocation in [revocation for revocation in revocations if revocation.done()]:
                     self._finish(revocations.pop(revocation), None)
-                # With unanswered tasks the child goes on, and its answers to revoked tasks are ignored.
+                # While a task is unanswered the child goes on, and its answers to revoked tasks are ignored.
                 if not self.unanswered or stopped.done() or _now() >= deadline:
                     break
             await self.child.kill()
@@ -92,16 +101,8 @@ class Request:
             if stopped.done():
                 return Interruption("handed_back", "the worker was stopped", "handed_back")
             return Interruption("timeout", f"not finished within {self.limits.deadline:g} s, and stopped")
-        except ChildDied as death:
-            await self.child.kill()
-            return Interruption(death.reason, str(death))
-        except asyncio.CancelledError:
-            await self.child.kill()
-            raise
         finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+            await _cancel(done, stopped, *revocations)
 
     def _receive(self, index: int, answer: Answer) -> None:
         self._finish(self.assignments[index], answer)
@@ -120,3 +121,9 @@ class Request:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+async def _cancel(*tasks: asyncio.Task[object]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
