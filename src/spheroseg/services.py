@@ -16,12 +16,11 @@ from spheroseg.broker import Broker
 from spheroseg.broker.fallback import FallbackBroker
 from spheroseg.broker.table import TableBroker
 from spheroseg.database.quarantine import release_quarantine
-from spheroseg.database.relayed import take_back
 from spheroseg.errors import BadSettings
 from spheroseg.monitoring.heartbeat import ProcessStatus, heartbeat
 from spheroseg.queueing.collect import collect
 from spheroseg.queueing.relay import Relay, RelayOptions
-from spheroseg.queueing.sweep import requeue_leased
+from spheroseg.queueing.switch_off import take_back_from_rabbitmq
 from spheroseg.queueing.webhooks import Notifier
 from spheroseg.resources import open_database, open_rabbit
 from spheroseg.settings import Settings
@@ -125,22 +124,14 @@ async def serve_collect(settings: Settings, stopping: asyncio.Event) -> None:
         open_database(settings) as engine,
         heartbeat(engine, "collect", lambda: ProcessStatus(detail=_message_counts(rabbit))),
     ):
-        await _restore_queue(engine, settings)
+        async with engine.begin() as conn:
+            await release_quarantine(conn)
+        if rabbit is None:
+            await take_back_from_rabbitmq(engine, settings.retry_policy)
         brokers: list[Broker] = [TableBroker(engine, lease=settings.lease_seconds)]
         if rabbit:
             brokers.append(rabbit)
         await run_until(stopping, _collect_and_notify(engine, brokers, settings))
-
-
-async def _restore_queue(engine: AsyncEngine, settings: Settings) -> None:
-    """Queue again the messages that an older schema, or a message queue now switched off, has left elsewhere."""
-    async with engine.begin() as conn:
-        await release_quarantine(conn)
-        taken_back = 0 if settings.enable_message_queue else await take_back(conn, older_than=0.0)
-    if not settings.enable_message_queue:
-        taken_back += await requeue_leased(engine, settings.retry_policy)
-    if taken_back:
-        log.info("the message queue is switched off: messages at RabbitMQ are queued again", messages=taken_back)
 
 
 async def _collect_and_notify(engine: AsyncEngine, brokers: Sequence[Broker], settings: Settings) -> None:

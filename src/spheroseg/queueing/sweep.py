@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from spheroseg.database.engine import reading
 from spheroseg.database.failures import NewFailure
 from spheroseg.database.revisions import describe
-from spheroseg.database.tasks import Orphan, lock_all_leased, read_orphans, read_statuses
+from spheroseg.database.tasks import Orphan, read_orphans, read_statuses
 from spheroseg.queueing.outcomes import record_unfinished
 from spheroseg.tasks import Cause, RetryPolicy, TaskState
 
@@ -55,22 +55,3 @@ def _failure(orphan: Orphan) -> NewFailure:
         cause, reason = Cause.LOST, "worker_lost"
         error = "its worker fell silent and its message was in no queue any more"
     return NewFailure(orphan.task_id, orphan.number, cause, reason, error)
-
-
-async def requeue_leased(engine: AsyncEngine, policy: RetryPolicy) -> int:
-    """Queue the tasks again that workers took from RabbitMQ, now that nobody reads their reports there.
-
-    Return the number of tasks. This uses up no retry: the workers may have finished, and only the report is lost.
-    """
-    reason, error = "switched_off", "the message queue was switched off before its report was read"
-    count = 0
-    while True:
-        async with engine.begin() as conn:
-            leased = await lock_all_leased(conn, MAX_TASKS)
-            statuses = await read_statuses(conn, [task.task_id for task in leased])
-            for task in leased:
-                failure = NewFailure(task.task_id, task.number, Cause.HANDED_BACK, reason, error)
-                await record_unfinished(conn, failure, statuses[task.task_id].attempt, policy)
-        count += len(leased)
-        if len(leased) < MAX_TASKS:
-            return count
