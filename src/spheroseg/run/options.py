@@ -9,7 +9,7 @@ from spheroseg.export.formats import ExportFormat
 from spheroseg.plate.options import PlateOptions
 from spheroseg.run.inputs import STATE_FOLDER
 from spheroseg.segmentation.model import KnownModel
-from spheroseg.segmentation.parameters import Parameters, is_number
+from spheroseg.segmentation.parameters import Parameters, check_pixel_size
 from spheroseg.segmentation.planes import NO_CHOICE, PlaneChoice
 
 
@@ -42,8 +42,7 @@ class RunOptions:
     plate: PlateOptions = field(default_factory=PlateOptions)
 
     def __post_init__(self) -> None:
-        if self.pixel_size_um is not None and not (is_number(self.pixel_size_um) and self.pixel_size_um > 0):
-            raise BadParameters(f"the pixel size is {self.pixel_size_um!r}; it must be a positive number of µm")
+        check_pixel_size(self.pixel_size_um)
         if self.workers < 1:
             raise BadParameters(f"the number of workers is {self.workers!r}; it must be 1 or more")
 

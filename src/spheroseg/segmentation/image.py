@@ -19,6 +19,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from spheroseg.errors import BadImage
 from spheroseg.segmentation.file_format import TIFF, detect_format
+from spheroseg.segmentation.parameters import check_pixel_size
 from spheroseg.segmentation.pixel_size import PixelSize as PixelSize
 from spheroseg.segmentation.pixel_size import StatedSize, resolve_pixel_size
 from spheroseg.segmentation.tiff import Tiff, check_side, check_size
@@ -96,6 +97,23 @@ def decode(
         else:
             pixels = _READERS[file_format](file, max_pixels)
         return GreyImage(_to_grey(pixels), *resolve_pixel_size(pixel_size_um, stated))
+
+
+def grey_image(pixels: npt.NDArray[Any], pixel_size_um: float | None = None) -> GreyImage:
+    """Turn an array of the shape (height, width) or (height, width, channels) into an image, as `decode` does.
+
+    pixel_size_um: µm per pixel, or None if it is not known. Raise `BadImage` for another shape or dtype, for a side
+    under 16 px and for values that are not finite, and `BadParameters` for a pixel size that is not positive.
+    """
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and not 1 <= pixels.shape[2] <= 4):
+        raise BadImage(
+            f"the image has the shape {pixels.shape}; it must be (height, width), or (height, width, channels) with "
+            "1 to 4 channels. Pass the planes of a stack one by one."
+        )
+    if pixels.dtype.kind not in "buif":
+        raise BadImage(f"the image has the dtype {pixels.dtype}; it must hold integers or floats")
+    check_pixel_size(pixel_size_um)
+    return GreyImage(_to_grey(pixels), *resolve_pixel_size(pixel_size_um, []))
 
 
 @contextmanager

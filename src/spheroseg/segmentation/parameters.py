@@ -80,5 +80,11 @@ def with_defaults(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: field.default for name, field in Parameters.__dataclass_fields__.items()}, **parameters}
 
 
+def check_pixel_size(um: float | None) -> None:
+    """Raise `BadParameters` if a pixel size (µm) is given that is not a positive number."""
+    if um is not None and not (is_number(um) and um > 0):
+        raise BadParameters(f"the pixel size is {um!r}; it must be a positive number of µm")
+
+
 def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from spheroseg.errors import BadParameters, ModelUnusable
+from spheroseg.errors import ModelUnusable
 from spheroseg.segmentation.contours import Outline, net_area, trace
 from spheroseg.segmentation.image import GreyImage, PixelSize, decode
 from spheroseg.segmentation.instances import find_instances
@@ -17,7 +17,7 @@ from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.measure import Measurements, centroid, measure
 from spheroseg.segmentation.model import Model
 from spheroseg.segmentation.parameters import Parameters as Parameters
-from spheroseg.segmentation.parameters import is_number
+from spheroseg.segmentation.parameters import check_pixel_size
 from spheroseg.segmentation.quality import (
     LOW_CONTRAST,
     NO_OBJECT_FOUND,
@@ -90,8 +90,7 @@ def read_image(file: BinaryIO, page: int = 0, pixel_size_um: float | None = None
     Raise `BadImage` and its subclasses as `decode` does, and `BadParameters` if the pixel size is not a positive
     number.
     """
-    if pixel_size_um is not None and not (is_number(pixel_size_um) and pixel_size_um > 0):
-        raise BadParameters(f"the pixel size is {pixel_size_um!r}; it must be a positive number of µm")
+    check_pixel_size(pixel_size_um)
     return decode(file, page, pixel_size_um=None if pixel_size_um is None else float(pixel_size_um))
 
 
