@@ -146,7 +146,7 @@ def _read(image: AnyImage, page: int, pixel_size_um: float | None) -> GreyImage:
     try:
         content = image if isinstance(image, bytes) else Path(image).read_bytes()
     except OSError as error:
-        raise UnreadableInput(f"cannot read {image}: {error.strerror}") from None
+        raise UnreadableInput(f"cannot read {error.filename}: {error.strerror}") from None
     return read_image(io.BytesIO(content), page, pixel_size_um)
 
 
@@ -190,7 +190,7 @@ def _trace_labels(labels: npt.NDArray[Any]) -> Iterator[tuple[int, Outline]]:
             yield number, _trace_label(labels, number, box)
 
 
-def _trace_label(labels: npt.NDArray[Any], number: int, box: tuple[slice, slice]) -> Outline:
+def _trace_label(labels: npt.NDArray[Any], number: int, box: tuple[slice, ...]) -> Outline:
     # With one pixel of background, except at the edge of the image, where the outline is closed along the edge.
     rows, columns = (slice(max(side.start - 1, 0), side.stop + 1) for side in box)
     mask = (labels[rows, columns] == number).astype(np.float32)

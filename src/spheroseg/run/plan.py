@@ -33,7 +33,7 @@ def plan_run(paths: Sequence[Path], options: RunOptions, observer: RunObserver) 
     Raise UnreadableInput if a path does not exist or no image is found, and BadPlate if names, conditions or times
     do not fit the plate options.
     """
-    listing = find_inputs(paths, choice=options.choice, progress=observer.reading)
+    listing = find_inputs(paths, choice=options.choice, progress=observer.reading) if paths else InputList([], [])
     if not listing.inputs:
         raise UnreadableInput(
             "no images found: spheroseg reads PNG, JPEG, BMP and TIFF files, also in folders and zip archives"

@@ -1,8 +1,11 @@
 """The Python function that does what `spheroseg run` does."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -136,7 +139,7 @@ def _run_in_any_thread(plan: RunPlan, settings: Settings, observer: RunObserver)
     except RuntimeError:
         return asyncio.run(_run(plan, settings, observer, _Stop()))
     stop = _Stop()
-    with ThreadPoolExecutor(max_workers=1) as pool:
+    with ThreadPoolExecutor(max_workers=1) as pool, _keyboard_interrupts():
         running = pool.submit(asyncio.run, _run(plan, settings, observer, stop))
         try:
             return running.result()
@@ -144,6 +147,19 @@ def _run_in_any_thread(plan: RunPlan, settings: Settings, observer: RunObserver)
             # Leaving the pool waits until the images that are being segmented are finished.
             stop.request()
             raise
+
+
+@contextmanager
+def _keyboard_interrupts() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt here. Inside `asyncio.run` it would only take effect after this call."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Stop:
