@@ -1,4 +1,4 @@
-"""Pictures composed of spheroids: their truth is exact, touching objects touch, and one alone has the asked size."""
+"""Pictures composed of spheroids: the truth is exact, touching objects touch, and single ones have the given size."""
 
 from functools import partial
 
@@ -11,13 +11,13 @@ from spheroseg.training.composed import (
     LAYOUTS,
     SHARES,
     can_be_cut,
-    cut_out,
+    compose_fields,
+    compose_sizes,
+    cut_spheroids,
     field_samples,
-    fields,
     size_samples,
-    sizes,
 )
-from spheroseg.training.data import FIELDS, SIZES, Sample, Truth, as_made
+from spheroseg.training.data import FIELDS, SIZES, Sample, Truth, get_made
 from tests.support.synthetic import Picture, coverage
 
 SIDE = 120
@@ -25,12 +25,12 @@ GROUND, SPHEROID = 180.0, 60.0
 
 
 def spheroid(name: str, a: float, b: float, kind: str = "brightfield", truth: Truth = Truth.SINGLE) -> Sample:
-    """A dark ellipse (semi-axes in px) in light that falls off to one side."""
+    """Return a dark ellipse (semi-axes in px) in light that falls off to one side."""
     cover = coverage(SIDE, SIDE, a, b, 30, (SIDE / 2, SIDE / 2))
     light = np.linspace(1.1, 0.7, SIDE, dtype=np.float32)
     pixels = np.asarray(light * (GROUND + (SPHEROID - GROUND) * cover), np.float32)
     labels = (cover >= 0.5).astype(np.uint16)
-    return Sample("spheroids", name, kind, "drawn", "MIT", truth, partial(as_made, pixels, labels))
+    return Sample("spheroids", name, kind, "drawn", "MIT", truth, partial(get_made, pixels, labels))
 
 
 @pytest.fixture(scope="module")
@@ -38,39 +38,39 @@ def spheroids() -> list[Sample]:
     return [spheroid("round", 20, 20), spheroid("oval", 28, 22)]
 
 
-def test_what_a_spheroid_lets_through_does_not_tell_how_the_light_fell(spheroids: list[Sample]) -> None:
-    for cutting in cut_out(spheroids):
-        inside = cv2.erode(cutting.mask.astype(np.uint8), np.ones((5, 5))) > 0
-        beside = cv2.dilate(cutting.mask.astype(np.uint8), np.ones((5, 5))) == 0
-        np.testing.assert_allclose(cutting.transmission[inside], SPHEROID / GROUND, rtol=0.03)
-        np.testing.assert_allclose(cutting.transmission[beside], 1, atol=0.03)
+def test_the_transmission_does_not_depend_on_the_light(spheroids: list[Sample]) -> None:
+    for cutout in cut_spheroids(spheroids):
+        inside = cv2.erode(cutout.mask.astype(np.uint8), np.ones((5, 5))) > 0
+        beside = cv2.dilate(cutout.mask.astype(np.uint8), np.ones((5, 5))) == 0
+        np.testing.assert_allclose(cutout.transmission[inside], SPHEROID / GROUND, rtol=0.03)
+        np.testing.assert_allclose(cutout.transmission[beside], 1, atol=0.03)
 
 
-def test_what_a_fibre_runs_through_and_what_fills_its_picture_are_not_cut_out() -> None:
-    assert cut_out([spheroid("with a fibre", 50, 14), spheroid("filling", 90, 90)]) == []
-    assert len(cut_out([spheroid("round", 20, 20)])) == 1
+def test_a_spheroid_with_a_fibre_and_one_that_fills_its_picture_are_not_cut() -> None:
+    assert cut_spheroids([spheroid("with a fibre", 50, 14), spheroid("filling", 90, 90)]) == []
+    assert len(cut_spheroids([spheroid("round", 20, 20)])) == 1
 
 
-def test_only_single_spheroids_in_brightfield_are_cut_out(spheroids: list[Sample]) -> None:
+def test_only_single_spheroids_in_brightfield_are_cut(spheroids: list[Sample]) -> None:
     others = [spheroid("x", 20, 20, kind="fluorescence"), spheroid("y", 20, 20, truth=Truth.UNION)]
     assert [can_be_cut(sample) for sample in [*spheroids, *others]] == [True, True, False, False]
     assert list(field_samples(others, 3)) == []
 
 
-def test_the_same_seed_gives_the_same_fields_whatever_comes_before(spheroids: list[Sample]) -> None:
-    cut = cut_out(spheroids)
-    first, again = list(fields(cut, 3, 5)), list(fields(cut, 2, 5))
+def test_the_same_seed_gives_the_same_fields(spheroids: list[Sample]) -> None:
+    cutouts = cut_spheroids(spheroids)
+    first, again = list(compose_fields(cutouts, 3, 5)), list(compose_fields(cutouts, 2, 5))
     for one, two in zip(first, again, strict=False):
         np.testing.assert_array_equal(one.pixels, two.pixels)
         np.testing.assert_array_equal(one.labels, two.labels)
     assert [field.kind for field in first] == list(LAYOUTS)
-    assert not np.array_equal(first[0].pixels, next(fields(cut, 1, 6)).pixels)
+    assert not np.array_equal(first[0].pixels, next(compose_fields(cutouts, 1, 6)).pixels)
 
 
-def test_each_object_is_in_one_piece_and_as_its_layout_says(spheroids: list[Sample]) -> None:
+def test_each_object_is_connected_and_touches_others_as_its_layout_states(spheroids: list[Sample]) -> None:
     together = dict.fromkeys(LAYOUTS, 0)
     alone = dict.fromkeys(LAYOUTS, 0)
-    for field in fields(cut_out(spheroids), 12, 7):
+    for field in compose_fields(cut_spheroids(spheroids), 12, 7):
         labels = field.labels
         assert field.pixels.shape == labels.shape
         assert field.pixels.dtype == np.float32
@@ -79,8 +79,8 @@ def test_each_object_is_in_one_piece_and_as_its_layout_says(spheroids: list[Samp
         assert 1 <= count <= LAYOUTS[field.kind].count[1]
         for number, box in enumerate(find_objects(labels), start=1):
             assert box is not None
-            mine = labels[box] == number
-            assert cv2.connectedComponents(mine.astype(np.uint8))[0] == 2
+            own = labels[box] == number
+            assert cv2.connectedComponents(own.astype(np.uint8))[0] == 2
             around = cv2.dilate((labels == number).astype(np.uint8), np.ones((5, 5))) > 0
             touches = bool(set(np.unique(labels[around])) - {0, number})
             together[field.kind] += touches
@@ -89,36 +89,36 @@ def test_each_object_is_in_one_piece_and_as_its_layout_says(spheroids: list[Samp
     assert together["few"] < alone["few"]
 
 
-def test_objects_are_where_the_truth_says(spheroids: list[Sample]) -> None:
-    for field in fields(cut_out(spheroids), 6, 9):
+def test_objects_are_where_the_truth_states(spheroids: list[Sample]) -> None:
+    for field in compose_fields(cut_spheroids(spheroids), 6, 9):
         inside = cv2.erode((field.labels > 0).astype(np.uint8), np.ones((3, 3))) > 0
         beside = cv2.dilate((field.labels > 0).astype(np.uint8), np.ones((15, 15))) == 0
         assert abs(_level(field.pixels, inside) - _level(field.pixels, beside)) > 10
 
 
-def test_a_field_tells_what_it_was_made_of(spheroids: list[Sample]) -> None:
+def test_a_field_names_the_source_of_its_spheroids(spheroids: list[Sample]) -> None:
     (sample,) = field_samples(spheroids, 1)
     assert (sample.set, sample.name, sample.truth) == (FIELDS, "fields/000 few", Truth.INSTANCES)
     assert (sample.source, sample.licence) == ("of drawn; composed by spheroseg", "MIT")
 
 
-def test_one_spheroid_has_each_size_in_turn_and_is_whole_where_it_can_be(spheroids: list[Sample]) -> None:
-    made = list(sizes(cut_out(spheroids), 2 * len(SHARES), 3))
-    for picture, share in zip(made, SHARES * 2, strict=True):
+def test_single_spheroids_cycle_through_the_sizes_and_are_whole_if_they_fit(spheroids: list[Sample]) -> None:
+    pictures = list(compose_sizes(cut_spheroids(spheroids), 2 * len(SHARES), 3))
+    for picture, share in zip(pictures, SHARES * 2, strict=True):
         side = picture.labels.shape[0]
         assert picture.pixels.shape == picture.labels.shape == (side, side)
-        there = picture.labels > 0
-        assert cv2.connectedComponents(there.astype(np.uint8))[0] == 2
+        inside = picture.labels > 0
+        assert cv2.connectedComponents(inside.astype(np.uint8))[0] == 2
         if share <= 0.75:
-            assert 2 * np.sqrt(there.sum() / np.pi) / side == pytest.approx(share, rel=0.04)
-            assert not np.concatenate([there[0], there[-1], there[:, 0], there[:, -1]]).any()
+            assert 2 * np.sqrt(inside.sum() / np.pi) / side == pytest.approx(share, rel=0.04)
+            assert not np.concatenate([inside[0], inside[-1], inside[:, 0], inside[:, -1]]).any()
         else:
-            assert 0.8 < there.mean() < 1
-    assert not np.array_equal(made[0].labels, made[len(SHARES)].labels)
-    np.testing.assert_array_equal(made[1].pixels, list(sizes(cut_out(spheroids), 2, 3))[1].pixels)
+            assert 0.8 < inside.mean() < 1
+    assert not np.array_equal(pictures[0].labels, pictures[len(SHARES)].labels)
+    np.testing.assert_array_equal(pictures[1].pixels, list(compose_sizes(cut_spheroids(spheroids), 2, 3))[1].pixels)
 
 
-def test_a_size_is_the_kind_of_its_picture(spheroids: list[Sample]) -> None:
+def test_the_kind_of_a_picture_is_its_size(spheroids: list[Sample]) -> None:
     first, *_, last = size_samples(spheroids, len(SHARES))
     assert (first.set, first.name, first.truth) == (SIZES, "sizes/000 0.05 of the side", Truth.INSTANCES)
     assert last.kind == "1.1 of the side"

@@ -1,4 +1,4 @@
-"""Training for real, if only for a moment: what comes out is a model like any other."""
+"""Short trainings: the crops, the loss, and a model folder that can be used."""
 
 import csv
 import json
@@ -13,8 +13,17 @@ import torch
 from spheroseg.errors import ModelUnusable
 from spheroseg.segmentation.model import Network
 from spheroseg.segmentation.model.check import check_model
-from spheroseg.training.course import MARGIN, TRAINED_ON, Course, make
-from spheroseg.training.crops import BORDER, FIRST_SEED, KNOWN, SIDE, Crops, Source, from_samples, from_scenes
+from spheroseg.training.course import MARGIN_PX, TRAINED_ON, Course, make
+from spheroseg.training.crops import (
+    BORDER_WEIGHT,
+    FIRST_SEED,
+    KNOWN_WEIGHT,
+    SIDE,
+    Crops,
+    Source,
+    sources_from_samples,
+    sources_from_scenes,
+)
 from spheroseg.training.data import MANIFEST, TEST_SEED, Sample, read_samples, scene_samples
 from spheroseg.training.train import Recipe, train, tune
 from spheroseg.training.unet import MULTIPLE, UNet
@@ -29,7 +38,7 @@ needs_data = pytest.mark.skipif(not (DATA / "manifest.csv").exists(), reason="th
 
 @pytest.fixture
 def few(tmp_path: Path) -> Path:
-    """A data folder with some of the pictures."""
+    """Return a data folder with some of the pictures."""
     folder = tmp_path / "data"
     folder.mkdir()
     with (DATA / MANIFEST).open(newline="") as file:
@@ -42,11 +51,11 @@ def few(tmp_path: Path) -> Path:
     return folder
 
 
-def test_crops_follow_from_the_seed_and_hold_what_the_network_learns() -> None:
-    sources = {"scenes": from_scenes(9, 2)}
+def test_crops_follow_from_the_seed_and_hold_the_targets() -> None:
+    sources = {"scenes": sources_from_scenes(9, 2)}
     one, again, other = (Crops(sources, seed).batch(6) for seed in (3, 3, 4))
     for crop, twin in zip(one, again, strict=True):
-        for part in ("grey", "probability", "distance", "told"):
+        for part in ("grey", "probability", "distance", "distance_weight"):
             np.testing.assert_array_equal(getattr(crop, part), getattr(twin, part))
             assert getattr(crop, part).shape == (SIDE, SIDE)
         assert -1 <= crop.grey.min() <= crop.grey.max() <= 2
@@ -56,25 +65,25 @@ def test_crops_follow_from_the_seed_and_hold_what_the_network_learns() -> None:
 
 
 @needs_data
-def test_the_distance_is_not_told_where_a_mask_may_hold_two_objects() -> None:
-    sources = from_samples(read_samples(DATA, ["nuclei"])[:12])
-    told = [source.told for source in sources]
-    assert len(told) == 12
-    assert any((one == 0).any() for one in told)
-    assert all((one == KNOWN).any() for one in told)
+def test_the_distance_has_no_weight_where_a_mask_may_hold_two_objects() -> None:
+    sources = sources_from_samples(read_samples(DATA, ["nuclei"])[:12])
+    weights = [source.distance_weight for source in sources]
+    assert len(weights) == 12
+    assert any((one == 0).any() for one in weights)
+    assert all((one == KNOWN_WEIGHT).any() for one in weights)
 
 
-def test_the_distance_counts_more_where_two_objects_meet() -> None:
-    sources = from_scenes(28, 2)
+def test_the_distance_has_a_higher_weight_where_two_objects_meet() -> None:
+    sources = sources_from_scenes(28, 2)
     for source in sources:
-        between = source.told == BORDER
-        assert (source.told[~between] == KNOWN).all()
-        # At the border of an object it is 0, wherever another one begins.
+        between = source.distance_weight == BORDER_WEIGHT
+        assert (source.distance_weight[~between] == KNOWN_WEIGHT).all()
+        # The distance is near 0 at the border of an object, also where another one begins.
         assert not between.any() or source.distance[between].min() < 64
-    assert any((source.told == BORDER).any() for source in sources)
+    assert any((source.distance_weight == BORDER_WEIGHT).any() for source in sources)
 
 
-def test_no_scene_of_the_training_is_one_that_models_are_judged_by() -> None:
+def test_no_scene_of_the_training_is_one_of_the_evaluation() -> None:
     assert TEST_SEED < FIRST_SEED
 
 
@@ -87,7 +96,7 @@ def test_the_loss_falls_and_the_same_seed_gives_the_same_network() -> None:
     _assert_same(network, again)
 
 
-def test_processes_that_share_the_work_give_one_network_and_the_same_again() -> None:
+def test_training_in_several_processes_is_reproducible() -> None:
     recipe = replace(RECIPE, steps=5, batch=2, processes=2)
     shared, again = (train([], recipe, lambda *_: None) for _ in range(2))
     _assert_same(shared, again)
@@ -96,7 +105,7 @@ def test_processes_that_share_the_work_give_one_network_and_the_same_again() -> 
     assert not torch.equal(next(shared.parameters()), next(alone.parameters()))
 
 
-def test_tuning_goes_on_from_the_base_and_leaves_it_as_it_is() -> None:
+def test_tuning_starts_from_the_base_and_does_not_change_it() -> None:
     torch.manual_seed(1)
     base = UNet()
     before = UNet()
@@ -110,20 +119,22 @@ def test_tuning_goes_on_from_the_base_and_leaves_it_as_it_is() -> None:
 
 
 @needs_data
-def test_the_base_takes_no_spheroid_even_if_it_is_given_some(monkeypatch: pytest.MonkeyPatch, few: Path) -> None:
-    looked_at: list[str] = []
+def test_the_base_is_trained_without_spheroids_even_if_it_gets_some(
+    monkeypatch: pytest.MonkeyPatch, few: Path
+) -> None:
+    used_sets: list[str] = []
 
-    def counted(samples: Iterable[Sample]) -> list[Source]:
-        given = list(samples)
-        looked_at.extend(sample.set for sample in given)
-        return from_samples(given[:2])
+    def record_sets(samples: Iterable[Sample]) -> list[Source]:
+        received = list(samples)
+        used_sets.extend(sample.set for sample in received)
+        return sources_from_samples(received[:2])
 
-    monkeypatch.setattr("spheroseg.training.crops.from_samples", counted)
+    monkeypatch.setattr("spheroseg.training.crops.sources_from_samples", record_sets)
     samples = read_samples(few, TRAINED_ON)
     base = train(samples, replace(RECIPE, steps=25), lambda *_: None)
-    assert set(looked_at) == {"nuclei"}
+    assert set(used_sets) == {"nuclei"}
     tune(base, samples, RECIPE, lambda *_: None)
-    assert set(looked_at) == {"nuclei", "spheroids"}
+    assert set(used_sets) == {"nuclei", "spheroids"}
 
 
 def test_the_network_reaches_no_further_than_the_margin() -> None:
@@ -135,13 +146,13 @@ def test_the_network_reaches_no_further_than_the_margin() -> None:
     with torch.no_grad():
         differ = (network(grey) != network(changed)).any(dim=1)[0]
     reach = int(torch.nonzero(differ)[:, 1].max()) - MULTIPLE
-    assert 64 < reach <= MARGIN
+    assert 64 < reach <= MARGIN_PX
 
 
 @needs_data
-def test_a_course_makes_a_model_that_can_be_used_and_tells_how_good_it_is(tmp_path: Path, few: Path) -> None:
+def test_a_course_makes_a_usable_model_with_its_quality(tmp_path: Path, few: Path) -> None:
     folder = tmp_path / "mine"
-    told: list[str] = []
+    reports: list[str] = []
     card = make(
         Course(
             "mine",
@@ -154,9 +165,9 @@ def test_a_course_makes_a_model_that_can_be_used_and_tells_how_good_it_is(tmp_pa
         ),
         folder,
         jobs=2,
-        progress=lambda name, step, loss: told.append(f"{name} {step}"),
+        progress=lambda name, step, loss: reports.append(f"{name} {step}"),
     )
-    assert sorted(told) == ["base 25", "fold 1 25", "shipped 25"]
+    assert sorted(reports) == ["base 25", "fold 1 25", "shipped 25"]
     assert json.loads((folder / "model.json").read_text()) == card
     assert {entry["licence"] for entry in card["training"]["data"]} == {"MIT", "CC0-1.0"}
     assert len(card["quality"]) == 4
@@ -175,19 +186,19 @@ def test_a_course_makes_a_model_that_can_be_used_and_tells_how_good_it_is(tmp_pa
 @pytest.mark.parametrize(
     ("folder", "words"), [("a name with spaces", "name"), ("taken", "already"), ("file/below", "another folder")]
 )
-def test_what_is_wrong_with_the_folder_is_told_before_the_training(tmp_path: Path, folder: str, words: str) -> None:
+def test_faults_of_the_folder_are_reported_before_the_training(tmp_path: Path, folder: str, words: str) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "model.onnx").write_bytes(b"years of work")
     (tmp_path / "file").touch()
-    place = tmp_path / folder
+    target = tmp_path / folder
     with pytest.raises(ModelUnusable, match=words):
-        make(Course(place.name, "1", DATA, RECIPE), place, jobs=1, progress=lambda *_: None)
+        make(Course(target.name, "1", DATA, RECIPE), target, jobs=1, progress=lambda *_: None)
     assert (tmp_path / "taken" / "model.onnx").read_bytes() == b"years of work"
 
 
 @needs_data
 @pytest.mark.parametrize(("place", "words"), [("parts", "not empty"), ("parts/base", "another folder with --parts")])
-def test_parts_go_into_a_new_folder_and_that_is_told_before_the_training(
+def test_a_folder_for_parts_that_is_not_new_is_reported_before_the_training(
     tmp_path: Path, place: str, words: str
 ) -> None:
     (tmp_path / "parts").mkdir()

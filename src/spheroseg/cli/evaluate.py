@@ -99,7 +99,14 @@ def evaluate(
 
 def _samples(data: Path, sets: Sequence[str], limit: int | None) -> "tuple[int, Iterator[Sample]]":
     """How many there are, and they themselves."""
-    from spheroseg.training.composed import TEST_FIELDS, TEST_SIZES, can_be_cut, cut_out, field_samples, size_samples
+    from spheroseg.training.composed import (
+        TEST_FIELDS,
+        TEST_SIZES,
+        can_be_cut,
+        cut_spheroids,
+        field_samples,
+        size_samples,
+    )
     from spheroseg.training.data import FIELDS, SCENES, SIZES, TEST_SCENES, read_samples, scene_samples
 
     def wanted(made: str, most: int) -> int:
@@ -112,7 +119,7 @@ def _samples(data: Path, sets: Sequence[str], limit: int | None) -> "tuple[int, 
     real = [sample for group in groups for sample in group[:limit]]
     drawn = wanted(SCENES, TEST_SCENES)
     spheroids = [sample for sample in read_samples(data) if can_be_cut(sample)] if any(composed.values()) else []
-    if not cut_out(spheroids):
+    if not cut_spheroids(spheroids):
         for name in composed:
             if name in sets:
                 raise DataAway(

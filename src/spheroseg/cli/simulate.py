@@ -12,9 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 
 from spheroseg.errors import BadParameters, OutputUnusable
 from spheroseg.simulate.design import Design, Format, Naming
-from spheroseg.simulate.laws import Law, Response
-from spheroseg.simulate.plate import count, files
-from spheroseg.simulate.truth import tables
+from spheroseg.simulate.laws import DoseResponse, Law
+from spheroseg.simulate.plate import count_files, draw_files
+from spheroseg.simulate.truth import make_tables
 
 simulate_app = typer.Typer(help="Pictures whose truth is known, to try things on.", no_args_is_help=True)
 
@@ -99,7 +99,7 @@ def plate(
         drug=drug,
         unit=unit,
         doses=None if doses is None else _numbers(doses),
-        response=Response(ic50, hill, floor),
+        response=DoseResponse(ic50, hill, floor),
         seed=seed,
         format=format,
         naming=naming,
@@ -130,7 +130,7 @@ def _make_room(out: Path) -> None:
 
 
 def _write(out: Path, design: Design) -> None:
-    for name, data in tables(design).items():
+    for name, data in make_tables(design).items():
         (out / name).write_bytes(data)
     console = Console(stderr=True)
     bar = Progress(
@@ -142,7 +142,7 @@ def _write(out: Path, design: Design) -> None:
         disable=not console.is_terminal,
     )
     with bar:
-        for name, data in bar.track(files(design), total=count(design)):
+        for name, data in bar.track(draw_files(design), total=count_files(design)):
             path = out / name
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(data)
@@ -151,7 +151,8 @@ def _write(out: Path, design: Design) -> None:
 def _print_summary(out: Path, design: Design, seconds: float) -> None:
     console = Console(soft_wrap=not sys.stdout.isatty())
     console.print(
-        f"{count(design)} images of {design.wells} wells × {design.times} times, {design.size} × {design.size} px, "
+        f"{count_files(design)} images of {design.wells} wells × {design.times} times, "
+        f"{design.size} × {design.size} px, "
         f"{design.pixel_size_um:g} µm a pixel, in {seconds:.0f} s",
         highlight=False,
     )

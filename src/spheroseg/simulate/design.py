@@ -1,4 +1,4 @@
-"""What is simulated: the plate, its conditions in blocks, and the law of each well."""
+"""The design of a simulated plate: its wells, their conditions in blocks, and the growth law of each well."""
 
 import math
 from dataclasses import dataclass, field
@@ -9,14 +9,14 @@ import numpy as np
 
 from spheroseg.errors import BadParameters
 from spheroseg.plate.wells import PLATE_FORMATS, Well
-from spheroseg.simulate.laws import Growth, Law, Response, disk_um2, rate_of, sphere_um3
+from spheroseg.simulate.laws import DoseResponse, Growth, Law, disk_um2, rate_of, sphere_um3
 
 CONTROL = "control"
 DOSES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-START_SPREAD = 0.1  # sd of ln(volume at 0 h) between wells
-RATE_SPREAD = 0.04  # sd of the growth rate between wells, in parts of it
-# px: a smaller disk has no shape, a larger one leaves no ground around it.
-LEAST_DIAMETER, ROOM = 16.0, 0.8
+START_SPREAD = 0.1  # standard deviation of ln(volume at 0 h) between wells
+RATE_SPREAD = 0.04  # standard deviation of the growth rate between wells, as a share of it
+MIN_DIAMETER_PX = 16.0  # a smaller disk has no shape
+MAX_DIAMETER = 0.8  # of the side of a picture: a larger disk leaves no ground around it
 
 
 class Format(StrEnum):
@@ -33,10 +33,14 @@ class Naming(StrEnum):
 
 @dataclass(frozen=True)
 class Design:
-    """Lengths in µm, times in h, noise in grey values of 8 bit. Raises `BadParameters` for what cannot be drawn.
+    """The design of a plate. Raise `BadParameters` for one that cannot be drawn.
 
-    wells: how many, row by row on the smallest plate that has them. doses: None for a series that fits that number;
-    a control goes before them. debris: loose cells in a well, on average.
+    wells: the number of wells, filled row by row on the smallest plate that has as many.
+    times, interval_h: the number of time points, and the hours between them.
+    size: side of a picture, px.
+    noise: standard deviation on the ground, in grey values of 8 bit.
+    debris: mean number of loose cells in a well.
+    doses: None for a series that suits the number of wells. A control is added.
     """
 
     wells: int = 96
@@ -53,7 +57,7 @@ class Design:
     drug: str = "drug"
     unit: str = "µM"
     doses: tuple[float, ...] | None = None
-    response: Response = field(default=Response(1.0, 1.5, 0.1))
+    response: DoseResponse = field(default=DoseResponse(1.0, 1.5, 0.1))
     seed: int = 1
     format: Format = Format.TIF
     naming: Naming = Naming.PLAIN
@@ -95,26 +99,26 @@ class Design:
         ):
             if is_wrong:
                 raise BadParameters(sentence)
-        diameters = [2 * math.sqrt(disk_um2(volume) / math.pi) for volume in self._extremes()]
-        if max(diameters) > ROOM * self.size * self.pixel_size_um:
+        diameters = [2 * math.sqrt(disk_um2(volume) / math.pi) for volume in self._extreme_volumes()]
+        if max(diameters) > MAX_DIAMETER * self.size * self.pixel_size_um:
             raise BadParameters(
                 f"a spheroid would come to measure {max(diameters):.0f} µm, too much for a picture of "
                 f"{self.size * self.pixel_size_um:.0f} µm: ask for more --size, a larger --pixel-size or fewer "
                 "--times"
             )
-        if min(diameters) < LEAST_DIAMETER * self.pixel_size_um:
+        if min(diameters) < MIN_DIAMETER_PX * self.pixel_size_um:
             raise BadParameters(
-                f"a spheroid would measure {min(diameters):.0f} µm, fewer than {LEAST_DIAMETER:g} px: ask for a "
+                f"a spheroid would measure {min(diameters):.0f} µm, fewer than {MIN_DIAMETER_PX:g} px: ask for a "
                 "smaller --pixel-size or a larger --diameter"
             )
 
-    def _extremes(self) -> list[float]:
+    def _extreme_volumes(self) -> list[float]:
         hours = (self.times - 1) * self.interval_h
         return [well.growth.volume_um3(when) for well in self.plan for when in (0.0, hours)]
 
     @property
     def series(self) -> tuple[float, ...]:
-        """The doses above 0, the lowest first."""
+        """The doses without the control, the lowest first."""
         if self.doses is not None:
             return tuple(sorted(self.doses))
         return (
@@ -123,24 +127,26 @@ class Design:
 
     @property
     def hours(self) -> list[float]:
+        """The time points, hours, as a file name in minutes can state them."""
         return [round(number * self.interval_h * 60) / 60 for number in range(self.times)]
 
     @cached_property
     def plate_wells(self) -> list[Well]:
+        """The wells, row by row."""
         rows, columns = next(shape for size, shape in PLATE_FORMATS.items() if size >= self.wells)
         return [Well(number // columns, number % columns) for number in range(min(self.wells, rows * columns))]
 
     @cached_property
     def plan(self) -> list["WellPlan"]:
-        """The wells, row by row; each condition is a block of them."""
+        """The plans of all wells, row by row. Each condition is a block of them."""
         blocks = np.array_split(np.arange(self.wells), len(self.series) + 1)
         plan = []
         for concentration, block in zip((0.0, *self.series), blocks, strict=True):
             for replicate, index in enumerate(block, start=1):
-                plan.append(self._well(self.plate_wells[int(index)], concentration, replicate))
+                plan.append(self._plan_well(self.plate_wells[int(index)], concentration, replicate))
         return plan
 
-    def _well(self, well: Well, concentration: float, replicate: int) -> "WellPlan":
+    def _plan_well(self, well: Well, concentration: float, replicate: int) -> "WellPlan":
         rng = self.rng(well, 0)
         start = sphere_um3(self.diameter_um)
         capacity = None if self.law == Law.EXPONENTIAL else sphere_um3(self.capacity_um)
@@ -150,25 +156,28 @@ class Design:
         return WellPlan(well, Growth(self.law, start, rate, capacity), concentration, replicate)
 
     def rng(self, well: Well, purpose: int) -> np.random.Generator:
-        """One stream for each well and purpose: what is drawn in one does not change another."""
+        """Return the random numbers of a well for one purpose, independent of those of all other pairs."""
         return np.random.default_rng([self.seed, well.row, well.column, purpose])
 
     def condition(self, concentration: float) -> str:
+        """Return the name of the condition with this concentration."""
         return f"{self.drug} {concentration:g} {self.unit}" if concentration else CONTROL
 
 
 @dataclass(frozen=True)
 class WellPlan:
+    """What grows in a well. `replicate` counts from 1 within a condition."""
+
     well: Well
     growth: Growth
     concentration: float
     replicate: int
 
 
-def middle_dose(design: Design) -> float | None:
-    """The dose at which the volume relative to 0 h, at the end, is half-way between no drug and the highest effect.
+def half_effect_dose(design: Design) -> float | None:
+    """Return the dose at which the final relative volume is half-way between no drug and the full effect.
 
-    None where there is no such dose. It differs from the IC50 of the rate: volumes are no straight function of rates.
+    None if there is no such dose. It differs from the IC50 of the rate, because volume is not linear in the rate.
     """
     start = sphere_um3(design.diameter_um)
     rate = rate_of(design.law, design.doubling_time_h, start, sphere_um3(design.capacity_um))

@@ -1,4 +1,4 @@
-"""Which pictures a plate has, what each is called, what it truly shows, and what is wrong with it."""
+"""The frames of a simulated plate: their file names, their true sizes, and their faults."""
 
 import math
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ PLATE = "simulated"
 
 
 class Fault(StrEnum):
+    """A deliberate fault of a file or of a well."""
+
     TRUNCATED = "truncated"
     TEXT = "text"
     ZERO_BYTES = "zero_bytes"
@@ -33,9 +35,12 @@ BROKEN = (Fault.TRUNCATED, Fault.TEXT, Fault.ZERO_BYTES)
 
 @dataclass(frozen=True)
 class Frame:
-    """One well at one time. `page` counts from 1, as in results.csv. `fault`: None where there is none."""
+    """One well at one time.
 
-    of: WellPlan
+    `number`: of the time point, from 0. `page`: from 1, as in results.csv. `fault`: None if there is none.
+    """
+
+    plan: WellPlan
     number: int
     hours: float
     name: str
@@ -44,33 +49,36 @@ class Frame:
 
     @property
     def volume_um3(self) -> float:
-        return self.of.growth.volume_um3(self.hours)
+        """The true volume."""
+        return self.plan.growth.volume_um3(self.hours)
 
     @property
     def area_um2(self) -> float:
+        """The true area of the outline."""
         return disk_um2(self.volume_um3)
 
     @property
     def eq_diameter_um(self) -> float:
+        """The diameter of a disk of that area."""
         return 2 * math.sqrt(self.area_um2 / math.pi)
 
 
-def frames(design: Design) -> list[Frame]:
-    """All of them, well by well, in the order of time."""
-    faults = _faults(design)
-    found = []
+def plan_frames(design: Design) -> list[Frame]:
+    """Return all frames, well by well, in order of time."""
+    faults = _choose_faults(design)
+    frames = []
     for plan in design.plan:
-        of_well = faults.get((plan.well, None))
-        is_stack = of_well == Fault.STACK
+        well_fault = faults.get((plan.well, None))
+        is_stack = well_fault == Fault.STACK
         for number, hours in enumerate(design.hours):
             name = stack_name(design, plan.well) if is_stack else file_name(design, plan.well, number, hours)
-            fault = of_well or faults.get((plan.well, number))
-            found.append(Frame(plan, number, hours, name, number + 1 if is_stack else 1, fault))
-    return found
+            fault = well_fault or faults.get((plan.well, number))
+            frames.append(Frame(plan, number, hours, name, number + 1 if is_stack else 1, fault))
+    return frames
 
 
-def _faults(design: Design) -> dict[tuple[Well, int | None], Fault]:
-    """Each in a well of its own; the number is that of the time, None for all times."""
+def _choose_faults(design: Design) -> dict[tuple[Well, int | None], Fault]:
+    """Return faults by well and number of the time point (None: all times). No well has two."""
     if not design.has_faults:
         return {}
     rng = np.random.default_rng([design.seed, 0xFA])
@@ -83,12 +91,12 @@ def _faults(design: Design) -> dict[tuple[Well, int | None], Fault]:
 
 
 def file_name(design: Design, well: Well, number: int, hours: float) -> str:
-    """As the software of the microscope would call it; times and sites count from 1 where it counts."""
+    """Return the file name that the microscope's software would choose, which counts times and sites from 1."""
     whole, minutes = divmod(round(hours * 60), 60)
     if design.naming == Naming.IMAGEXPRESS:
         stem = f"TimePoint_{number + 1}/{PLATE}_{well}_s1_w1"
     elif design.naming == Naming.INCUCYTE:
-        stem = f"{PLATE}_Brightfield_{_short(well)}_1_{whole // 24:02d}d{whole % 24:02d}h{minutes:02d}m"
+        stem = f"{PLATE}_Brightfield_{_short_name(well)}_1_{whole // 24:02d}d{whole % 24:02d}h{minutes:02d}m"
     elif design.naming == Naming.YOKOGAWA:
         stem = f"{PLATE}_{well}_T{number + 1:04d}F001L01A01Z01C01"
     else:
@@ -97,16 +105,16 @@ def file_name(design: Design, well: Well, number: int, hours: float) -> str:
 
 
 def stack_name(design: Design, well: Well) -> str:
-    """Of one file with all times: without a time, where names can do without one."""
+    """Return the name of a file with all times: without a time if the naming allows it."""
     if design.naming == Naming.PLAIN:
         return f"{well}.{Format.TIF}"
     return file_name(design, well, 0, 0.0).rpartition(".")[0] + f".{Format.TIF}"
 
 
 def plate_name(design: Design) -> str:
-    """What the names say of the plate."""
+    """Return the name of the plate that the file names contain."""
     return "" if design.naming == Naming.PLAIN else PLATE
 
 
-def _short(well: Well) -> str:
+def _short_name(well: Well) -> str:
     return f"{well.name[:1]}{well.column + 1}" if well.row < 26 else f"{well.name[:2]}{well.column + 1:02d}"

@@ -1,4 +1,4 @@
-"""How the volume of a spheroid grows, and what a drug makes of it."""
+"""Growth laws of the volume of a spheroid, and the effect of a drug on the rate."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Law(StrEnum):
-    """exponential: dV/dt = rate V. logistic: rate V (1 − V / capacity). gompertz: rate V ln(capacity / V)."""
+    """Growth laws: dV/dt = rate V; logistic: rate V (1 − V / capacity); gompertz: rate V ln(capacity / V)."""
 
     EXPONENTIAL = "exponential"
     LOGISTIC = "logistic"
@@ -15,7 +15,10 @@ class Law(StrEnum):
 
 @dataclass(frozen=True)
 class Growth:
-    """`start_um3`: volume at 0 h. `rate_per_h`: as in `Law`. `capacity_um3`: None where nothing limits the growth."""
+    """The growth of one spheroid.
+
+    `start_um3`: volume at 0 h. `rate_per_h`: that of `Law`. `capacity_um3`: None for unlimited growth.
+    """
 
     law: Law
     start_um3: float
@@ -23,6 +26,7 @@ class Growth:
     capacity_um3: float | None = None
 
     def volume_um3(self, hours: float) -> float:
+        """Return the volume at a time: the solution of the law."""
         start, rate = self.start_um3, self.rate_per_h
         if self.law == Law.EXPONENTIAL:
             return start * math.exp(rate * hours)
@@ -33,7 +37,7 @@ class Growth:
 
     @property
     def doubling_time_h(self) -> float | None:
-        """ln 2 / rate; for Gompertz ln 2 / the specific growth rate at 0 h. None where nothing grows."""
+        """ln 2 / rate; for Gompertz ln 2 / the specific growth rate at 0 h. None if the spheroid does not grow."""
         rate = self.rate_per_h
         if self.law == Law.GOMPERTZ:
             assert self.capacity_um3
@@ -42,27 +46,32 @@ class Growth:
 
 
 def rate_of(law: Law, doubling_time_h: float, start_um3: float, capacity_um3: float) -> float:
-    """The rate with which `Growth.doubling_time_h` is `doubling_time_h`."""
+    """Return the rate, 1/h, for which `Growth.doubling_time_h` equals `doubling_time_h`."""
     specific = math.log(2) / doubling_time_h
     return specific / math.log(capacity_um3 / start_um3) if law == Law.GOMPERTZ else specific
 
 
 @dataclass(frozen=True)
-class Response:
-    """What is left of the growth rate, by four parameters: the top is 1; `ic50` in the unit of the doses."""
+class DoseResponse:
+    """The effect of a drug on the growth rate: the four-parameter logistic (Hill) curve with its top at 1.
+
+    `ic50`: in the unit of the doses. `bottom`: the share of the rate that the highest doses leave.
+    """
 
     ic50: float
     hill: float
     bottom: float
 
     def share(self, concentration: float) -> float:
+        """Return the share of the growth rate that is left at a concentration."""
         return self.bottom + (1 - self.bottom) / (1 + math.pow(concentration / self.ic50, self.hill))
 
 
 def sphere_um3(diameter_um: float) -> float:
+    """Return the volume, µm³, of a sphere: π/6 d³."""
     return math.pi / 6 * diameter_um**3
 
 
 def disk_um2(volume_um3: float) -> float:
-    """The area under which a sphere of that volume is seen."""
+    """Return the projected area, µm², of a sphere: that of its great circle, π (3V/4π)^(2/3)."""
     return math.pi * math.pow(3 * volume_um3 / (4 * math.pi), 2 / 3)

@@ -1,4 +1,4 @@
-"""The files of a simulated plate, one after the other."""
+"""Draws the files of a simulated plate, one after the other."""
 
 import io
 from collections.abc import Iterator
@@ -9,59 +9,61 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image as Pillow
 
+from spheroseg.simulate.appearance import Appearance, render
 from spheroseg.simulate.design import Design, Format
-from spheroseg.simulate.frames import Fault, Frame, frames
-from spheroseg.simulate.outlines import Map, Wobble
-from spheroseg.simulate.picture import Look, photograph
+from spheroseg.simulate.frames import Fault, Frame, plan_frames
+from spheroseg.simulate.noise import Map
+from spheroseg.simulate.outlines import ShapeSeries
 
 TEXT = b"This is a text under the name of an image.\n"
-# Streams of random numbers of a well; 0 is its law.
-OUTLINE, LOOK, NOISE = 1, 2, 3
+# Purposes of the random numbers of a well, see `Design.rng`. 0 is the growth.
+OUTLINE, APPEARANCE, NOISE = 1, 2, 3
 
 
-def files(design: Design) -> Iterator[tuple[str, bytes]]:
-    """Names (with / between folders) and contents of all images, well by well."""
-    for _, of_well in groupby(frames(design), key=lambda frame: frame.of.well):
-        shown = list(of_well)
-        pictures = _pictures(design, shown)
-        if shown[0].fault == Fault.STACK:
-            stack = np.stack([_rounded(picture, np.uint16) for picture in pictures])
-            yield shown[0].name, _tiff(design, stack)
+def draw_files(design: Design) -> Iterator[tuple[str, bytes]]:
+    """Yield name (with / between folders) and content of all image files, well by well."""
+    for _, group in groupby(plan_frames(design), key=lambda frame: frame.plan.well):
+        frames = list(group)
+        pictures = _draw_pictures(design, frames)
+        if frames[0].fault == Fault.STACK:
+            stack = np.stack([_quantise(picture, np.uint16) for picture in pictures])
+            yield frames[0].name, _encode_tiff(design, stack)
             continue
-        for frame, picture in zip(shown, pictures, strict=True):
-            yield frame.name, _spoilt(_encoded(design, _rounded(picture, np.uint8)), frame.fault)
+        for frame, picture in zip(frames, pictures, strict=True):
+            yield frame.name, _spoil(_encode(design, _quantise(picture, np.uint8)), frame.fault)
 
 
-def count(design: Design) -> int:
-    """How many files `files` yields."""
-    return len({frame.name for frame in frames(design)})
+def count_files(design: Design) -> int:
+    """Return the number of files that `draw_files` yields."""
+    return len({frame.name for frame in plan_frames(design)})
 
 
-def _pictures(design: Design, shown: list[Frame]) -> Iterator[Map]:
-    well = shown[0].of.well
-    wobble = Wobble.of(design.rng(well, OUTLINE), design.size)
-    look = Look.of(design.rng(well, LOOK), design.size, design.pixel_size_um, design.debris)
+def _draw_pictures(design: Design, frames: list[Frame]) -> Iterator[Map]:
+    """Yield the pictures of one well, 0..1 of full scale."""
+    well = frames[0].plan.well
+    shapes = ShapeSeries.draw(design.rng(well, OUTLINE), design.size)
+    appearance = Appearance.draw(design.rng(well, APPEARANCE), design.size, design.pixel_size_um, design.debris)
     noise = design.rng(well, NOISE)
-    for frame in shown:
+    for frame in frames:
         area = frame.area_um2 / design.pixel_size_um**2
-        outline = None if frame.fault == Fault.EMPTY_WELL else wobble.at(frame.hours, area, design.size)
-        yield photograph(look, outline, frame.hours, noise, design.noise)
+        outline = None if frame.fault == Fault.EMPTY_WELL else shapes.outline_at(frame.hours, area, design.size)
+        yield render(appearance, outline, frame.hours, noise, design.noise)
 
 
-def _rounded(picture: Map, kind: type[np.uint8] | type[np.uint16]) -> npt.NDArray[np.uint8 | np.uint16]:
+def _quantise(picture: Map, kind: type[np.uint8] | type[np.uint16]) -> npt.NDArray[np.uint8 | np.uint16]:
     return np.round(picture * np.iinfo(kind).max).astype(kind)
 
 
-def _encoded(design: Design, pixels: npt.NDArray[np.uint8 | np.uint16]) -> bytes:
+def _encode(design: Design, pixels: npt.NDArray[np.uint8 | np.uint16]) -> bytes:
     if design.format == Format.TIF:
-        return _tiff(design, pixels)
+        return _encode_tiff(design, pixels)
     file = io.BytesIO()
     Pillow.fromarray(pixels).save(file, "PNG")
     return file.getvalue()
 
 
-def _tiff(design: Design, pixels: npt.NDArray[np.uint8 | np.uint16]) -> bytes:
-    """With the pixel size as ImageJ writes it; the first of three dimensions is time, in ImageJ's seconds."""
+def _encode_tiff(design: Design, pixels: npt.NDArray[np.uint8 | np.uint16]) -> bytes:
+    """Encode as ImageJ does, with the pixel size. The first of three dimensions is time, with the interval in s."""
     is_stack = pixels.ndim == 3
     time = {"finterval": design.interval_h * 3600, "tunit": "s"} if is_stack else {}
     file = io.BytesIO()
@@ -77,7 +79,7 @@ def _tiff(design: Design, pixels: npt.NDArray[np.uint8 | np.uint16]) -> bytes:
     return file.getvalue()
 
 
-def _spoilt(data: bytes, fault: Fault | None) -> bytes:
+def _spoil(data: bytes, fault: Fault | None) -> bytes:
     if fault == Fault.TRUNCATED:
         return data[: len(data) // 2]
     return {Fault.TEXT: TEXT, Fault.ZERO_BYTES: b""}.get(fault, data) if fault else data

@@ -1,15 +1,14 @@
-"""The true tables: what every picture shows, what is in every well, what is wrong with which file."""
+"""The tables of the truth: the true size in every frame, the condition of every well, and the faulty files."""
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from spheroseg.plate.wells import row_name
-from spheroseg.simulate.design import Design, middle_dose
-from spheroseg.simulate.frames import MEANINGS, Fault, Frame, frames, plate_name
+from spheroseg.simulate.design import Design, half_effect_dose
+from spheroseg.simulate.frames import MEANINGS, Fault, Frame, plan_frames, plate_name
 
 TRUTH = (
     "plate",
@@ -39,25 +38,32 @@ TRUTH = (
 CONDITIONS = ("well", "condition", "drug", "concentration", "unit", "replicate")
 FAULTS = ("image", "well", "fault", "meaning")
 
+Cell = str | int | float | None
+Row = dict[str, Cell]
 
-def tables(design: Design) -> dict[str, bytes]:
-    """truth.csv, conditions.csv for --conditions, simulation.json (the design), and faults.csv if there are any."""
-    shown = frames(design)
-    found = {
-        "truth.csv": _csv(TRUTH, (_truth(design, frame) for frame in shown)),
-        "conditions.csv": _csv(CONDITIONS, (_dose(design, frame) for frame in shown if frame.number == 0)),
-        "simulation.json": _json(design),
+
+def make_tables(design: Design) -> dict[str, bytes]:
+    """Return the contents of the tables by file name.
+
+    They are truth.csv, conditions.csv (for --conditions), simulation.json (the design), and faults.csv if there are
+    faults.
+    """
+    frames = plan_frames(design)
+    tables = {
+        "truth.csv": _csv(TRUTH, (_truth_row(design, frame) for frame in frames)),
+        "conditions.csv": _csv(CONDITIONS, (_condition_row(design, frame) for frame in frames if frame.number == 0)),
+        "simulation.json": _design_json(design),
     }
-    faults = {frame.name: frame for frame in shown if frame.fault}
+    faults = {frame.name: frame for frame in frames if frame.fault}
     if faults:
-        found["faults.csv"] = _csv(FAULTS, (_fault(frame) for frame in faults.values()))
-    return found
+        tables["faults.csv"] = _csv(FAULTS, (_fault_row(frame) for frame in faults.values()))
+    return tables
 
 
-def _truth(design: Design, frame: Frame) -> dict[str, Any]:
-    """What is not there has no size: the cells of a well without a spheroid are empty."""
-    plan, growth = frame.of, frame.of.growth
-    row: dict[str, Any] = {
+def _truth_row(design: Design, frame: Frame) -> Row:
+    """Return a row of truth.csv. Without a spheroid its cells stay empty, because what is not there has no size."""
+    plan, growth = frame.plan, frame.plan.growth
+    row: Row = {
         "plate": plate_name(design),
         "row": row_name(plan.well.row),
         "col": plan.well.column + 1,
@@ -67,7 +73,7 @@ def _truth(design: Design, frame: Frame) -> dict[str, Any]:
         "n_objects": 0 if frame.fault == Fault.EMPTY_WELL else 1,
         "pixel_size_um": design.pixel_size_um,
         "fault": frame.fault or "",
-        **_dose(design, frame),
+        **_condition_row(design, frame),
     }
     if frame.fault == Fault.EMPTY_WELL:
         return row
@@ -83,8 +89,8 @@ def _truth(design: Design, frame: Frame) -> dict[str, Any]:
     }
 
 
-def _dose(design: Design, frame: Frame) -> dict[str, Any]:
-    plan = frame.of
+def _condition_row(design: Design, frame: Frame) -> Row:
+    plan = frame.plan
     return {
         "well": plan.well.name,
         "condition": design.condition(plan.concentration),
@@ -95,17 +101,17 @@ def _dose(design: Design, frame: Frame) -> dict[str, Any]:
     }
 
 
-def _fault(frame: Frame) -> dict[str, Any]:
+def _fault_row(frame: Frame) -> Row:
     assert frame.fault
-    return {"image": frame.name, "well": frame.of.well.name, "fault": frame.fault, "meaning": MEANINGS[frame.fault]}
+    return {"image": frame.name, "well": frame.plan.well.name, "fault": frame.fault, "meaning": MEANINGS[frame.fault]}
 
 
-def _json(design: Design) -> bytes:
-    made = {**asdict(design), "doses": design.series, "half_volume_dose": middle_dose(design)}
-    return (json.dumps(made, indent=2, ensure_ascii=False) + "\n").encode()
+def _design_json(design: Design) -> bytes:
+    document = {**asdict(design), "doses": design.series, "half_volume_dose": half_effect_dose(design)}
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
+def _csv(columns: Sequence[str], rows: Iterable[Row]) -> bytes:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=columns, lineterminator="\n")
     writer.writeheader()
@@ -113,7 +119,7 @@ def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
     return buffer.getvalue().encode()
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: Cell) -> Cell:
     if isinstance(value, float):
         return f"{value:.9g}"
     return value

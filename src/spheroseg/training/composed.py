@@ -1,8 +1,8 @@
-"""Pictures composed of photographed spheroids, fields of many or one in another size: texture real, truth known.
+"""Composes pictures of photographed spheroids: fields of many, or one at another size. The truth is known exactly.
 
-A brightfield picture is light times transmission. What each photographed spheroid lets through, its picture over the
-ground beside it, is turned, mirrored, scaled and multiplied into drawn light. Everything follows from the seed
-and the spheroids.
+A brightfield picture is light times transmission. The transmission of each photographed spheroid (its picture divided
+by the ground) is rotated, mirrored, scaled and multiplied into drawn light. Everything follows from the seed and the
+spheroids.
 """
 
 import math
@@ -14,53 +14,58 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from spheroseg.training.data import FIELDS, SIZES, TEST_SEED, Grey, Labels, Sample, Truth, as_made
-from spheroseg.training.looks import lit, photographed
-from spheroseg.training.shapes import Map
+from spheroseg.simulate.noise import Map
+from spheroseg.training.camera import photograph
+from spheroseg.training.data import FIELDS, SIZES, TEST_SEED, Grey, Labels, Sample, Truth, get_made
+from spheroseg.training.illumination import draw_brightfield_ground
 
 TEST_FIELDS = 45
 TEST_SIZES = 48
-SIDES = 400, 600, 800, 1100  # px, the longer one
-COVERED = 0.05, 0.3  # share of the field, if all objects fell into it
-LEAST_DIAMETER = 10.0  # px: what is smaller cannot be told from debris
-LEAST_SHOWN = 0.3  # of an object that is cut off by the border
-UNEVEN = 0.15  # how probable it is that the light is very uneven
-# px of the photograph from the outline: up to here what lies beside a spheroid, its halo and cells for two, comes
-# along, and fades from there to here.
-BESIDE = 6.0
-FADED = 14.0
-GROUND = 200  # px of it that a photograph must show
-OUTLIERS = 2.5  # standard deviations from which a pixel is no ground
-# Of the shorter to the longer side. What is longer is pierced by a fibre, which would be cut off.
-ROUND = 0.6
-TRIES = 6  # for each object that is wanted
-# Diameters of the one spheroid of a picture, as a share of its side.
+FIELD_SIDES_PX = 400, 600, 800, 1100  # the longer side of a field
+COVERAGE = 0.05, 0.3  # share of the field that is covered if no object is cut off
+MIN_DIAMETER_PX = 10.0  # smaller objects cannot be distinguished from debris
+MIN_VISIBLE_SHARE = 0.3  # of an object that is cut off by the border
+UNEVEN = 0.15  # probability of very uneven light
+# What lies beside a spheroid, such as its halo and cells, is kept up to the first distance from the outline, and
+# fades out up to the second. px of the photograph.
+KEPT_PX = 6.0
+FADED_PX = 14.0
+MIN_GROUND_PX2 = 200  # that a photograph must show
+MAX_GROUND_DEVIATION = 2.5  # standard deviations beyond which a pixel is no ground
+# Ratio of the shorter to the longer side. Longer spheroids are pierced by a fibre, which would be cut off.
+MIN_ASPECT = 0.6
+TRIES = 6  # per object
+# Diameters of the single spheroid of a picture, as a share of its side.
 SHARES = 0.05, 0.12, 0.25, 0.5, 0.75, 1.1
-SINGLE_SIDE = 800  # px of its picture
+SINGLE_SIDE_PX = 800  # of its picture
 
 
 @dataclass(frozen=True)
-class Layout:
-    """`count`: least and most objects. `touching`: share of objects put beside another."""
+class FieldLayout:
+    """`count`: smallest and largest number of objects. `touching`: share of objects placed beside another."""
 
     count: tuple[int, int]
     touching: float
 
 
-LAYOUTS = {"few": Layout((2, 8), 0.1), "many": Layout((15, 59), 0.15), "touching": Layout((6, 39), 0.85)}
+LAYOUTS = {
+    "few": FieldLayout((2, 8), 0.1),
+    "many": FieldLayout((15, 59), 0.15),
+    "touching": FieldLayout((6, 39), 0.85),
+}
 
 
 @dataclass(frozen=True, eq=False)
-class Cutting:
-    """A spheroid and what lies beside it: `transmission` (1: the ground) and `mask`, both (height, width)."""
+class Cutout:
+    """A spheroid with its surroundings: `transmission` (1: that of the ground) and `mask`, both (height, width)."""
 
     transmission: Map
     mask: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class Composed:
-    """`pixels`: grey values 0..255, float32 (height, width). `labels`: uint16, 0 the ground, one number an object."""
+class ComposedPicture:
+    """`pixels`: grey values 0..255, float32 (height, width). `labels`: uint16 label image, 0 the ground."""
 
     pixels: Map
     labels: Labels
@@ -68,200 +73,223 @@ class Composed:
 
 
 def can_be_cut(sample: Sample) -> bool:
+    """Return whether the sample shows one brightfield spheroid."""
     return sample.truth == Truth.SINGLE and sample.kind == "brightfield"
 
 
 def field_samples(samples: Iterable[Sample], count: int = TEST_FIELDS, seed: int = TEST_SEED) -> Iterator[Sample]:
-    """`count` fields of the brightfield spheroids among `samples`, each layout in turn; none without a spheroid."""
-    return _samples(samples, FIELDS, lambda cuttings: fields(cuttings, count, seed))
+    """Compose `count` fields of the brightfield spheroids among `samples`, cycling through the layouts.
+
+    Without a spheroid there is none.
+    """
+    return _samples(samples, FIELDS, lambda cutouts: compose_fields(cutouts, count, seed))
 
 
 def size_samples(samples: Iterable[Sample], count: int = TEST_SIZES, seed: int = TEST_SEED) -> Iterator[Sample]:
-    """`count` pictures, each of one of the brightfield spheroids among `samples`; none without a spheroid.
+    """Compose `count` pictures of one of the brightfield spheroids among `samples` each, cycling through SHARES.
 
-    The kind of a picture is its size, each of SHARES in turn.
+    The kind of a picture is the size of its spheroid. Without a spheroid there is none.
     """
-    return _samples(samples, SIZES, lambda cuttings: sizes(cuttings, count, seed))
+    return _samples(samples, SIZES, lambda cutouts: compose_sizes(cutouts, count, seed))
 
 
 def _samples(
-    samples: Iterable[Sample], set_: str, compose: Callable[[Sequence[Cutting]], Iterable[Composed]]
+    samples: Iterable[Sample], set_: str, compose: Callable[[Sequence[Cutout]], Iterable[ComposedPicture]]
 ) -> Iterator[Sample]:
     spheroids = [sample for sample in samples if can_be_cut(sample)]
-    made_of = f"of {', '.join(sorted({sample.source for sample in spheroids}))}; composed by spheroseg"
+    source = f"of {', '.join(sorted({sample.source for sample in spheroids}))}; composed by spheroseg"
     licence = ", ".join(sorted({sample.licence for sample in spheroids}))
-    for number, made in enumerate(compose(cut_out(spheroids))):
-        name = f"{set_}/{number:03d} {made.kind}"
+    for number, picture in enumerate(compose(cut_spheroids(spheroids))):
+        name = f"{set_}/{number:03d} {picture.kind}"
         yield Sample(
-            set_, name, made.kind, made_of, licence, Truth.INSTANCES, partial(as_made, made.pixels, made.labels)
+            set_,
+            name,
+            picture.kind,
+            source,
+            licence,
+            Truth.INSTANCES,
+            partial(get_made, picture.pixels, picture.labels),
         )
 
 
-def cut_out(samples: Iterable[Sample]) -> list[Cutting]:
-    """Of each sample that shows enough ground and a spheroid that is round."""
-    found = []
+def cut_spheroids(samples: Iterable[Sample]) -> list[Cutout]:
+    """Return a cutout of each sample that shows enough ground and a round spheroid."""
+    cutouts = []
     for sample in samples:
         pixels, labels = sample.read()
         if labels is None or not labels.any():
             continue
-        cutting = _cut(pixels, labels > 0)
-        if cutting is not None:
-            found.append(cutting)
-    return found
+        cutout = _cut(pixels, labels > 0)
+        if cutout is not None:
+            cutouts.append(cutout)
+    return cutouts
 
 
-def fields(cuttings: Sequence[Cutting], count: int, seed: int) -> Iterator[Composed]:
-    """`count` fields, each layout in turn; none without a cutting. One depends on the seed and its place only."""
+def compose_fields(cutouts: Sequence[Cutout], count: int, seed: int) -> Iterator[ComposedPicture]:
+    """Compose `count` fields, cycling through the layouts. A field depends only on the seed and its position."""
     kinds = tuple(LAYOUTS)
-    for number in range(count if cuttings else 0):
-        yield _field(np.random.default_rng([seed, number]), cuttings, kinds[number % len(kinds)])
+    for number in range(count if cutouts else 0):
+        yield _compose_field(np.random.default_rng([seed, number]), cutouts, kinds[number % len(kinds)])
 
 
-def sizes(cuttings: Sequence[Cutting], count: int, seed: int) -> Iterator[Composed]:
-    """`count` pictures of one spheroid, each of SHARES in turn; none without a cutting.
+def compose_sizes(cutouts: Sequence[Cutout], count: int, seed: int) -> Iterator[ComposedPicture]:
+    """Compose `count` pictures of one spheroid each, cycling through SHARES.
 
-    One depends on the seed and its place only.
+    A picture depends only on the seed and its position.
     """
-    for number in range(count if cuttings else 0):
-        # Other pictures than the fields of that seed are.
+    for number in range(count if cutouts else 0):
+        # Independent of the fields with the same seed.
         rng = np.random.default_rng([seed, number, 1])
-        yield _single(rng, cuttings[int(rng.integers(len(cuttings)))], SHARES[number % len(SHARES)])
+        yield _compose_single(rng, cutouts[int(rng.integers(len(cutouts)))], SHARES[number % len(SHARES)])
 
 
-def _cut(pixels: Grey, mask: npt.NDArray[np.bool_]) -> Cutting | None:
+def _cut(pixels: Grey, mask: npt.NDArray[np.bool_]) -> Cutout | None:
+    """Return the spheroid with its surroundings; None if it is too long or there is too little ground."""
     _, (width, height), _ = cv2.minAreaRect(np.argwhere(mask).astype(np.float32))
-    away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
-    if min(width, height) < ROUND * max(width, height) or (away > BESIDE).sum() < GROUND:
+    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
+    if min(width, height) < MIN_ASPECT * max(width, height) or (distance > KEPT_PX).sum() < MIN_GROUND_PX2:
         return None
-    transmission = pixels / _ground(pixels, away > BESIDE)
-    share = np.clip((FADED - away) / (FADED - BESIDE), 0, 1)
+    transmission = pixels / _fit_ground(pixels, distance > KEPT_PX)
+    share = np.clip((FADED_PX - distance) / (FADED_PX - KEPT_PX), 0, 1)
     share = share**2 * (3 - 2 * share)
-    return Cutting(np.asarray(1 + (transmission - 1) * share, np.float32), mask)
+    return Cutout(np.asarray(1 + (transmission - 1) * share, np.float32), mask)
 
 
-def _ground(pixels: Grey, beside: npt.NDArray[np.bool_]) -> Map:
-    """The light without the spheroid: a polynomial of second degree, whose logarithm is fitted `beside` it."""
+def _fit_ground(pixels: Grey, is_ground: npt.NDArray[np.bool_]) -> Map:
+    """Return the light without the spheroid.
+
+    Its logarithm is a polynomial of second degree, fitted to the pixels of `is_ground` with outliers removed.
+    """
     height, width = pixels.shape
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     terms = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=-1)
     logarithm = np.log(np.maximum(pixels, 1))
-    kept = beside
+    kept = is_ground
     for _ in range(3):
         factors, *_ = np.linalg.lstsq(terms[kept], logarithm[kept], rcond=None)
-        off = np.abs(logarithm - terms @ factors)
-        kept = beside & (off <= OUTLIERS * math.sqrt(float((off[kept] ** 2).mean())))
+        deviation = np.abs(logarithm - terms @ factors)
+        kept = is_ground & (deviation <= MAX_GROUND_DEVIATION * math.sqrt(float((deviation[kept] ** 2).mean())))
     return np.asarray(np.exp(terms @ factors), np.float32)
 
 
-def _field(rng: np.random.Generator, cuttings: Sequence[Cutting], kind: str) -> Composed:
+def _compose_field(rng: np.random.Generator, cutouts: Sequence[Cutout], kind: str) -> ComposedPicture:
     layout = LAYOUTS[kind]
-    width = int(rng.choice(SIDES))
-    side = round(width * float(rng.choice([0.75, 1.0]))), width
-    wanted = int(rng.integers(layout.count[0], layout.count[1] + 1))
-    each = rng.uniform(*COVERED) * side[0] * side[1] / wanted
-    typical = float(np.clip(2 * math.sqrt(each / math.pi), 1.5 * LEAST_DIAMETER, 0.5 * min(side)))
-    transmission, labels = _placed(rng, cuttings, layout, wanted, typical, side)
-    pixels = np.asarray(lit(rng, side, UNEVEN) * transmission, np.float32)
-    return Composed(photographed(rng, pixels, True, typical / 2), labels, kind)
+    width = int(rng.choice(FIELD_SIDES_PX))
+    shape = round(width * float(rng.choice([0.75, 1.0]))), width
+    count = int(rng.integers(layout.count[0], layout.count[1] + 1))
+    area = rng.uniform(*COVERAGE) * shape[0] * shape[1] / count
+    typical = float(np.clip(2 * math.sqrt(area / math.pi), 1.5 * MIN_DIAMETER_PX, 0.5 * min(shape)))
+    transmission, labels = _place_objects(rng, cutouts, layout, count, typical, shape)
+    pixels = np.asarray(draw_brightfield_ground(rng, shape, UNEVEN) * transmission, np.float32)
+    return ComposedPicture(photograph(rng, pixels, True, typical / 2), labels, kind)
 
 
-def _single(rng: np.random.Generator, cutting: Cutting, share: float) -> Composed:
-    """One spheroid, anywhere that it is whole, or in the middle where it cannot be."""
-    side = SINGLE_SIDE, SINGLE_SIDE
-    diameter = share * SINGLE_SIDE
-    turned = _turned(rng, cutting, diameter)
-    room = max(0.0, SINGLE_SIDE - 1.5 * diameter) / 2
-    place = SINGLE_SIDE / 2 + rng.uniform(-room, room), SINGLE_SIDE / 2 + rng.uniform(-room, room)
-    of_field, of_cutting = _windows(side, turned.mask.shape, place)
-    transmission, labels = np.ones(side, np.float32), np.zeros(side, np.uint16)
-    transmission[of_field] = turned.transmission[of_cutting]
-    labels[of_field] = turned.mask[of_cutting]
-    pixels = np.asarray(lit(rng, side, UNEVEN) * transmission, np.float32)
-    return Composed(photographed(rng, pixels, True, diameter / 2), labels, f"{share:g} of the side")
+def _compose_single(rng: np.random.Generator, cutout: Cutout, share: float) -> ComposedPicture:
+    """Compose a picture of one spheroid, anywhere if it fits in, or in the middle if it does not."""
+    shape = SINGLE_SIDE_PX, SINGLE_SIDE_PX
+    diameter = share * SINGLE_SIDE_PX
+    rotated = _rotate(rng, cutout, diameter)
+    room = max(0.0, SINGLE_SIDE_PX - 1.5 * diameter) / 2
+    centre = SINGLE_SIDE_PX / 2 + rng.uniform(-room, room), SINGLE_SIDE_PX / 2 + rng.uniform(-room, room)
+    window, cutout_window = _overlap(shape, rotated.mask.shape, centre)
+    transmission, labels = np.ones(shape, np.float32), np.zeros(shape, np.uint16)
+    transmission[window] = rotated.transmission[cutout_window]
+    labels[window] = rotated.mask[cutout_window]
+    pixels = np.asarray(draw_brightfield_ground(rng, shape, UNEVEN) * transmission, np.float32)
+    return ComposedPicture(photograph(rng, pixels, True, diameter / 2), labels, f"{share:g} of the side")
 
 
-def _placed(
+def _place_objects(
     rng: np.random.Generator,
-    cuttings: Sequence[Cutting],
-    layout: Layout,
-    wanted: int,
+    cutouts: Sequence[Cutout],
+    layout: FieldLayout,
+    count: int,
     typical: float,
-    side: tuple[int, int],
+    shape: tuple[int, int],
 ) -> tuple[Map, Labels]:
-    """The transmission of a field of `side` (height, width) with objects of `typical` diameter (px), and labels."""
-    transmission, labels = np.ones(side, np.float32), np.zeros(side, np.uint16)
+    """Return transmission and labels of a field of `shape` (height, width).
+
+    `count`: the number of objects, if they find a place. `typical`: their diameter, px.
+    """
+    transmission, labels = np.ones(shape, np.float32), np.zeros(shape, np.uint16)
     spread = rng.choice([0.05, 0.2, 0.4])
-    there: list[tuple[float, float, float]] = []
-    for _ in range(TRIES * wanted):
-        if len(there) == wanted:
+    placed: list[tuple[float, float, float]] = []
+    for _ in range(TRIES * count):
+        if len(placed) == count:
             break
-        diameter = max(LEAST_DIAMETER, typical * math.exp(rng.normal(0, spread)))
-        turned = _turned(rng, cuttings[int(rng.integers(len(cuttings)))], diameter)
-        if there and rng.random() < layout.touching:
-            place = _beside(rng, labels, turned.mask, there[int(rng.integers(len(there)))], diameter / 2)
+        diameter = max(MIN_DIAMETER_PX, typical * math.exp(rng.normal(0, spread)))
+        rotated = _rotate(rng, cutouts[int(rng.integers(len(cutouts)))], diameter)
+        if placed and rng.random() < layout.touching:
+            centre = _find_touching(rng, labels, rotated.mask, placed[int(rng.integers(len(placed)))], diameter / 2)
         else:
-            place = rng.uniform(0, side[1]), rng.uniform(0, side[0])
-            if _taken(labels, cv2.dilate(turned.mask.astype(np.uint8), np.ones((7, 7))) > 0, place):
+            centre = rng.uniform(0, shape[1]), rng.uniform(0, shape[0])
+            if _is_taken(labels, cv2.dilate(rotated.mask.astype(np.uint8), np.ones((7, 7))) > 0, centre):
                 continue
-        if place is None:
+        if centre is None:
             continue
-        of_field, of_cutting = _windows(side, turned.mask.shape, place)
-        shown = turned.mask[of_cutting]
-        if shown.sum() < LEAST_SHOWN * turned.mask.sum():
+        window, cutout_window = _overlap(shape, rotated.mask.shape, centre)
+        visible = rotated.mask[cutout_window]
+        if visible.sum() < MIN_VISIBLE_SHARE * rotated.mask.sum():
             continue
-        there.append((*place, diameter / 2))
-        transmission[of_field] *= turned.transmission[of_cutting]
-        labels[of_field][shown] = len(there)
+        placed.append((*centre, diameter / 2))
+        transmission[window] *= rotated.transmission[cutout_window]
+        labels[window][visible] = len(placed)
     return transmission, labels
 
 
-def _turned(rng: np.random.Generator, cutting: Cutting, diameter: float) -> Cutting:
-    """At random, in a square around the spheroid's middle, with the `diameter` (px) of a circle of its area."""
-    scale = diameter / (2 * math.sqrt(cutting.mask.sum() / math.pi))
-    size = math.ceil(1.5 * scale * max(cutting.mask.shape))
-    middle = np.argwhere(cutting.mask).mean(axis=0)[::-1]
+def _rotate(rng: np.random.Generator, cutout: Cutout, diameter: float) -> Cutout:
+    """Return the spheroid rotated and mirrored at random, in a square around its middle.
+
+    `diameter`: px, of a disk of the area that it gets.
+    """
+    scale = diameter / (2 * math.sqrt(cutout.mask.sum() / math.pi))
+    size = math.ceil(1.5 * scale * max(cutout.mask.shape))
+    middle = np.argwhere(cutout.mask).mean(axis=0)[::-1]
     matrix = cv2.getRotationMatrix2D(middle.tolist(), rng.uniform(0, 360), scale)
     matrix[:, 2] += size / 2 - middle
-    seen = cutting.transmission
+    smoothed = cutout.transmission
     if scale < 1:
-        seen = np.asarray(cv2.GaussianBlur(seen, (0, 0), 0.4 / scale), np.float32)
-    transmission = cv2.warpAffine(seen, matrix, (size, size), flags=cv2.INTER_CUBIC, borderValue=1.0)
-    mask = cv2.warpAffine(cutting.mask.astype(np.float32), matrix, (size, size)) > 0.5
+        smoothed = np.asarray(cv2.GaussianBlur(smoothed, (0, 0), 0.4 / scale), np.float32)
+    transmission = cv2.warpAffine(smoothed, matrix, (size, size), flags=cv2.INTER_CUBIC, borderValue=1.0)
+    mask = cv2.warpAffine(cutout.mask.astype(np.float32), matrix, (size, size)) > 0.5
     if rng.random() < 0.5:
         transmission, mask = transmission[:, ::-1], mask[:, ::-1]
-    return Cutting(np.asarray(np.clip(transmission, 0.02, 3), np.float32), mask)
+    return Cutout(np.asarray(np.clip(transmission, 0.02, 3), np.float32), mask)
 
 
-def _beside(
+def _find_touching(
     rng: np.random.Generator,
     labels: Labels,
     mask: npt.NDArray[np.bool_],
     neighbour: tuple[float, float, float],
     radius: float,
 ) -> tuple[float, float] | None:
-    """Where, in a random direction from the neighbour (x, y, radius; px), the object just touches what is there."""
-    x, y, its_radius = neighbour
-    angle, reach = rng.uniform(0, 2 * math.pi), its_radius + radius
-    for away in np.arange(0.8 * reach, 1.4 * reach).tolist():
-        place = x + away * math.cos(angle), y + away * math.sin(angle)
-        if not _taken(labels, mask, place):
-            return place
+    """Return where an object just touches others, in a random direction from a neighbour; None if there is no place.
+
+    `neighbour`: x, y and radius, px.
+    """
+    x, y, neighbour_radius = neighbour
+    angle, reach = rng.uniform(0, 2 * math.pi), neighbour_radius + radius
+    for distance in np.arange(0.8 * reach, 1.4 * reach).tolist():
+        centre = x + distance * math.cos(angle), y + distance * math.sin(angle)
+        if not _is_taken(labels, mask, centre):
+            return centre
     return None
 
 
-def _taken(labels: Labels, mask: npt.NDArray[np.bool_], place: tuple[float, float]) -> bool:
-    of_field, of_cutting = _windows(labels.shape, mask.shape, place)
-    return bool((labels[of_field][mask[of_cutting]] > 0).any())
+def _is_taken(labels: Labels, mask: npt.NDArray[np.bool_], centre: tuple[float, float]) -> bool:
+    window, mask_window = _overlap(labels.shape, mask.shape, centre)
+    return bool((labels[window][mask[mask_window]] > 0).any())
 
 
-def _windows(
-    side: tuple[int, ...], size: tuple[int, ...], place: tuple[float, float]
+def _overlap(
+    shape: tuple[int, ...], piece_shape: tuple[int, ...], centre: tuple[float, float]
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """What a piece of that `size` around `place` (x, y) covers of a field of `side`, and with what part of itself."""
-    of_field, of_piece = [], []
-    for length, its, middle in zip(side, size, place[::-1], strict=True):
-        begin = round(middle - its / 2)
-        first, last = min(max(begin, 0), length), min(max(begin + its, 0), length)
-        of_field.append(slice(first, last))
-        of_piece.append(slice(first - begin, last - begin))
-    return (of_field[0], of_field[1]), (of_piece[0], of_piece[1])
+    """Return the window of a field that a piece around `centre` (x, y) covers, and the same window of the piece."""
+    window, piece_window = [], []
+    for length, piece_length, middle in zip(shape, piece_shape, centre[::-1], strict=True):
+        begin = round(middle - piece_length / 2)
+        first, last = min(max(begin, 0), length), min(max(begin + piece_length, 0), length)
+        window.append(slice(first, last))
+        piece_window.append(slice(first - begin, last - begin))
+    return (window[0], window[1]), (piece_window[0], piece_window[1])

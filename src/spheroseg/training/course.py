@@ -1,4 +1,4 @@
-"""From the data to a model folder: cross-validation, the network that is shipped, and what was measured of both."""
+"""Makes a model folder from the data: cross-validation, the network that is shipped, and their measured quality."""
 
 import json
 import multiprocessing
@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from queue import Empty
+from queue import Empty, Queue
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -29,23 +29,26 @@ WEIGHTS = "weights.pt"
 LOW, HIGH = 0.5, 99.5
 TRAINED_ON = ("spheroids", "nuclei")
 VALIDATED_ON = "spheroids"
-MARGIN = 128  # px: the network reaches 92 px by its convolutions, and 30 px by pooling and upsampling
-# Of the typical object's area: what is smaller, a quarter of the diameter, is a cell or a speck beside it.
+MARGIN_PX = 128  # the network reaches 92 px by its convolutions, and 30 px by pooling and upsampling
+# Of the typical object's area: smaller objects, a quarter of the diameter, are cells or specks beside it.
 DEBRIS = 0.06
-# Of drawn objects that were found, not one had less of its area sure; of false ones, half had.
+# No drawn object that was found had a smaller confident share of its area; half of the false ones had.
 LEAST_SURE = 0.33
 SCALE = {"side": 256, "large_px": 64, "object_px": 32, "finest": 4096}
 
-# Which network, its step, the loss.
-Progress = Callable[[str, int, float], None]
+T = TypeVar("T")
+Report = tuple[str, int, float]  # the name of the network, its step and the loss
+Reports = Queue[Report]
+Progress = Callable[[str, int, float], None]  # called with a report
 
 
 @dataclass(frozen=True)
 class Course:
-    """A model to be made.
+    """How a model is made.
 
-    `test_scenes`: how many drawn scenes each network is judged by, and at most how many fields.
-    `parts`: where the base and the networks of the folds are kept, as models `base/NAME`, `fold-1/NAME`, …
+    `data`: folder with the manifest. `test_scenes`: number of drawn scenes, and maximum number of fields, that each
+    network is evaluated on. `parts`: folder in which the base and the networks of the folds are kept, as models
+    `base/NAME`, `fold-1/NAME`, …
     """
 
     name: str
@@ -60,16 +63,18 @@ class Course:
 def make(course: Course, folder: Path, jobs: int, progress: Progress) -> dict[str, Any]:
     """Write the model into `folder` and return its card.
 
-    A base that has seen no spheroid is trained first. The networks of the folds and the shipped one, all in the same
-    way, go on from it side by side, `jobs` at a time. The quality in the card is of pictures that the network in
-    question was not trained on: each spheroid by the network of its fold, fields composed of those that it had not
-    seen, and test scenes. Raises DataAway, and ModelUnusable where there is a model already, its name cannot be one,
-    or a folder cannot be used.
+    A base is trained first, without spheroids. The networks of the folds and the shipped one are then tuned from it
+    in the same way, `jobs` at a time. The quality in the card is measured on pictures that the network in question
+    was not trained on: each spheroid by the network of its fold, fields composed of those spheroids, and test
+    scenes.
+
+    Raise DataAway if the data is missing, and ModelUnusable if there is a model already, its name is not allowed, or
+    a folder cannot be used.
     """
     samples = read_samples(course.data, TRAINED_ON)
     if (folder / NETWORK).exists():
         raise ModelUnusable(f"there is a model in {folder} already: name a folder that is new")
-    # What is wrong with a name or a folder is told now, not after the training.
+    # Faults of a name or a folder are reported now and not after the training.
     if course.parts is not None:
         _make_empty(course.parts)
     _write(folder, _card(course, samples))
@@ -77,53 +82,56 @@ def make(course: Course, folder: Path, jobs: int, progress: Progress) -> dict[st
     context = multiprocessing.get_context("spawn")
     with (
         context.Manager() as manager,
-        tempfile.TemporaryDirectory() as place,
+        tempfile.TemporaryDirectory() as temporary,
         ProcessPoolExecutor(jobs, context) as pool,
     ):
-        told = manager.Queue()
-        parts = course.parts or Path(place)
+        reports = manager.Queue()
+        parts = course.parts or Path(temporary)
         base, *others = (
             parts / part / folder.name for part in ("base", *(f"fold-{fold + 1}" for fold in range(course.folds)))
         )
-        _watched([pool.submit(_base, course, base, told)], told, progress)
+        _wait_for([pool.submit(_train_base, course, base, reports)], reports, progress)
         folders = [folder, *others]
-        running = [pool.submit(_network, course, base, number, one, told) for number, one in enumerate(folders)]
-        scenes, *held_out = _watched(running, told, progress)
+        running = [
+            pool.submit(_tune_network, course, base, number, one, reports) for number, one in enumerate(folders)
+        ]
+        scenes, *held_out = _wait_for(running, reports, progress)
     card = _card(course, samples) | {"quality": _quality(scenes, held_out)}
     _write(folder, card)
     return card
 
 
-def _base(course: Course, folder: Path, told: Any) -> None:
+def _train_base(course: Course, folder: Path, reports: Reports) -> None:
     samples = [sample for sample in read_samples(course.data, TRAINED_ON) if sample.set != VALIDATED_ON]
-    network = train(samples, course.recipe, progress=lambda step, loss: told.put(("base", step, loss)))
+    network = train(samples, course.recipe, progress=lambda step, loss: reports.put(("base", step, loss)))
     export(network, folder)
     _write(folder, _card(course, samples))
     torch.save(network.state_dict(), folder / WEIGHTS)
 
 
-def _network(course: Course, base: Path, number: int, folder: Path, told: Any) -> list[Summary]:
-    """Train the shipped network (0) or that of a fold (1 for the first); its scores on what it has not seen."""
+def _tune_network(course: Course, base: Path, number: int, folder: Path, reports: Reports) -> list[Summary]:
+    """Tune the shipped network (0) or that of a fold (from 1). Return its scores on unseen pictures."""
     samples = read_samples(course.data, TRAINED_ON)
-    held_out = _held_out(samples, number, course.folds)
+    held_out = _hold_out(samples, number, course.folds)
     name = f"fold {number}" if number else "shipped"
     kept = [sample for sample in samples if sample not in held_out]
     start = UNet()
     start.load_state_dict(torch.load(base / WEIGHTS))
-    network = tune(start, kept, course.recipe, lambda step, loss: told.put((name, step, loss)), number)
+    network = tune(start, kept, course.recipe, lambda step, loss: reports.put((name, step, loss)), number)
     export(network, folder)
     _write(folder, _card(course, samples))
-    return _scored(course, folder, held_out)
+    return _evaluate_unseen(course, folder, held_out)
 
 
-def _scored(course: Course, folder: Path, held_out: Sequence[Sample]) -> list[Summary]:
+def _evaluate_unseen(course: Course, folder: Path, held_out: Sequence[Sample]) -> list[Summary]:
     fields = field_samples(held_out, min(TEST_FIELDS, course.test_scenes))
     unseen: Iterable[Sample] = chain(held_out, fields, scene_samples(course.test_scenes))
     scores = evaluate(unseen, {course.name: partial(Network, folder)})
-    return summaries(score for of_one in scores for score in of_one)
+    return summaries(score for sample_scores in scores for score in sample_scores)
 
 
-def _held_out(samples: Sequence[Sample], number: int, folds: int) -> list[Sample]:
+def _hold_out(samples: Sequence[Sample], number: int, folds: int) -> list[Sample]:
+    """Return the spheroids that the network of a fold must not see; none for the shipped network (0)."""
     validated = [sample for sample in samples if sample.set == VALIDATED_ON]
     return validated[number - 1 :: folds] if number else []
 
@@ -136,7 +144,7 @@ def _card(course: Course, samples: Sequence[Sample]) -> dict[str, Any]:
         "version": course.version,
         "licence": "MIT",
         "description": "Spheroids, organoids and other cell aggregates in brightfield and fluorescence, one or many.",
-        "input": {"name": "image", "low": LOW, "high": HIGH, "multiple": 16, "margin": MARGIN},
+        "input": {"name": "image", "low": LOW, "high": HIGH, "multiple": 16, "margin": MARGIN_PX},
         "output": {"probability": "probability", "distance": "distance"},
         "scale": SCALE,
         "threshold": 0.5,
@@ -157,18 +165,18 @@ def _card(course: Course, samples: Sequence[Sample]) -> dict[str, Any]:
 def _quality(shipped: Sequence[Summary], held_out: Sequence[Sequence[Summary]]) -> dict[str, Any]:
     rows = {"shipped network on test scenes": [asdict(row) for row in shipped]}
     for set_ in (VALIDATED_ON, FIELDS, SCENES):
-        found = [row for rows_ in held_out for row in rows_ if row.set == set_ and row.kept == "all"]
-        ious = [row.mean for row in found if row.mean is not None]
-        f1s = [row.f1 for row in found if row.f1 is not None]
+        summaries_of_set = [row for fold in held_out for row in fold if row.set == set_ and row.kept == "all"]
+        ious = [row.mean for row in summaries_of_set if row.mean is not None]
+        f1s = [row.f1 for row in summaries_of_set if row.f1 is not None]
         if ious:
             rows[f"networks of the folds on {set_} they were not trained on"] = [
-                {"folds": len(ious), **_spread("mean_iou", ious), **_spread("f1", f1s)},
-                *(asdict(row) for row in found),
+                {"folds": len(ious), **_mean_and_sd("mean_iou", ious), **_mean_and_sd("f1", f1s)},
+                *(asdict(row) for row in summaries_of_set),
             ]
     return rows
 
 
-def _spread(name: str, values: Sequence[float]) -> dict[str, float]:
+def _mean_and_sd(name: str, values: Sequence[float]) -> dict[str, float]:
     return {name: fmean(values), f"{name}_sd": stdev(values) if len(values) > 1 else 0.0}
 
 
@@ -192,18 +200,18 @@ def _write(folder: Path, card: dict[str, Any]) -> None:
         raise ModelUnusable(f"cannot write into {folder}: {error.strerror}; name another folder") from None
 
 
-def _watched(running: Sequence[Future[Any]], told: Any, progress: Progress) -> list[Any]:
-    """Their results, telling meanwhile how far they are."""
+def _wait_for(running: Sequence[Future[T]], reports: Reports, progress: Progress) -> list[T]:
+    """Return the results of the processes, and meanwhile pass on their reports."""
     while any(not future.done() for future in running):
         wait(running, timeout=0.5)
-        _tell(told, progress)
-    _tell(told, progress)
+        _pass_on(reports, progress)
+    _pass_on(reports, progress)
     return [future.result() for future in running]
 
 
-def _tell(told: Any, progress: Progress) -> None:
+def _pass_on(reports: Reports, progress: Progress) -> None:
     try:
         while True:
-            progress(*told.get_nowait())
+            progress(*reports.get_nowait())
     except Empty:
         return

@@ -1,7 +1,8 @@
-"""The pictures that models are trained on and judged by: real ones in a folder with a manifest, and drawn scenes.
+"""The pictures for training and evaluation: labelled ones in a folder with a manifest, and drawn scenes.
 
-`manifest.csv` has a row a pair: `image, mask, source, licence, mask_kind, modality, height, width, foreground`, paths
-relative to the folder, masks 0 where there is no object. The first folder of a path is the name of its set.
+`manifest.csv` has one row per pair: `image, mask, source, licence, mask_kind, modality, height, width, foreground`,
+paths relative to the folder. Masks are 0 where there is no object. The first folder of a path is the name of its
+set.
 """
 
 import csv
@@ -23,11 +24,11 @@ UNLABELLED = "unlabelled"
 SCENES = "scenes"
 FIELDS = "fields"
 SIZES = "sizes"
-# Of scenes, fields and sizes that models are judged by. Training must stay away from it.
+# The seed of the scenes, fields and sizes for evaluation. Training must not use it.
 TEST_SEED = 990_001
 TEST_SCENES = 60
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
-# No manifest names these: folder inside `unlabelled` -> source, licence, modality.
+# Source, licence and modality of the folders inside `unlabelled`, which the manifest does not list.
 _UNLABELLED_SOURCES = {
     "invasion": ("rogerh2/SpheroidInvasionAnalysis", "MIT", "fluorescence"),
     "organoids": ("TKassis/OrgaQuant", "MIT", "brightfield"),
@@ -38,9 +39,9 @@ Labels = npt.NDArray[np.uint16]
 
 
 class Truth(StrEnum):
-    """What the mask of a set tells about objects.
+    """What the masks of a set state.
 
-    single: there is one. union: where objects are, but not where one ends and the next begins. instances: each
+    single: there is one object. union: where objects are, but not where one ends and the next begins. instances: each
     object has its own number. none: there is no mask.
     """
 
@@ -55,11 +56,11 @@ _SINGLE_OBJECT = frozenset({"spheroids"})
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One picture with what is known of it.
+    """One picture with its truth.
 
-    `name` is its path inside the data folder; `kind` its modality, or what was drawn. `read` gives grey values
-    (float32) and labels (uint16; 0 ground, i object i), both (height, width); no labels where there is no mask. With
-    `union` the labels are the connected components.
+    `name`: path inside the data folder. `kind`: modality, or what was drawn. `read` returns grey values (float32) and
+    labels (uint16; 0 ground, i object i), both (height, width); None instead of labels if there is no mask. With
+    `union`, the labels are the connected components.
     """
 
     set: str
@@ -72,13 +73,13 @@ class Sample:
 
 
 def read_samples(folder: Path, sets: Sequence[str] = ()) -> list[Sample]:
-    """The samples of `sets` in `folder`, by set and name; without `sets` all that have masks.
+    """Return the samples of `sets` in `folder`, sorted by set and name; without `sets`, all that have masks.
 
-    Raises DataAway where the folder or a set is not there.
+    Raise DataAway if the folder or a set does not exist.
     """
-    samples = _labelled(folder)
+    samples = _list_labelled(folder)
     if UNLABELLED in sets:
-        samples += _unlabelled(folder)
+        samples += _list_unlabelled(folder)
     known = sorted({sample.set for sample in samples})
     for name in sets:
         if name not in known:
@@ -87,10 +88,10 @@ def read_samples(folder: Path, sets: Sequence[str] = ()) -> list[Sample]:
 
 
 def scene_samples(count: int = TEST_SCENES, seed: int = TEST_SEED) -> Iterator[Sample]:
-    """Drawn scenes with exact masks, one at a time."""
-    from spheroseg.training.scenes import scenes
+    """Draw scenes with exact masks, one at a time."""
+    from spheroseg.training.scenes import draw_scenes
 
-    for number, scene in enumerate(scenes(count, seed)):
+    for number, scene in enumerate(draw_scenes(count, seed)):
         yield Sample(
             SCENES,
             f"{SCENES}/{number:03d} {scene.kind}",
@@ -98,23 +99,23 @@ def scene_samples(count: int = TEST_SCENES, seed: int = TEST_SEED) -> Iterator[S
             "drawn by spheroseg",
             "MIT",
             Truth.INSTANCES,
-            partial(as_made, scene.pixels, scene.labels),
+            partial(get_made, scene.pixels, scene.labels),
         )
 
 
-def as_made(pixels: Grey, labels: Labels) -> tuple[Grey, Labels | None]:
-    """How a sample is read that is in no file."""
+def get_made(pixels: Grey, labels: Labels) -> tuple[Grey, Labels | None]:
+    """Read a sample that is in no file: return what was made."""
     return pixels, labels
 
 
 def components(mask: npt.NDArray[np.bool_]) -> Labels:
-    """The connected components (8 neighbours) of a mask, numbered from 1."""
+    """Return the connected components (8 neighbours) of a mask, numbered from 1."""
     count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     assert count <= np.iinfo(np.uint16).max, "a picture does not hold that many objects"
     return np.asarray(labels, np.uint16)
 
 
-def _labelled(folder: Path) -> list[Sample]:
+def _list_labelled(folder: Path) -> list[Sample]:
     manifest = folder / MANIFEST
     try:
         with manifest.open(newline="") as file:
@@ -145,7 +146,7 @@ def _sample(folder: Path, row: dict[str, str]) -> Sample:
     )
 
 
-def _unlabelled(folder: Path) -> list[Sample]:
+def _list_unlabelled(folder: Path) -> list[Sample]:
     samples = []
     for path in sorted((folder / UNLABELLED).rglob("*")):
         if path.suffix.lower() not in IMAGE_SUFFIXES:
@@ -159,17 +160,17 @@ def _unlabelled(folder: Path) -> list[Sample]:
 
 
 def _read(image: Path, mask: Path | None, truth: Truth) -> tuple[Grey, Labels | None]:
-    pixels = _decoded(image)
+    pixels = _decode(image)
     if mask is None:
         return pixels, None
-    inside = _decoded(mask) > 0
+    inside = _decode(mask) > 0
     if inside.shape != pixels.shape:
         raise DataAway(f"{mask} is not as large as {image}: make the mask anew")
-    # A stray pixel of the mask is no second spheroid.
+    # In a set with one object, a stray pixel of the mask is no second spheroid.
     return pixels, inside.astype(np.uint16) if truth == Truth.SINGLE else components(inside)
 
 
-def _decoded(path: Path) -> Grey:
+def _decode(path: Path) -> Grey:
     try:
         with path.open("rb") as file:
             return decode(file).pixels

@@ -1,6 +1,6 @@
-"""Models on sets of pictures: each is asked, cleaned up after and measured as in a real run, and then scored.
+"""Evaluates models on sets of pictures: segments each picture as in a real run, and scores the result.
 
-What comes out does not depend on the number of processes.
+The scores do not depend on the number of processes.
 """
 
 import multiprocessing
@@ -24,25 +24,25 @@ from spheroseg.training.data import IMAGE_SUFFIXES, Grey, Labels, Sample, Truth,
 from spheroseg.training.scores import Score, Summary, count_matches, foreground_iou, summarise
 
 ALL, LARGEST = "all", "largest"
-_AHEAD = 4  # pictures waiting for each process: scenes are drawn meanwhile, and must not pile up
+_MAX_WAITING = 4  # pictures per process: scenes are drawn meanwhile, and must not fill the memory
 
-# How a process makes each model for itself; must survive pickling.
+# Each process makes the models itself, so the factories must be picklable.
 Factories = Mapping[str, Callable[[], Model]]
 
 
 def evaluate(
     samples: Iterable[Sample], models: Factories, jobs: int = 1, overlays: Path | None = None
 ) -> Iterator[list[Score]]:
-    """The scores of each sample by each model, sample by sample, in their order.
+    """Yield the scores of each sample by all models, in the order of the samples.
 
-    Sets with one object a picture are scored twice, with all objects and with only the largest found. Where masks are
-    unions, found objects too are taken as connected components: that says whether islands were found, and nothing
-    about how touching objects were separated. `jobs` is a number of processes. With `overlays` a JPEG goes into that
-    folder for each sample and model: truth in blue below, what was found in amber.
+    Sets with one object per picture are scored twice: with all objects, and with only the largest. Where masks are
+    unions, the objects of the model too are merged into connected components: that shows whether islands were found,
+    but not how touching objects were separated. `jobs`: number of processes. With `overlays`, a JPEG is written into
+    that folder for each sample and model, with the truth in blue below the outlines in amber.
     """
     if jobs == 1:
-        workplace = _Workplace(models, overlays)
-        yield from (workplace.score(sample) for sample in samples)
+        evaluator = _Evaluator(models, overlays)
+        yield from (evaluator.score(sample) for sample in samples)
         return
     # Forking a process that has threads may hang it.
     context = multiprocessing.get_context("spawn")
@@ -51,7 +51,7 @@ def evaluate(
         try:
             for sample in samples:
                 waiting.append(pool.submit(_score, sample))
-                if len(waiting) > _AHEAD * jobs:
+                if len(waiting) > _MAX_WAITING * jobs:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -60,18 +60,20 @@ def evaluate(
 
 
 def summaries(scores: Iterable[Score]) -> list[Summary]:
-    """One a set, way to keep objects and model, sorted by these in order of appearance."""
+    """Return one summary per set, way to keep objects and model, sorted by these in order of appearance."""
     groups: dict[tuple[str, str, str], list[Score]] = {}
     for score in scores:
         groups.setdefault((score.set, score.kept, score.model), []).append(score)
-    places = [list(dict.fromkeys(parts)) for parts in zip(*groups, strict=True)]
-    ordered = sorted(groups, key=lambda key: [place.index(part) for place, part in zip(places, key, strict=True)])
+    orders = [list(dict.fromkeys(parts)) for parts in zip(*groups, strict=True)]
+    ordered = sorted(groups, key=lambda key: [order.index(part) for order, part in zip(orders, key, strict=True)])
     return [summarise(groups[key]) for key in ordered]
 
 
-class _Workplace:
+class _Evaluator:
+    """The models of one process."""
+
     def __init__(self, models: Factories, overlays: Path | None) -> None:
-        # Several processes that each start a thread per core only get in each other's way.
+        # Several processes that each start a thread per core slow each other down.
         cv2.setNumThreads(1)
         self.models = {name: make() for name, make in models.items()}
         self.overlays = overlays
@@ -80,15 +82,15 @@ class _Workplace:
         pixels, truth = sample.read()
         scores = []
         for name, model in self.models.items():
-            # By the clock it would depend on who else is at work.
+            # Processor time, because the time by the clock depends on the load of the machine.
             started = time.process_time()
             image = GreyImage(pixels, None)
             (maps,) = model.maps([pixels])
             segmentation = outline_objects(image, maps, model, Parameters())
             seconds = time.process_time() - started
             for kept in (ALL, LARGEST) if sample.truth == Truth.SINGLE else (ALL,):
-                labels = segmentation.labels if kept == ALL else _largest(segmentation)
-                scores.append(_scored(sample, name, kept, labels, truth, segmentation.flags, seconds))
+                labels = segmentation.labels if kept == ALL else _keep_largest(segmentation)
+                scores.append(_score_labels(sample, name, kept, labels, truth, segmentation.flags, seconds))
             if self.overlays is not None:
                 self._draw(sample, name, pixels, segmentation, truth)
         return scores
@@ -97,13 +99,13 @@ class _Workplace:
         self, sample: Sample, model: str, pixels: Grey, segmentation: Segmentation, truth: Labels | None
     ) -> None:
         assert self.overlays is not None
-        path = self.overlays / PurePosixPath(sample.set) / f"{_flat(sample)}_{model}.jpg"
+        path = self.overlays / PurePosixPath(sample.set) / f"{_file_name(sample)}_{model}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        outlines = [] if truth is None else _outlines(truth)
+        outlines = [] if truth is None else _trace_labels(truth)
         path.write_bytes(encode_overlay(pixels, segmentation.objects, truth=outlines))
 
 
-def _scored(
+def _score_labels(
     sample: Sample,
     model: str,
     kept: str,
@@ -120,40 +122,40 @@ def _scored(
     return Score(sample.set, sample.name, sample.kind, model, kept, iou, counts, objects, flags, seconds)
 
 
-def _largest(segmentation: Segmentation) -> Labels:
-    areas = [found.measurements.area for found in segmentation.objects]
+def _keep_largest(segmentation: Segmentation) -> Labels:
+    areas = [one.measurements.area for one in segmentation.objects]
     if not areas:
         return segmentation.labels
     return np.asarray(segmentation.labels == int(np.argmax(areas)) + 1, np.uint16)
 
 
-def _outlines(labels: Labels) -> list[Outline]:
-    """Each object for itself: where two touch, each has its side of the border."""
+def _trace_labels(labels: Labels) -> list[Outline]:
+    """Trace each object by itself: where two touch, each has its own border."""
     outlines = []
     for number, window in enumerate(find_objects(labels), start=1):
         if window is None:
             continue
-        alone = (labels[window] == number).astype(np.float32)
-        _, found = trace(alone, 0.5, 0.0)
+        mask = (labels[window] == number).astype(np.float32)
+        _, traced = trace(mask, 0.5, 0.0)
         corner = np.array([window[1].start, window[0].start], float)
-        outlines += [Outline(o.outer + corner, tuple(hole + corner for hole in o.holes)) for o in found]
+        outlines += [Outline(o.outer + corner, tuple(hole + corner for hole in o.holes)) for o in traced]
     return outlines
 
 
-def _flat(sample: Sample) -> str:
-    """Its name as one file name that does not say the same thing twice."""
+def _file_name(sample: Sample) -> str:
+    """Return the name of the sample as one file name, without the set and the suffix."""
     parts = [part for part in PurePosixPath(sample.name).parts[1:] if part != "images"]
     name = "_".join(parts).replace(" ", "_")
     return name.removesuffix(PurePosixPath(name).suffix) if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
 
 
-_here: _Workplace
+_evaluator: _Evaluator
 
 
 def _set_up(models: Factories, overlays: Path | None) -> None:
-    global _here
-    _here = _Workplace(models, overlays)
+    global _evaluator
+    _evaluator = _Evaluator(models, overlays)
 
 
 def _score(sample: Sample) -> list[Score]:
-    return _here.score(sample)
+    return _evaluator.score(sample)

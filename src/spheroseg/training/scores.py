@@ -1,4 +1,4 @@
-"""How well what was found agrees with what is there."""
+"""Scores of a segmentation against the truth: foreground IoU, matched objects, F1."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,75 +9,78 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-MATCH = 0.5  # IoU from which an object counts as found
+MIN_MATCH_IOU = 0.5  # from which an object counts as found
 
 Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.uint16]
 
 
 def foreground_iou(found: Mask, truth: Mask) -> float:
-    """Pixels in both masks over pixels in at least one, 0..1.
+    """Return the intersection over union (Jaccard index) of two masks of one shape, 0..1.
 
-    1 where both are empty: nothing is there, and nothing was found. 0 where only one is.
+    It is 1 if both are empty, because there is no object and none was found. It is 0 if only one is.
     """
-    either = int(np.count_nonzero(found | truth))
-    return int(np.count_nonzero(found & truth)) / either if either else 1.0
+    union = int(np.count_nonzero(found | truth))
+    return int(np.count_nonzero(found & truth)) / union if union else 1.0
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Objects of one picture, or of many: found, there in truth, and pairs of the two that match."""
+class ObjectCounts:
+    """Numbers of objects in one or many pictures: found, in the truth, and pairs of the two that match."""
 
     found: int
     expected: int
     matched: int
 
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(self.found + other.found, self.expected + other.expected, self.matched + other.matched)
+    def __add__(self, other: "ObjectCounts") -> "ObjectCounts":
+        return ObjectCounts(self.found + other.found, self.expected + other.expected, self.matched + other.matched)
 
     @property
     def f1(self) -> float:
         """2 matched / (found + expected), the harmonic mean of precision and recall, 0..1.
 
-        1 where there is nothing to find and nothing was found. 0 where only one of the two is empty.
+        It is 1 if there is no object and none was found, and 0 if only one of the two is empty.
         """
         total = self.found + self.expected
         return 2 * self.matched / total if total else 1.0
 
 
-def count_matches(found: Labels, truth: Labels) -> Counts:
-    """Objects of two label images (0 ground, other values an object each) that are the same to IoU >= 0.5.
+def count_matches(found: Labels, truth: Labels) -> ObjectCounts:
+    """Count the objects of two label images of one shape, and the pairs with IoU >= 0.5.
 
-    An object is matched once at most, and as many as possible are (maximum bipartite matching). Above 0.5 an object
-    has one partner at most; only at exactly 0.5 is there something to choose.
+    0 is the ground. Each object is matched at most once, and as many as possible are matched (maximum bipartite
+    matching). Above an IoU of 0.5 an object has at most one partner, so there is a choice only at exactly 0.5.
     """
-    found_ids, found_index, found_areas = _objects(found)
-    truth_ids, truth_index, truth_areas = _objects(truth)
+    found_ids, found_index, found_areas = _list_objects(found)
+    truth_ids, truth_index, truth_areas = _list_objects(truth)
     both = (found > 0) & (truth > 0)
     pairs, shared = np.unique(
         np.stack([found_index[both[found > 0]], truth_index[both[truth > 0]]]), axis=1, return_counts=True
     )
     iou = shared / (found_areas[pairs[0]] + truth_areas[pairs[1]] - shared)
-    good = iou >= MATCH
+    is_match = iou >= MIN_MATCH_IOU
     shape = (len(found_ids), len(truth_ids))
     matched = 0
-    if good.any():
-        graph = csr_array((np.ones(int(good.sum()), np.int8), (pairs[0][good], pairs[1][good])), shape=shape)
+    if is_match.any():
+        graph = csr_array(
+            (np.ones(int(is_match.sum()), np.int8), (pairs[0][is_match], pairs[1][is_match])), shape=shape
+        )
         matched = int(np.count_nonzero(maximum_bipartite_matching(graph, perm_type="column") >= 0))
-    return Counts(*shape, matched)
+    return ObjectCounts(*shape, matched)
 
 
-def _objects(labels: Labels) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def _list_objects(labels: Labels) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return the labels, the index of the label of each foreground pixel, and the areas (px²)."""
     ids, index, areas = np.unique(labels[labels > 0], return_inverse=True, return_counts=True)
     return ids, index, areas
 
 
 @dataclass(frozen=True)
 class Score:
-    """One picture as one model sees it, with `all` objects kept or only the `largest`.
+    """The score of one model on one picture, with `all` objects kept or only the `largest`.
 
-    `iou` is that of the foreground, `counts` are of objects, both None without a mask. `objects` is how many were
-    found and kept. `seconds` of processor time, for the model and the outlines, without decoding.
+    `iou`: of the foreground. `counts`: of objects. Both are None without a mask. `objects`: the number that were
+    found and kept. `seconds`: processor time of model and outlines, without decoding.
     """
 
     set: str
@@ -86,7 +89,7 @@ class Score:
     model: str
     kept: str
     iou: float | None
-    counts: Counts | None
+    counts: ObjectCounts | None
     objects: int
     flags: tuple[str, ...]
     seconds: float
@@ -94,10 +97,11 @@ class Score:
 
 @dataclass(frozen=True)
 class Summary:
-    """One model on one set: foreground IoU (mean, median, worst and the name of that picture), objects, time.
+    """The scores of one model on one set.
 
-    `f1` is of the objects of all pictures together, so that a picture with many weighs more; `mean_f1` is the mean
-    of the pictures' own. `seconds` is the mean of a picture. What the set's masks do not tell is None.
+    `mean`, `median`, `worst`: of the foreground IoU. `worst_name`: the picture with the worst.     `f1`: of the
+    objects of all pictures together, so that a picture with many weighs more. `mean_f1`: mean of the F1 of the
+    pictures. `seconds`: mean per picture. What the masks of the set do not state is None.
     """
 
     set: str
@@ -115,9 +119,9 @@ class Summary:
 
 
 def summarise(scores: Sequence[Score]) -> Summary:
-    """Of one model on one set with one way to keep objects; at least one picture.
+    """Summarise the scores of one model on one set with one way to keep objects; at least one score.
 
-    Of equally bad pictures the first by name is the worst.
+    Of equally bad pictures, the first by name is the worst.
     """
     ious = [(score.iou, score.name) for score in scores if score.iou is not None]
     counts = [score.counts for score in scores if score.counts is not None]
@@ -131,7 +135,7 @@ def summarise(scores: Sequence[Score]) -> Summary:
         median=median(iou for iou, _ in ious) if ious else None,
         worst=worst,
         worst_name=worst_name,
-        f1=sum(counts, Counts(0, 0, 0)).f1 if counts else None,
+        f1=sum(counts, ObjectCounts(0, 0, 0)).f1 if counts else None,
         mean_f1=fmean(count.f1 for count in counts) if counts else None,
         objects=sum(score.objects for score in scores),
         seconds=fmean(score.seconds for score in scores),

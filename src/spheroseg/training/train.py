@@ -1,7 +1,7 @@
-"""Training: the recipe of the shipped network, repeatable from its seed.
+"""Trains a network: the recipe of the shipped one, reproducible from its seed.
 
-In two stages: a long one without any spheroid, and a short one that goes on from there with them. So a
-cross-validation on the spheroids repeats the short one alone.
+There are two stages: a long one without spheroids, and a short one that continues from there with them. So a
+cross-validation on the spheroids only repeats the short one.
 """
 
 import copy
@@ -23,27 +23,29 @@ from torch.optim.swa_utils import AveragedModel
 from spheroseg.training import crops
 from spheroseg.training.crops import Crop, Crops, Source
 from spheroseg.training.data import SCENES, Sample
-from spheroseg.training.unet import CHANNELS, MULTIPLE, Answering, UNet
+from spheroseg.training.unet import CHANNELS, MULTIPLE, ProbabilityOutput, UNet
 
 OPSET = 18
 RATE = 3e-3
 TUNING_RATE = 1e-3
-DECAY = 0.995  # of the running mean of the weights, which is what is shipped
+DECAY = 0.995  # of the running mean of the weights, which is the network that is shipped
 WEIGHT_DECAY = 1e-3
 DISTANCE_WEIGHT = 4.0
-SEEDS = 64  # that a recipe has for its scenes: each of its processes draws its own
-PATIENCE = timedelta(minutes=20)  # of a process for the others, which may have more scenes to draw
+SEEDS_PER_RECIPE = 64  # each process of a recipe draws scenes from its own seed
+MAX_WAIT = timedelta(minutes=20)  # of a process for the others, which may have more scenes to draw
 
-# Told the step and the loss.
+# Called with the step and the loss.
 Progress = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """steps, tuning: batches of `batch` crops in the first and the second stage.
+    """The recipe of a network.
 
-    processes: that share each batch of the first; with another number it is another network. scenes: how many are
-    drawn to cut from in the first; a third of it in the second. device: None for the best there is.
+    steps, tuning: the number of batches of `batch` crops in the first and in the second stage.
+    processes: number of processes that share each batch of the first stage. Another number gives another network.
+    scenes: the number of scenes to cut from in the first stage; a third of it in the second.
+    device: of PyTorch; None for the best available.
     """
 
     steps: int = 3000
@@ -57,7 +59,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class _Stage:
-    """`shares`: of the crops, by set; the other sets are left alone. `batch`: crops of this process."""
+    """One stage in one process. `shares`: of the crops, by set; other sets are not used. `batch`: crops per step."""
 
     steps: int
     batch: int
@@ -68,25 +70,25 @@ class _Stage:
 
 
 def train(samples: Sequence[Sample], recipe: Recipe, progress: Progress) -> UNet:
-    """The first stage: a network that has seen no spheroid, from nothing.
+    """Run the first stage: train a network from scratch, without spheroids.
 
-    On a core for each of its processes, or on a GPU. `progress` is told the step and the mean loss every 25 steps.
-    The same samples and recipe give the same crops in the same order, and on the same machine the same network.
+    It takes one core per process, or a GPU. `progress` is called with the step and the mean loss every 25 steps. The
+    same samples and recipe give the same crops in the same order, and on the same machine the same network.
     """
     if recipe.processes == 1:
-        return _first(samples, recipe, 0, progress)
+        return _run_first_stage(samples, recipe, 0, progress)
     context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as place:
-        meeting = Path(place) / "meeting"
+    with tempfile.TemporaryDirectory() as folder:
+        rendezvous = Path(folder) / "rendezvous"
         others = [
-            context.Process(target=_helped, args=(samples, recipe, rank, meeting), daemon=True)
+            context.Process(target=_help, args=(samples, recipe, rank, rendezvous), daemon=True)
             for rank in range(1, recipe.processes)
         ]
         for other in others:
             other.start()
         try:
-            # Where one of them ends early, the next exchange fails here too.
-            return _met(samples, recipe, 0, meeting, progress)
+            # If one of them ends early, the next exchange fails here too.
+            return _join_first_stage(samples, recipe, 0, rendezvous, progress)
         finally:
             for other in others:
                 other.kill()
@@ -94,68 +96,76 @@ def train(samples: Sequence[Sample], recipe: Recipe, progress: Progress) -> UNet
 
 
 def tune(base: UNet, samples: Sequence[Sample], recipe: Recipe, progress: Progress, part: int = 0) -> UNet:
-    """The second stage: another network, that goes on from `base` with the spheroids among `samples`.
+    """Run the second stage: train a copy of `base` further, with the spheroids among `samples`.
 
-    `part`: networks of different parts see different crops. Else as `train`.
+    `part`: networks of different parts see different crops. For the rest see `train`.
     """
     seed = recipe.seed + 1 + part
     torch.manual_seed(seed)
     stage = _Stage(
-        recipe.tuning, recipe.batch, max(1, recipe.scenes // 3), seed * SEEDS, TUNING_RATE, crops.TUNING_SHARES
+        recipe.tuning,
+        recipe.batch,
+        max(1, recipe.scenes // 3),
+        seed * SEEDS_PER_RECIPE,
+        TUNING_RATE,
+        crops.TUNING_SHARES,
     )
-    return _trained(copy.deepcopy(base), samples, recipe, stage, progress)
+    return _run_stage(copy.deepcopy(base), samples, recipe, stage, progress)
 
 
-def _helped(samples: Sequence[Sample], recipe: Recipe, rank: int, meeting: Path) -> None:
-    _met(samples, recipe, rank, meeting, lambda *_: None)
+def _help(samples: Sequence[Sample], recipe: Recipe, rank: int, rendezvous: Path) -> None:
+    _join_first_stage(samples, recipe, rank, rendezvous, lambda *_: None)
 
 
-def _met(samples: Sequence[Sample], recipe: Recipe, rank: int, meeting: Path, progress: Progress) -> UNet:
-    """The first stage as one of several processes that find each other by the file `meeting`."""
+def _join_first_stage(
+    samples: Sequence[Sample], recipe: Recipe, rank: int, rendezvous: Path, progress: Progress
+) -> UNet:
+    """Run the first stage as one of several processes, which find each other by the file `rendezvous`."""
     distributed.init_process_group(
-        "gloo", init_method=meeting.as_uri(), rank=rank, world_size=recipe.processes, timeout=PATIENCE
+        "gloo", init_method=rendezvous.as_uri(), rank=rank, world_size=recipe.processes, timeout=MAX_WAIT
     )
     try:
-        return _first(samples, recipe, rank, progress)
+        return _run_first_stage(samples, recipe, rank, progress)
     finally:
         distributed.destroy_process_group()
 
 
-def _first(samples: Sequence[Sample], recipe: Recipe, rank: int, progress: Progress) -> UNet:
-    # All begin with the same weights.
+def _run_first_stage(samples: Sequence[Sample], recipe: Recipe, rank: int, progress: Progress) -> UNet:
+    # All processes start with the same weights.
     torch.manual_seed(recipe.seed)
-    shared = recipe.processes
+    processes = recipe.processes
     stage = _Stage(
         recipe.steps,
-        max(1, recipe.batch // shared),
-        max(1, recipe.scenes // shared),
-        recipe.seed * SEEDS + rank,
+        max(1, recipe.batch // processes),
+        max(1, recipe.scenes // processes),
+        recipe.seed * SEEDS_PER_RECIPE + rank,
         RATE,
         crops.BASE_SHARES,
     )
-    return _trained(UNet(), samples, recipe, stage, progress)
+    return _run_stage(UNet(), samples, recipe, stage, progress)
 
 
-def _trained(start: UNet, samples: Sequence[Sample], recipe: Recipe, stage: _Stage, progress: Progress) -> UNet:
-    # Threads of several networks that are trained side by side would wait for each other most of the time.
+def _run_stage(start: UNet, samples: Sequence[Sample], recipe: Recipe, stage: _Stage, progress: Progress) -> UNet:
+    """Train `start` and return the running mean of its weights, on the processor."""
+    # Several networks are trained side by side: their threads would wait for each other most of the time.
     torch.set_num_threads(1)
-    where = torch.device(recipe.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    network = start.train().to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    averaged = AveragedModel(network, multi_avg_fn=_averaged, use_buffers=True)
+    device = torch.device(recipe.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    network = start.train().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    averaged = AveragedModel(network, multi_avg_fn=_update_means, use_buffers=True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=stage.rate, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, stage.rate, total_steps=stage.steps, pct_start=0.1)
     stream = Crops(_sources(samples, stage), stage.seed, stage.shares)
     losses: list[float] = []
     for step in range(1, stage.steps + 1):
-        grey, targets, told = (part.to(where) for part in _stacked(stream.batch(stage.batch)))
+        grey, targets, distance_weight = (part.to(device) for part in _stack(stream.batch(stage.batch)))
         # bfloat16 keeps the range of float32, so that no loss has to be scaled.
-        with torch.autocast(where.type, dtype=torch.bfloat16):
+        with torch.autocast(device.type, dtype=torch.bfloat16):
             logits = network(grey.contiguous(memory_format=torch.channels_last))
-        loss = _loss(logits.float(), targets, told)
+        loss = _loss(logits.float(), targets, distance_weight)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if distributed.is_initialized():
-            _exchange([weights.grad for weights in network.parameters() if weights.grad is not None])
+            _average_gradients([weights.grad for weights in network.parameters() if weights.grad is not None])
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -163,36 +173,36 @@ def _trained(start: UNet, samples: Sequence[Sample], recipe: Recipe, stage: _Sta
         losses.append(float(loss.detach()))
         if step % 25 == 0:
             progress(step, float(np.mean(losses[-25:])))
-    found = averaged.module.cpu().float().eval()
-    assert isinstance(found, UNet)
-    return found
+    mean_network = averaged.module.cpu().float().eval()
+    assert isinstance(mean_network, UNet)
+    return mean_network
 
 
 def export(network: UNet, folder: Path) -> None:
-    """Write `model.onnx` into `folder`."""
+    """Write the network as `model.onnx` into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    # It tells at length which operators of other libraries it does not know.
+    # It logs at length which operators of other libraries it does not support.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    answering = Answering(network).eval()
-    free = {
+    shipped = ProbabilityOutput(network).eval()
+    dynamic_axes = {
         0: torch.export.Dim("n"),
         2: MULTIPLE * torch.export.Dim("rows"),
         3: MULTIPLE * torch.export.Dim("columns"),
     }
     example = torch.zeros(2, 1, 4 * MULTIPLE, 6 * MULTIPLE)
     program = torch.onnx.export(
-        answering,
+        shipped,
         (example,),
         dynamo=True,
         input_names=["image"],
         output_names=["probability", "distance"],
-        dynamic_shapes={"image": free},
+        dynamic_shapes={"image": dynamic_axes},
         opset_version=OPSET,
         verbose=False,
     )
     assert program is not None
     model = program.model_proto
-    # Where in which file of this machine each operator was written is nobody's business.
+    # Remove the paths of source files on this machine, which PyTorch writes for each operator.
     for part in (model, model.graph, *model.graph.node, *model.graph.value_info):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
@@ -200,13 +210,13 @@ def export(network: UNet, folder: Path) -> None:
 
 
 def recipe_record(recipe: Recipe) -> dict[str, Any]:
-    """What `model.json` tells of how the network came about."""
+    """Return what `model.json` states about the training of the network."""
     return {
         **asdict(recipe),
         "network": f"U-Net, channels {', '.join(map(str, CHANNELS))}",
         "side_px": crops.SIDE,
         "scene_sides_px": list(crops.SCENE_SIDES),
-        "border_weight": crops.BORDER / crops.KNOWN,
+        "border_weight": crops.BORDER_WEIGHT / crops.KNOWN_WEIGHT,
         "shares": crops.BASE_SHARES,
         "tuning_shares": crops.TUNING_SHARES,
         "zooms": {name: list(zooms) for name, zooms in crops.ZOOMS.items()},
@@ -218,15 +228,15 @@ def recipe_record(recipe: Recipe) -> dict[str, Any]:
 
 def _sources(samples: Sequence[Sample], stage: _Stage) -> dict[str, list[Source]]:
     sources = {
-        name: crops.from_samples(sample for sample in samples if sample.set == name)
+        name: crops.sources_from_samples(sample for sample in samples if sample.set == name)
         for name in stage.shares
         if name != SCENES
     }
-    return {SCENES: crops.from_scenes(stage.scenes, stage.seed), **sources}
+    return {SCENES: crops.sources_from_scenes(stage.scenes, stage.seed), **sources}
 
 
-def _exchange(gradients: Sequence[Tensor]) -> None:
-    """Each becomes its mean over all processes."""
+def _average_gradients(gradients: Sequence[Tensor]) -> None:
+    """Replace each gradient by its mean over all processes, in place."""
     together = torch.cat([gradient.reshape(-1) for gradient in gradients]).cpu()
     distributed.all_reduce(together)
     together /= distributed.get_world_size()
@@ -235,10 +245,10 @@ def _exchange(gradients: Sequence[Tensor]) -> None:
         gradient.copy_(mean.view(gradient.shape))
 
 
-def _averaged(
+def _update_means(
     mean: tuple[Tensor, ...] | list[Tensor], current: tuple[Tensor, ...] | list[Tensor], count: Tensor | int
 ) -> None:
-    """Running means; the first steps count little, or a short training would ship much of where it began."""
+    """Update running means of the weights. Early steps count less, so that a short training forgets its start."""
     weight = 1 - min(DECAY, (1 + float(count)) / (10 + float(count)))
     for one, other in zip(mean, current, strict=True):
         if one.is_floating_point():
@@ -247,18 +257,18 @@ def _averaged(
             one.copy_(other)
 
 
-def _stacked(batch: list[Crop]) -> tuple[Tensor, Tensor, Tensor]:
+def _stack(batch: list[Crop]) -> tuple[Tensor, Tensor, Tensor]:
     grey = np.stack([crop.grey for crop in batch])[:, None]
     targets = np.stack([np.stack([crop.probability, crop.distance]) for crop in batch])
-    told = np.stack([crop.told for crop in batch])
-    return torch.from_numpy(grey), torch.from_numpy(targets), torch.from_numpy(told)
+    weights = np.stack([crop.distance_weight for crop in batch])
+    return torch.from_numpy(grey), torch.from_numpy(targets), torch.from_numpy(weights)
 
 
-def _loss(logits: Tensor, targets: Tensor, told: Tensor) -> Tensor:
-    """Binary cross-entropy and soft Dice (Milletari et al. 2016) of the probability, L1 of the distance."""
+def _loss(logits: Tensor, targets: Tensor, distance_weight: Tensor) -> Tensor:
+    """Return the loss: cross-entropy and soft Dice (Milletari et al. 2016) of the probability, L1 of the distance."""
     probability, truth = torch.sigmoid(logits[:, 0]), targets[:, 0]
     entropy = functional.binary_cross_entropy_with_logits(logits[:, 0], truth)
     both = (probability * truth).sum((1, 2))
     dice = 1 - (2 * both + 50) / (probability.sum((1, 2)) + truth.sum((1, 2)) + 50)
     distance = functional.smooth_l1_loss(torch.sigmoid(logits[:, 1]), targets[:, 1], reduction="none", beta=0.1)
-    return entropy + 0.5 * dice.mean() + DISTANCE_WEIGHT * (distance * told).mean()
+    return entropy + 0.5 * dice.mean() + DISTANCE_WEIGHT * (distance * distance_weight).mean()

@@ -1,7 +1,7 @@
-"""The network: a U-Net that says of each pixel whether it belongs to an object, and how deep in it.
+"""The network: a U-Net that computes for each pixel whether it belongs to an object, and how deep inside it is.
 
-After Ronneberger, Fischer and Brox 2015 (arXiv:1505.04597), with batch normalisation, padded convolutions and
-nearest-neighbour upsampling.
+Architecture after Ronneberger, Fischer and Brox 2015 (arXiv:1505.04597), with batch normalisation, padded
+convolutions and nearest-neighbour upsampling.
 """
 
 import itertools
@@ -39,20 +39,20 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(channels[0], 2, 1)
 
     def forward(self, grey: Tensor) -> Tensor:
-        seen: list[Tensor] = []
+        skips: list[Tensor] = []
         x = grey
         for level, block in enumerate(self.down):
             x = block(functional.max_pool2d(x, 2) if level else x)
-            seen.append(x)
+            skips.append(x)
         for level in reversed(range(len(self.up))):
             x = functional.interpolate(self.shrink[level](x), scale_factor=2.0, mode="nearest")
-            x = self.up[level](torch.cat([x, seen[level]], 1))
+            x = self.up[level](torch.cat([x, skips[level]], 1))
         logits: Tensor = self.head(x)
         return logits
 
 
-class Answering(nn.Module):
-    """The network as it is shipped: two maps with values 0..1, each (n, 1, height, width)."""
+class ProbabilityOutput(nn.Module):
+    """The network as it is shipped: it returns probability and distance, 0..1, each (n, 1, height, width)."""
 
     def __init__(self, network: UNet) -> None:
         super().__init__()
