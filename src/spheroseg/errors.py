@@ -1,8 +1,8 @@
-"""Every error that a person or a program outside can meet.
+"""Every error that a person or another program can see.
 
-The facts about an error are class attributes: `code` names it in the database, the manifest and the metrics,
-`retryable` says whether the same work can succeed at another time, `status` is its HTTP status. The message says
-what to do.
+The facts about an error are class attributes. `code` names it in the database, the manifest and the metrics.
+`retryable` says whether the same work may succeed at another time. `status` is its HTTP status. The text of an error
+says what to do.
 """
 
 
@@ -22,7 +22,7 @@ class UnsupportedImage(BadImage):
 
 
 class ChoosePlane(BadImage):
-    """A stack of several z planes or channels of which a person must choose, or does not have the chosen one."""
+    """A stack with several z planes or channels of which a person must choose one, or without the chosen one."""
 
     code = "choose_plane"
 
@@ -33,7 +33,7 @@ class ImageTooLarge(BadImage):
 
 
 class FileTooLarge(SpherosegError):
-    """More bytes than one file may have."""
+    """A file with more bytes than are allowed."""
 
     code = "file_too_large"
     status = 413
@@ -45,7 +45,7 @@ class BadArchive(SpherosegError):
 
 
 class UnreadableInput(SpherosegError):
-    """The file or folder itself could not be read: permissions, a vanished disk."""
+    """A file or folder that cannot be read, because of its permissions or because it has vanished."""
 
     code = "unreadable"
     retryable = True
@@ -68,14 +68,14 @@ class ModelUnusable(SpherosegError):
 
 
 class DataAway(SpherosegError):
-    """Pictures to train on or to be judged by are not where they should be."""
+    """Images for training or evaluation that are missing or cannot be used."""
 
     code = "data_away"
     status = 422
 
 
 class BadPlate(SpherosegError):
-    """A well, a pattern for file names or a table of conditions that cannot be used; the message says where."""
+    """A well, a pattern for file names or a table of conditions that cannot be used. The text says which."""
 
     code = "bad_plate"
     status = 422
@@ -88,7 +88,7 @@ class StorageFull(SpherosegError):
 
 
 class StorageUnusable(SpherosegError):
-    """The storage does not take what it is given, for another reason than a full disk."""
+    """The storage refuses a file for another reason than a full disk."""
 
     code = "storage_unusable"
     retryable = True
@@ -96,13 +96,16 @@ class StorageUnusable(SpherosegError):
 
 
 class BadMessage(SpherosegError):
-    """A message that cannot be understood; it is dead-lettered with its body."""
+    """A message that cannot be read. It is dead-lettered with its body."""
 
     code = "bad_message"
 
 
 class BrokerAway(SpherosegError):
-    """The queues cannot be reached now; what was asked of them may or may not have happened."""
+    """The queues are unreachable. The request may or may not have taken effect.
+
+    is_silence: no answer came in time, over a connection that looks alive.
+    """
 
     code = "broker_away"
     retryable = True
@@ -110,11 +113,12 @@ class BrokerAway(SpherosegError):
 
     def __init__(self, message: str, *, is_silence: bool = False) -> None:
         super().__init__(message)
-        # No answer came in time, over a connection that looks alive.
         self.is_silence = is_silence
 
 
 class DatabaseAway(SpherosegError):
+    """The database is unreachable."""
+
     code = "database_away"
     retryable = True
     status = 503
@@ -135,14 +139,14 @@ class Forbidden(SpherosegError):
 
 
 class NotFound(SpherosegError):
-    """It does not exist, or not for this user."""
+    """A thing that does not exist, or that this user may not see."""
 
     code = "not_found"
     status = 404
 
 
 class Gone(SpherosegError):
-    """It was there, and somebody has taken it away."""
+    """A thing that existed and has been removed."""
 
     code = "gone"
     status = 410
@@ -164,7 +168,7 @@ class UnsupportedMediaType(SpherosegError):
 
 
 class SchemaUnusable(SpherosegError):
-    """The tables are not those that this version works with; the message names the command to run."""
+    """The tables are not at a revision that this version works with. The text names the command to run."""
 
     code = "schema_unusable"
     status = 503

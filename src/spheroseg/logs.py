@@ -1,4 +1,4 @@
-"""One structured line per event; task_id, attempt and worker are bound by whoever knows them."""
+"""Structured logs: one JSON object per event. Callers bind task_id, attempt and worker."""
 
 import logging
 import os
@@ -9,8 +9,8 @@ from typing import Any, TextIO, cast
 import structlog
 
 
-class Tolerant:
-    """A stream whose full disk, or reader that went away, does not stop the work that is being told of."""
+class TolerantStream:
+    """A stream to which a write never fails, so that a full disk or a closed pipe does not stop the work."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -32,15 +32,15 @@ class Tolerant:
             self._give_up()
 
     def _give_up(self) -> None:
-        # What is still buffered would fail again when the process ends, and change its exit code.
+        # The buffered text would fail again when the process ends, and change its exit code.
         with suppress(OSError, ValueError):
             if not self._stream.seekable():
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
 def log_to(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
-    """Write every event of this process to `stream`, one JSON object a line."""
-    # What the library tells of a lost connection, with a traceback each time, is told in words by RabbitBroker.
+    """Write every event of this process to `stream`, one JSON object per line."""
+    # These libraries log each lost connection with a traceback. RabbitBroker logs it in one line.
     for name in ("aiormq", "aio_pika"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     structlog.configure(
@@ -52,5 +52,5 @@ def log_to(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, Tolerant(stream))),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, TolerantStream(stream))),
     )

@@ -1,4 +1,4 @@
-"""What travels between the processes: JSON with a schema version, never pixels."""
+"""The messages between processes: JSON with a schema version, never pixels."""
 
 import sys
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ TASK_KEY = "task.new"
 # Routing key of a cancel, which every worker receives. Its body is the task's id.
 CANCELLED_KEY = "task.cancelled"
 
-# Only in the database: RabbitMQ hands cancels out to every worker, and keeps none.
+# This queue exists only in the database: RabbitMQ delivers a cancel to every worker and stores none.
 CANCELS = "segmentation.cancels"
 
 ROUTES: Mapping[str, str] = {
@@ -46,7 +46,7 @@ ROUTES: Mapping[str, str] = {
 
 
 class QueueType(StrEnum):
-    """Kinds of queues at RabbitMQ."""
+    """The types of queues at RabbitMQ."""
 
     CLASSIC = "classic"
     QUORUM = "quorum"
@@ -54,9 +54,10 @@ class QueueType(StrEnum):
 
 @dataclass(frozen=True)
 class Message:
-    """An envelope. `priority` is 0 to 10, the higher the sooner; `delay` is in seconds from publishing.
+    """A message with its envelope.
 
-    `task_id` and `user_id` let the queue find and fairly order messages without reading their bodies.
+    priority: 0 to 10; the highest is delivered first. delay: seconds from publishing until it may be delivered.
+    task_id, user_id: let the queue find messages, and order them fairly, without reading their bodies.
     """
 
     id: str
@@ -71,12 +72,12 @@ class Message:
 
     @property
     def attempt(self) -> int | None:
-        """The attempt that the id names; None where it is none of ours."""
+        """The attempt that the id names, or None if the id was not made by `message_id`."""
         parts = self.id.split(":")
         return int(parts[1]) if len(parts) == 3 and parts[1].isdecimal() else None
 
-    def about(self) -> dict[str, Any]:
-        """For a line of the log: whose message it is, as far as the envelope tells."""
+    def log_fields(self) -> dict[str, Any]:
+        """Return the task and the attempt that the envelope names, for a log event."""
         return {"task_id": None if self.task_id is None else str(self.task_id), "attempt": self.attempt}
 
 
@@ -91,7 +92,7 @@ def task_message_id(task_id: UUID, attempt: int) -> str:
 
 
 class _Body(BaseModel):
-    # Unknown fields are ignored, so that an old worker understands a newer backend.
+    # Unknown fields are ignored, so that an old worker can read the messages of a newer backend.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     schema_version: Literal[1] = 1
@@ -103,6 +104,7 @@ class _Body(BaseModel):
         return message_id(self.task_id, self.attempt, self.kind)  # type: ignore[attr-defined]
 
     def message(self, *, priority: int = 0, delay: float = 0.0, user_id: UUID | None = None) -> Message:
+        """Return this body in a message, compressed if it is large."""
         body = self.model_dump_json().encode()
         encoding = None
         if len(body) > COMPRESS_ABOVE_BYTES:
@@ -120,7 +122,7 @@ class _Body(BaseModel):
 
 
 class TaskNew(_Body):
-    """One image to segment. `pixel_size_um` is the user's explicit value in µm, if there is one."""
+    """One image to segment. pixel_size_um: µm per pixel, if the user gave it."""
 
     kind: Literal["task.new"] = "task.new"
     image_key: str
@@ -133,7 +135,7 @@ class TaskNew(_Body):
 
     @property
     def result_key(self) -> str:
-        """The folder in storage that only this attempt writes to."""
+        """The folder in the storage to which only this attempt writes."""
         return f"results/{self.task_id}/{self.attempt}"
 
 
@@ -162,7 +164,7 @@ FailureCause = Literal["failed", "lost", "handed_back"]
 
 
 class TaskFailed(_Report):
-    """An attempt that did not finish. `cause` tells a failure from a loss and from a hand-back."""
+    """An attempt that did not finish. retryable: the same work may succeed at another time."""
 
     kind: Literal["task.failed"] = "task.failed"
     cause: FailureCause = "failed"
@@ -178,29 +180,29 @@ _REPORT: TypeAdapter[Report] = TypeAdapter(Annotated[Report, Field(discriminator
 
 
 def decode_task(message: Message) -> TaskNew:
-    """Raises BadMessage with the reason in words."""
+    """Return the task in `message`. Raises BadMessage if it cannot be read."""
     body = _plain_body(message)
     try:
         return TaskNew.model_validate_json(body)
     except ValidationError as error:
-        raise BadMessage(_words("task.new", error)) from error
+        raise BadMessage(_describe("task.new", error)) from error
 
 
 def decode_report(message: Message) -> Report:
-    """Raises BadMessage with the reason in words."""
+    """Return the report in `message`. Raises BadMessage if it cannot be read."""
     body = _plain_body(message)
     try:
         return _REPORT.validate_json(body)
     except ValidationError as error:
-        raise BadMessage(_words("report", error)) from error
+        raise BadMessage(_describe("report", error)) from error
 
 
 def _plain_body(message: Message) -> bytes:
-    # PostgreSQL stores no NUL in text, whatever a library wrote into its error.
-    return _unpacked(message).replace(b"\\u0000", b"\\ufffd")
+    # PostgreSQL cannot store NUL in text, and a library may have written one into its error.
+    return _decompressed(message).replace(b"\\u0000", b"\\ufffd")
 
 
-def _unpacked(message: Message) -> bytes:
+def _decompressed(message: Message) -> bytes:
     if message.content_encoding in (None, "", "utf-8"):
         return message.body
     if message.content_encoding != ZSTD:
@@ -215,7 +217,7 @@ def _unpacked(message: Message) -> bytes:
     return body
 
 
-def _words(kind: str, error: ValidationError) -> str:
+def _describe(kind: str, error: ValidationError) -> str:
     faults = "; ".join(
         f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}" for fault in error.errors()[:5]
     )
@@ -223,5 +225,5 @@ def _words(kind: str, error: ValidationError) -> str:
 
 
 def _milliseconds(start: datetime, end: datetime) -> int:
-    # A half counts up, as in the SQL of revision 010, which fills in what was measured before it.
+    # Half a millisecond is rounded up, as in the SQL of revision 010, which fills in the times of earlier tasks.
     return max(0, (end - start + timedelta(microseconds=500)) // timedelta(milliseconds=1))

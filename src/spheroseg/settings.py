@@ -1,6 +1,6 @@
 """Every setting, read once from the environment, a `.env` file, or a folder of secret files.
 
-A secret file has the name of its variable in lower case, as `/run/secrets/secret_key`. All mistakes are reported
+A secret file has the name of its variable in lower case, such as `/run/secrets/secret_key`. All mistakes are reported
 together.
 """
 
@@ -18,11 +18,11 @@ from spheroseg.errors import BadSettings
 from spheroseg.messages import QueueType
 from spheroseg.tasks import RetryPolicy
 
-# Between the deadline of an attempt and giving up its worker: time for killing, reporting, a reconnect.
+# Time between the deadline of an attempt and the loss of its worker: to kill the child, reconnect and report.
 SILENCE_MARGIN_SECONDS = 60.0
 
 DEVELOPMENT_SECRET = "development"  # noqa: S105 (refused in production)
-LEAST_SECRET = 32
+MIN_SECRET_LENGTH = 32
 WEAK_PASSWORDS = frozenset({"", "spheroseg_secret", "spheroseg", "guest", "postgres", "password", "secret"})
 SECRETS_DIR = "/run/secrets"
 
@@ -35,7 +35,7 @@ class Environment(StrEnum):
 
 
 class Settings(BaseSettings):
-    """Variables of the environment, in capitals. Each description gives the unit."""
+    """The settings. The name of each variable is that of its field in capitals; its description gives the unit."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
 
@@ -57,9 +57,11 @@ class Settings(BaseSettings):
     rabbitmq_management_url: str = Field("", description="http://USER:PASSWORD@HOST:15672, for counts and policies")
     rabbitmq_queue_type: QueueType = Field(QueueType.CLASSIC, description="classic, or quorum on RabbitMQ 4")
     rabbitmq_ca_file: Path | None = Field(None, description="certificate authority for amqps://, a PEM file")
-    relay_window: int = Field(64, ge=1, le=100_000, description="tasks that may wait at RabbitMQ; the rest wait here")
+    relay_window: int = Field(
+        64, ge=1, le=100_000, description="tasks that may wait at RabbitMQ; the others wait in the database"
+    )
     broker_away_seconds: Annotated[float, Field(ge=0, le=86_400)] = Field(
-        60.0, description="s; then what a silent RabbitMQ had is queued again"
+        60.0, description="s without an answer from RabbitMQ, after which its tasks are queued again"
     )
     worker_concurrency: int = Field(
         default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
@@ -79,18 +81,20 @@ class Settings(BaseSettings):
         30.0, description="s; how long a task stays with a worker that has fallen silent"
     )
     shutdown_grace_seconds: Annotated[float, Field(ge=0, le=3600)] = Field(
-        30.0, description="s; how long a stopping worker lets a running task go on"
+        30.0, description="s; how long a stopping worker waits for its running tasks"
     )
-    worker_http_port: int = Field(8000, ge=1, le=65535, description="port of the ML service's HTTP face")
+    worker_http_port: int = Field(8000, ge=1, le=65535, description="port of the ML service's HTTP endpoints")
     model: str = Field("", description="name of the model; by default the recommended one")
     model_dirs: str = Field("", description=f"folders with models of your own, with {os.pathsep!r} between them")
     backend_host: str = Field("127.0.0.1", description="address on which the backend listens")
     backend_port: int = Field(8080, ge=1, le=65535, description="port of the backend")
     max_upload_mb: int = Field(128, ge=1, le=4096, description="MB; largest image that may be uploaded")
     serve_collect: bool = Field(True, description="true: `spheroseg serve` runs collect too")
-    serve_relay: bool = Field(True, description="true: it runs the relay too, where the message queue is enabled")
+    serve_relay: bool = Field(
+        True, description="true: `spheroseg serve` runs the relay too, if the message queue is enabled"
+    )
     serve_workers: bool | None = Field(
-        None, description="true: it works on tasks too; by default where the message queue is not enabled"
+        None, description="true: `spheroseg serve` works on tasks too; by default if the message queue is not enabled"
     )
     webhook_allow_private: bool | None = Field(
         None, description="true: webhooks may go to private addresses; by default in development only"
@@ -104,7 +108,7 @@ class Settings(BaseSettings):
 
     @property
     def works_on_tasks(self) -> bool:
-        """Whether `spheroseg serve` has workers inside."""
+        """Whether `spheroseg serve` works on tasks itself."""
         return not self.enable_message_queue if self.serve_workers is None else self.serve_workers
 
     @property
@@ -112,13 +116,13 @@ class Settings(BaseSettings):
         return not self.in_production if self.webhook_allow_private is None else self.webhook_allow_private
 
     def refuse_weak_secrets(self) -> None:
-        """Raises BadSettings, naming every weak or default secret, unless in development."""
+        """Raise BadSettings with every weak or default secret, unless in development."""
         if not self.in_production:
             return
         weak = []
-        if self.secret_key == DEVELOPMENT_SECRET or len(self.secret_key) < LEAST_SECRET:
+        if self.secret_key == DEVELOPMENT_SECRET or len(self.secret_key) < MIN_SECRET_LENGTH:
             weak.append(
-                f"SECRET_KEY is the default or shorter than {LEAST_SECRET} characters: "
+                f"SECRET_KEY is the default or shorter than {MIN_SECRET_LENGTH} characters: "
                 "make one with `openssl rand -hex 32`"
             )
         for name, url in (
@@ -133,24 +137,26 @@ class Settings(BaseSettings):
             raise BadSettings(f"SPHEROSEG_ENV=production refuses weak secrets:\n{faults}")
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """For amqps://, with the given certificate authority or the system's."""
+        """Return the TLS context for amqps://, with the given certificate authority or the system's, or None for amqp://."""
         if not self.rabbitmq_url.startswith("amqps:"):
             return None
         return ssl.create_default_context(cafile=self.rabbitmq_ca_file)
 
     @property
     def model_folders(self) -> tuple[Path, ...]:
-        """The folders of MODEL_DIRS, in which each folder is a model."""
+        """The folders of MODEL_DIRS. Each folder inside one of them is a model."""
         return tuple(Path(part).expanduser() for part in self.model_dirs.split(os.pathsep) if part)
 
     def worker_status_file(self) -> Path:
-        """Where the worker tells the process beside it what it is doing."""
+        """Return the file into which the worker writes its status for the ML service."""
         return self.spheroseg_data_dir.expanduser() / "worker-status.json"
 
     def resolved_database_url(self) -> str:
+        """Return DATABASE_URL, or the URL of the embedded database in the data folder."""
         return self.database_url or f"sqlite:///{self.spheroseg_data_dir.expanduser() / 'spheroseg.db'}"
 
     def resolved_storage_url(self) -> str:
+        """Return STORAGE_URL, or the storage folder in the data folder."""
         return self.storage_url or str(self.spheroseg_data_dir.expanduser() / "storage")
 
     @property
@@ -165,7 +171,7 @@ class Settings(BaseSettings):
 
 
 def read_settings() -> Settings:
-    """Raises BadSettings with every mistake in one message."""
+    """Read the settings. Raises BadSettings with every mistake in one text."""
     try:
         secrets = Path(os.environ.get("SPHEROSEG_SECRETS_DIR", SECRETS_DIR))
         return Settings(_secrets_dir=secrets if secrets.is_dir() else None)

@@ -1,4 +1,4 @@
-"""Where images are read and results are written: a local folder, or what fsspec can reach."""
+"""The storage of images and results: a local folder, or any place that fsspec can reach."""
 
 import errno
 import lzma
@@ -6,48 +6,50 @@ import os
 import shutil
 import tempfile
 import threading
-import time
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 from urllib.parse import quote, unquote, unquote_to_bytes
 
 import fsspec
 
+from spheroseg.atomic_files import PARTIAL_PREFIX, remove_partial, sync_folder, umask, write_atomically
 from spheroseg.errors import StorageFull, StorageUnusable, UnreadableInput
 
-# Kept free on a local disk, so that the database beside the results can still say that the disk is full.
+# Kept free on a local disk, so that the database beside the results can still record that the disk is full.
 RESERVE_BYTES = 32 * 1024**2
 MAX_MEMBER_BYTES = 4 * 1024**3
 
-OPEN_ARCHIVES = 16
+MAX_OPEN_ARCHIVES = 16
 DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
 
-# All of ASCII that is printed, except the sign of the escape itself.
+# Printable ASCII characters, except the escape character itself.
 _PLAIN = "".join(chr(code) for code in range(32, 127)).replace("%", "")
-_PARTIAL = ".part-"
 _INCOMING = "incoming"
-# Nobody uploads one file for longer; what is older was left by a process that was killed.
+# No upload of one file takes longer. An older partial file was left by a process that was killed.
 ABANDONED_SECONDS = 24 * 3600.0
 _FILE = "file://"
 _ZIP = "zip://"
 
 
 def file_key(path: Path) -> str:
-    """The storage key of a file where it lies; `%` and bytes that are no text are written as %XX."""
+    """Return the storage key of a local file that stays where it is. `%` and undecodable bytes are written as %XX."""
     return f"{_FILE}{quote(os.fsencode(path), safe=_PLAIN)}"
 
 
 def member_key(archive: Path, member: str) -> str:
-    """The storage key of a member of a zip archive where it lies."""
+    """Return the storage key of a member of a local zip archive that stays where it is."""
     return f"{_ZIP}{quote(member, safe=_PLAIN)}::{file_key(archive)}"
 
 
 class ImageStore:
-    """Keys without a scheme lie under `url`, a folder or an fsspec URL; `file://`, `zip://` and other URLs do not."""
+    """Files by their storage keys. url: a folder or an fsspec URL.
+
+    A key without a scheme names a file under `url`. A key with one, such as `file://` or `zip://`, does not.
+    """
 
     def __init__(self, url: str | Path) -> None:
         self.url = str(url).removeprefix(_FILE)
@@ -57,7 +59,7 @@ class ImageStore:
 
     @contextmanager
     def open(self, key: str) -> Iterator[BinaryIO]:
-        """A readable, seekable binary file. Raises UnreadableInput where it is missing, forbidden or no archive."""
+        """Open a file for reading. Raises UnreadableInput if it is missing, forbidden or in a damaged archive."""
         try:
             with self._opened(key) as file:
                 yield file
@@ -94,19 +96,19 @@ class ImageStore:
                 yield remote
 
     def _archive(self, path: str) -> zipfile.ZipFile:
-        """The archive, opened once: its directory is read anew only when the file has changed."""
+        """Return the archive. It stays open, and is opened again only when the file has changed."""
         stamp = _stamp(path)
         with self._opening:
             known = self._archives.get(path)
             if known is None or known[0] != stamp:
-                # The old one closes itself when its last reader lets it go.
+                # The old archive is closed when its last reader has ended.
                 known = self._archives[path] = (stamp, zipfile.ZipFile(path))
-                while len(self._archives) > OPEN_ARCHIVES:
+                while len(self._archives) > MAX_OPEN_ARCHIVES:
                     self._archives.pop(next(iter(self._archives)))
             return known[1]
 
     def stamp(self, key: str) -> int:
-        """A number that changes when the local file behind `key` does; 0 where that cannot be known."""
+        """Return a number that changes when the local file of `key` changes, or 0 if the file is not local."""
         if "://" in key:
             path = _path(key.rpartition(_FILE)[2]) if _FILE in key else ""
         else:
@@ -114,7 +116,7 @@ class ImageStore:
         return _stamp(path) if path else 0
 
     def put(self, key: str, content: bytes) -> None:
-        """Write the whole of `content` or nothing. Raises StorageFull where there is no room for it."""
+        """Write all of `content` or nothing. Raises StorageFull if the disk has no room for it."""
         if not self._is_local:
             with fsspec.open(f"{self.url.rstrip('/')}/{key}", "wb") as remote:
                 remote.write(content)
@@ -127,12 +129,12 @@ class ImageStore:
                 f"the disk of {self.url} is full ({free // 1024**2} MB free, {RESERVE_BYTES // 1024**2} MB are kept "
                 "in reserve): free some space, then run the same command again"
             )
-        write_whole(path, content)
+        write_atomically(path, content)
 
     def put_file(self, key: str, path: Path) -> None:
-        """Take the file at `path`, which `make_partial` made, as the content of `key`; a local one is moved.
+        """Store the file at `path`, which `make_partial` made, under `key`. In a local storage it is moved.
 
-        For keys that name their content: what has the same key is the same. Raises StorageFull.
+        For keys that name their content: files with the same key are the same. Raises StorageFull.
         """
         with _full_disk():
             if not self._is_local:
@@ -142,23 +144,23 @@ class ImageStore:
                 return
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-            path.chmod(0o666 & ~_umask())
+            path.chmod(0o666 & ~umask())
             target = Path(self.url) / key
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
 
     def make_partial(self) -> Path:
-        """An empty file to be written and handed to `put_file`, on the same disk where the storage is local."""
+        """Create an empty file to be written and given to `put_file`, on the disk of the storage if that is local."""
         folder = self._incoming()
         with _full_disk():
             folder.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=folder, prefix=_PARTIAL)
+            handle, name = tempfile.mkstemp(dir=folder, prefix=PARTIAL_PREFIX)
             os.close(handle)
         return Path(name)
 
     def write_partial(self, file: BinaryIO, piece: bytes) -> None:
-        """Add to a file that `make_partial` made. Raises StorageFull, while a reserve is left."""
+        """Append to a file that `make_partial` made. Raises StorageFull while `RESERVE_BYTES` are still free."""
         with _full_disk():
             if shutil.disk_usage(self._incoming()).free < len(piece) + RESERVE_BYTES:
                 raise OSError(errno.ENOSPC, "")
@@ -166,7 +168,7 @@ class ImageStore:
             file.flush()
 
     def remove_abandoned(self) -> None:
-        """Delete the partial files that a killed process has left; other processes may be writing theirs."""
+        """Delete the partial files that killed processes have left, but none that a process may still be writing."""
         folder = self._incoming()
         if folder.is_dir():
             remove_partial(folder, older_than=ABANDONED_SECONDS)
@@ -175,48 +177,14 @@ class ImageStore:
         return Path(self.url) / _INCOMING if self._is_local else Path(tempfile.gettempdir()) / "spheroseg"
 
     def local_path(self, key: str) -> Path | None:
-        """Where the file of a key lies under a local storage; None for any other."""
+        """Return the path of a key under a local storage, or None for any other key."""
         return Path(self.url) / key if self._is_local and "://" not in key else None
 
     def path(self, key: str) -> Path:
-        """The local path of a key without a scheme."""
+        """Return the path of a key without a scheme. Raises ValueError if the storage is not local."""
         if not self._is_local:
             raise ValueError(f"{self.url} is not a local folder")
         return Path(self.url) / key
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace the file at `path` by `content`; a reader, or a crash, finds the old file or the new, never a part."""
-    with writing_whole(path) as file:
-        file.write(content)
-
-
-@contextmanager
-def writing_whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of the one at `path` when all is written; as `write_whole`, in pieces."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_PARTIAL)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-        _sync_folder(path.parent)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def remove_partial(folder: Path, older_than: float = 0.0) -> None:
-    """Delete what a killed writer has left under `folder`: what has been still for `older_than` seconds.
-
-    With 0 only while nobody writes there.
-    """
-    for path in folder.rglob(f"{_PARTIAL}*"):
-        with suppress(FileNotFoundError):
-            if not older_than or path.stat().st_mtime < time.time() - older_than:
-                path.unlink()
 
 
 @contextmanager
@@ -234,27 +202,9 @@ def _full_disk() -> Iterator[None]:
         )
 
 
-def _sync_folder(folder: Path) -> None:
-    # Without this a power cut may forget the new name of a file whose content is safe.
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:
-        # Some network file systems know no such thing.
-        pass
-    finally:
-        os.close(handle)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
 def _stamp(path: str) -> int:
-    found = os.stat(path)
-    return hash((found.st_mtime_ns, found.st_size, found.st_ino))
+    status = os.stat(path)
+    return hash((status.st_mtime_ns, status.st_size, status.st_ino))
 
 
 def _path(key: str) -> str:

@@ -1,7 +1,7 @@
-"""The rules of a task: which states there are, what may cause a step between them, and what follows an outcome.
+"""The rules of a task: its states, the causes of each step between them, and what follows an outcome.
 
-Pure: no clock, no chance, no database. The SQL guard (`database/tasks.py`), `docs/states.md` and the tests derive
-from `STEPS`.
+This module uses no clock, no randomness and no database. The SQL guard (`database/tasks.py`), `docs/states.md` and
+the tests derive from `STEPS`.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True)
 class Step:
-    """What one cause may do: the states it may find, the states it may leave behind."""
+    """The steps that one cause may take: from any of `sources` to any of `targets`."""
 
     sources: frozenset[TaskState]
     targets: frozenset[TaskState]
@@ -66,11 +66,11 @@ UNFINISHED = frozenset(TaskState) - FINISHED
 
 
 class BatchState(StrEnum):
-    """What the tasks of a batch amount to. Derived from their states, stored nowhere.
+    """The state of a batch. It is derived from the states of its tasks and stored nowhere.
 
-    queued: nothing has begun. processing: something has, and not all is finished. completed: all that was not
-    cancelled completed. completed_with_errors: some completed, some failed. failed: some failed, none completed.
-    cancelled: all were.
+    queued: no task has begun. processing: a task has begun, and not all are finished. completed: every task that was
+    not cancelled has completed. completed_with_errors: some completed, some failed. failed: some failed, none
+    completed. cancelled: all were cancelled.
     """
 
     QUEUED = "queued"
@@ -82,7 +82,7 @@ class BatchState(StrEnum):
 
 
 def batch_state(counts: Mapping[TaskState, int]) -> BatchState:
-    """The state of a batch with so many tasks in each state; one without tasks is completed."""
+    """Return the state of a batch from the number of its tasks in each state. A batch without tasks is completed."""
     completed, failed = counts.get(TaskState.COMPLETED, 0), counts.get(TaskState.FAILED, 0)
     if any(counts.get(state, 0) for state in UNFINISHED):
         has_begun = completed or failed or counts.get(TaskState.PROCESSING, 0)
@@ -96,7 +96,7 @@ def batch_state(counts: Mapping[TaskState, int]) -> BatchState:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one attempt. `reason` is a code, `error` a sentence for a person."""
+    """How one attempt ended. `reason` is a code, `error` a sentence for a person."""
 
     cause: Cause
     reason: str = ""
@@ -106,11 +106,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Attempt:
-    """Where a task stands.
+    """The current attempt of a task.
 
-    number: counts every attempt ever made, from 1; it fences off late reports.
-    retries: retries used since the task was submitted, or since a person last asked for another try.
-    losses: attempts lost with their worker, in the same span.
+    number: counts every attempt of the task, from 1. A report of a lower number is late and changes nothing.
+    retries: retries used since the task was submitted, or since a person last retried it.
+    losses: attempts lost with their worker in the same span.
     """
 
     number: int = 1
@@ -120,10 +120,12 @@ class Attempt:
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """max_retries, max_losses: counts. backoff, backoff_max: seconds.
+    """When a task is retried.
 
-    silence: seconds after the start of an attempt by which its worker has reported, or is lost. Needed where no queue
-    in the database tells that the worker still has it.
+    max_retries, max_losses: how often a failed attempt, and one lost with its worker, is followed by another.
+    backoff, backoff_max: the longest wait in seconds before the first retry, and before any.
+    silence: seconds after the start of an attempt after which its worker counts as lost if it has not reported. Used
+    if no queue in the database shows that the worker still has the task.
     """
 
     max_retries: int = 3
@@ -139,7 +141,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True)
 class Decision:
-    """The step to take. `delay_ceiling` (seconds) bounds the wait of the next message; None means no message."""
+    """The step to take. delay_ceiling: the longest wait in seconds of the next message. None: there is no message."""
 
     state: TaskState
     attempt: Attempt
@@ -147,7 +149,7 @@ class Decision:
 
 
 def after(outcome: Outcome, attempt: Attempt, policy: RetryPolicy) -> Decision:
-    """What follows `outcome` of `attempt`. Raises ValueError for what only a person can cause."""
+    """Return the step that follows `outcome` of `attempt`. Raises ValueError for a cause that only a person has."""
     number, retries, losses = attempt.number, attempt.retries, attempt.losses
     match outcome.cause:
         case Cause.STARTED:

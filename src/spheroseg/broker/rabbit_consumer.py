@@ -109,7 +109,10 @@ class RabbitConsumer:
             await (self.reject if reject else self.ack)([delivery])
         except BrokerAway as error:
             log.warning(
-                "delivery not settled", message_id=delivery.message.id, error=str(error), **delivery.message.about()
+                "delivery not settled",
+                message_id=delivery.message.id,
+                error=str(error),
+                **delivery.message.log_fields(),
             )
 
     async def close(self) -> None:

@@ -17,7 +17,7 @@ from spheroseg.cli.run_display import RunDisplay
 from spheroseg.cli.stopping import stop_on_signal
 from spheroseg.cli.summary import print_summary
 from spheroseg.export.formats import ExportFormat
-from spheroseg.logs import Tolerant
+from spheroseg.logs import TolerantStream
 from spheroseg.plate.layout import OFF
 from spheroseg.plate.names import AUTO
 from spheroseg.plate.options import GrowthOptions, Measure, PlateOptions, VolumeMethod, WellValue
@@ -227,7 +227,7 @@ def _number(option: str, text: str | None, *, is_name_allowed: bool = False) -> 
 def _run(paths: Sequence[Path], options: RunOptions, settings: Settings) -> int:
     """Run and print. Return the exit code."""
     # The program that reads our output may end, or its disk may be full: that must not stop the work.
-    console = Console(file=cast(TextIO, Tolerant(sys.stdout)), soft_wrap=not sys.stdout.isatty())
+    console = Console(file=cast(TextIO, TolerantStream(sys.stdout)), soft_wrap=not sys.stdout.isatty())
     started = time.monotonic()
     try:
         with RunDisplay(console) as display:

@@ -180,7 +180,7 @@ class Relay:
         errors = await self.rabbit.publish_each(messages)
         for message, error in zip(messages, errors, strict=True):
             if error is None:
-                log.info("moved to RabbitMQ", **message.about())
+                log.info("moved to RabbitMQ", **message.log_fields())
         await self._settle(rows, errors)
         return [row.priority for row in rows]
 

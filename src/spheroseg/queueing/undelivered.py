@@ -45,7 +45,7 @@ async def apply_dead_letter(conn: AsyncConnection, message: Message, policy: Ret
 
 async def keep_unreadable(conn: AsyncConnection, message: Message, error: str) -> None:
     """Keep a message that nobody can read, and fail its task if the envelope names one that is not finished."""
-    log.error("unreadable message kept", message_id=message.id, error=error, **message.about())
+    log.error("unreadable message kept", message_id=message.id, error=error, **message.log_fields())
     await quarantine(conn, message)
     statuses = await read_statuses(conn, [message.task_id]) if message.task_id else {}
     status = statuses.get(message.task_id) if message.task_id else None

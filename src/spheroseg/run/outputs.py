@@ -17,6 +17,7 @@ import tifffile
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg import __version__
+from spheroseg.atomic_files import write_atomically
 from spheroseg.database.engine import reading
 from spheroseg.database.runs import RunFailure, RunTask, read_outcomes
 from spheroseg.export.bundle import stream_bundle
@@ -33,7 +34,7 @@ from spheroseg.run.inputs import InputList, RunInput
 from spheroseg.run.options import RunOptions
 from spheroseg.run.result import ImageOutcome, RunResult
 from spheroseg.run.results_folder import ResultsFolder
-from spheroseg.storage import ImageStore, write_whole
+from spheroseg.storage import ImageStore
 from spheroseg.tasks import TaskState
 
 LEADING = ("image", "page", "object", "n_objects")
@@ -119,7 +120,7 @@ async def write_outputs(
         exports["bundle"] = folder.stream(
             "bundle.zip", stream_bundle(folder.files, {**manifest, "exports": dict(exports)})
         )
-    write_whole(options.out / "manifest.json", _json(manifest))
+    write_atomically(options.out / "manifest.json", _json(manifest))
     folder.tidy()
     for always in ("overlays", "masks"):
         (options.out / always).mkdir(exist_ok=True)

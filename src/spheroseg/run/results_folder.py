@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from spheroseg.storage import write_whole, writing_whole
+from spheroseg.atomic_files import open_atomically, write_atomically
 
 Entry = dict[str, Any]
 
@@ -43,7 +43,7 @@ class ResultsFolder:
 
     def replace(self, path: str, content: bytes) -> None:
         """For a file that is always the run's own: what somebody wrote into it is lost."""
-        write_whole(self._out / path, content)
+        write_atomically(self._out / path, content)
         self._placed[path] = None
 
     def stream(self, path: str, pieces: Iterable[bytes]) -> Entry:
@@ -53,7 +53,7 @@ class ResultsFolder:
             self._placed[path] = None
             return {"path": path, "sha256": None, "edited": True}
         digest = hashlib.sha256()
-        with writing_whole(target) as file:
+        with open_atomically(target) as file:
             for piece in pieces:
                 file.write(piece)
                 digest.update(piece)
@@ -69,7 +69,7 @@ class ResultsFolder:
                 with suppress(OSError):  # while there is something in it
                     target.parent.rmdir()
         lines = [_line(path, sha256) for path, sha256 in self._placed.items() if sha256]
-        write_whole(self._journal, "".join(lines).encode())
+        write_atomically(self._journal, "".join(lines).encode())
 
     def _place(self, path: str, sha256: str, content: Callable[[], bytes]) -> Entry:
         target = self._out / path
@@ -78,7 +78,7 @@ class ResultsFolder:
         if there != sha256 and not is_edited:
             target.parent.mkdir(exist_ok=True)
             self._note(path, sha256)
-            write_whole(target, content())
+            write_atomically(target, content())
         return self._entry(path, sha256, is_edited)
 
     def _entry(self, path: str, sha256: str, is_edited: bool) -> Entry:

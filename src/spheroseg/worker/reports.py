@@ -88,6 +88,6 @@ class Reporter:
     def log_for(self, message: Message) -> structlog.typing.FilteringBoundLogger:
         """Return the log with the worker, the message and its task bound to it."""
         bound: structlog.typing.FilteringBoundLogger = log.bind(
-            worker=self.worker, message_id=message.id, **message.about()
+            worker=self.worker, message_id=message.id, **message.log_fields()
         )
         return bound

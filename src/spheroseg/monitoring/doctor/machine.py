@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fsspec
 
+from spheroseg.atomic_files import write_atomically
 from spheroseg.errors import BadSettings
 from spheroseg.monitoring.doctor.checks import (
     CheckContext,
@@ -16,7 +17,7 @@ from spheroseg.monitoring.doctor.checks import (
     run_in_daemon_thread,
     warning,
 )
-from spheroseg.storage import RESERVE_BYTES, write_whole
+from spheroseg.storage import RESERVE_BYTES
 
 LOW_DISK_BYTES = 1024**3
 PROBE = b"spheroseg doctor"
@@ -54,7 +55,7 @@ def _check_local_storage(folder: Path, is_default: bool) -> CheckResult:
         return problem("storage", f"{folder} {fault}", "make the folder, or mount the volume, or set STORAGE_URL")
     probe = folder / f".doctor-{uuid.uuid4().hex}"
     try:
-        write_whole(probe, PROBE)
+        write_atomically(probe, PROBE)
         content = probe.read_bytes()
         probe.unlink()
     except OSError as error:
