@@ -18,12 +18,12 @@ def test_what_we_wrote_is_renewed_and_what_somebody_wrote_is_not(tmp_path: Path)
     first = folder(tmp_path)
     assert not first.put("rois/a.zip", b"one")["edited"]
     first.put("rois/b.zip", b"one")
-    first.tidy()
+    first.remove_outdated()
     (tmp_path / "rois" / "b.zip").write_bytes(b"by hand")
     second = folder(tmp_path)
     assert not second.put("rois/a.zip", b"two")["edited"]
     assert second.put("rois/b.zip", b"two")["edited"]
-    second.tidy()
+    second.remove_outdated()
     assert (tmp_path / "rois" / "a.zip").read_bytes() == b"two"
     assert (tmp_path / "rois" / "b.zip").read_bytes() == b"by hand"
 
@@ -34,7 +34,7 @@ def test_a_file_that_was_there_before_us_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "coco.json").read_bytes() == b"somebody's"
 
 
-def test_a_run_that_was_killed_before_it_tidied_knows_its_files_again(tmp_path: Path) -> None:
+def test_a_run_that_was_killed_before_it_finished_knows_its_files_again(tmp_path: Path) -> None:
     killed = folder(tmp_path)
     killed.put("rois/a.zip", b"one")
     killed.stream("coco.json", [b"o", b"ne"])
@@ -42,10 +42,10 @@ def test_a_run_that_was_killed_before_it_tidied_knows_its_files_again(tmp_path: 
         journal.write('\n0123 "rois/b')  # the line that it was writing
     second = folder(tmp_path)
     assert not second.put("rois/a.zip", b"two")["edited"]
-    second.tidy()
+    second.remove_outdated()
     third = folder(tmp_path)
     assert not third.put("rois/a.zip", b"three")["edited"]
-    third.tidy()
+    third.remove_outdated()
     assert names(tmp_path) == {"rois", "rois/a.zip"}
 
 
@@ -67,7 +67,7 @@ def test_what_is_not_placed_again_is_taken_away_with_its_folder_unless_it_was_ed
     for path in ("rois/a.zip", "geojson/a.geojson", "geojson/b.geojson"):
         first.put(path, b"one")
     first.replace("results.csv", b"table")
-    first.tidy()
+    first.remove_outdated()
     (tmp_path / "geojson" / "b.geojson").write_bytes(b"by hand")
-    folder(tmp_path).tidy()
+    folder(tmp_path).remove_outdated()
     assert names(tmp_path) == {"geojson", "geojson/b.geojson", "results.csv"}

@@ -1,4 +1,6 @@
-"""The main job on the embedded default: submit, queue, worker, result and export in one process, in one folder.
+"""`spheroseg run`: segment images and write results in one process, with an embedded database, in one folder.
 
-Everything that a run knows lies in its output folder, so that the same command continues after any interruption.
+Everything about a run is kept in its output folder, so that the same command continues after any interruption. The
+steps in order: inputs, plate_layout and plan (nothing is written yet), then execute, which calls prepare, process and
+outputs.
 """

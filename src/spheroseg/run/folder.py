@@ -1,4 +1,4 @@
-"""The output folder of a run: one process at a time writes to it, and its database lies in it."""
+"""Lock the output folder of a run for one process, and open the database in it."""
 
 import errno
 import fcntl
@@ -10,27 +10,27 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from spheroseg.atomic_files import remove_partial
 from spheroseg.database.engine import open_engine
 from spheroseg.errors import OutputUnusable, RunInUse
-from spheroseg.run.inputs import OUTPUTS
 from spheroseg.run.options import RunOptions
+from spheroseg.run.output_names import OUTPUTS
 
 USER, PROJECT, DATABASE = "local", "run", "spheroseg.db"
 
 
 @contextmanager
 def run_folder(options: RunOptions) -> Iterator[None]:
-    """Make the output folder and keep it for this process.
+    """Make the output folder and lock it for this process.
 
-    Raises RunInUse where another run has it, OutputUnusable where it cannot be written to or holds files of that
-    name that no run has made.
+    Raise RunInUse if another run is writing to it, and OutputUnusable if it cannot be written to or has result files
+    that no run has made.
     """
     if options.out.exists() and not options.out.is_dir():
-        raise OutputUnusable(f"{options.out} is a file, not a folder: name a folder with --out")
+        raise OutputUnusable(f"{options.out} is a file, not a folder: choose a folder with --out")
     if not options.state_dir.exists():
         foreign = [name for name in OUTPUTS if (options.out / name).exists()]
         if foreign:
             raise OutputUnusable(
-                f"{options.out} already holds {', '.join(foreign)} that no run has made: "
-                "choose another folder with --out"
+                f"{options.out} already holds {', '.join(foreign)}, which no run has made: "
+                "choose another folder with --out, so that nothing is overwritten"
             )
     try:
         options.storage_dir.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def run_folder(options: RunOptions) -> Iterator[None]:
         if error.errno == errno.ENOSPC:
             raise
         raise OutputUnusable(
-            f"cannot write to {options.out}: {error.strerror}; name another folder with --out"
+            f"cannot write to {options.out}: {error.strerror}; choose another folder with --out"
         ) from None
     with (options.state_dir / "lock").open("w") as lock:
         try:
@@ -52,4 +52,5 @@ def run_folder(options: RunOptions) -> Iterator[None]:
 
 
 def open_run(options: RunOptions) -> AsyncEngine:
+    """Open the database of a run. The caller disposes of it."""
     return open_engine(f"sqlite:///{options.state_dir / DATABASE}")

@@ -1,4 +1,4 @@
-"""What a run leaves of a plate: tables of growth, fits, curves, heat maps, contact sheets."""
+"""Write the growth results of a run: tables, fits, charts and contact sheets."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ from spheroseg.plate.options import PlateOptions
 from spheroseg.run.results_folder import ResultsFolder
 
 Rows = Sequence[dict[str, Any]]
-MOST_WELL_CHARTS = 384  # one for each well; above, those of the plate have to do
+MAX_WELL_CHARTS = 384  # for more wells, only the charts of whole plates are drawn
 NO_PARQUET = (
     f"growth.parquet needs the extra 'parquet', which is not installed ({install_command('parquet')}); "
     "growth.csv and growth.xlsx have the same rows"
@@ -41,7 +41,11 @@ NO_PARQUET = (
 
 @dataclass(frozen=True)
 class GrowthResult:
-    """What was written, for the summary. `curve` is the picture to look at first; None where there are no curves."""
+    """The growth tables of a run.
+
+    fits, ic50: rows of fits.csv and ic50.csv. curve: the path in the output folder of the first growth chart; None if
+    there are no curves. edited: files that a person has edited, so that they were not overwritten.
+    """
 
     tables: GrowthTables
     fits: Rows
@@ -53,7 +57,7 @@ class GrowthResult:
 
 def write_growth(
     folder: ResultsFolder,
-    frames: Sequence[PlateImage],
+    images: Sequence[PlateImage],
     options: PlateOptions,
     manifest: Mapping[str, Any],
     date: datetime | None,
@@ -63,10 +67,10 @@ def write_growth(
 ) -> GrowthResult:
     """Place tables, and of a plate the curves too. Without a change they are the same bytes as before.
 
-    manifest: of the run, as far as it is known. date: when the newest of the results came about. overlays: the
-    pictures, by name and page of the image.
+    manifest: of the run, for the provenance sheet. date: when the newest result was finished. overlays: files, by
+    name and page (from 1) of the image. is_plate: whether to draw curves.
     """
-    tables = build_growth_tables(frames, options.growth)
+    tables = build_growth_tables(images, options.growth)
     sheets: dict[str, Rows] = {"growth": tables.growth}
     measure = default_measure(tables.wells, options.measure.columns)
     fits: Rows = []
@@ -84,7 +88,7 @@ def write_growth(
         pictures = _by_name(_pictures(tables, fits, ic50, sheets["endpoint"], measure, options))
         curve = next((name for name in pictures if name.endswith(".png")), None)
         placed |= pictures
-        placed |= _contact(tables.growth, frames, overlays)
+        placed |= _contact(tables.growth, images, overlays)
     edited = [name for name, content in placed.items() if folder.put(name, content)["edited"]]
     return GrowthResult(tables, fits, ic50, curve, tuple(edited), not_written)
 
@@ -135,7 +139,7 @@ def _well_charts(wells: Rows, fits: Rows, measure: str) -> Iterator[tuple[str, b
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in wells:
         groups.setdefault(_curve(row), []).append(row)
-    if len(groups) > MOST_WELL_CHARTS:
+    if len(groups) > MAX_WELL_CHARTS:
         return
     best = {_curve(row): row for row in fits if row["best"] and row["level"] == "well"}
     expected = sorted({row["time_h"] for row in wells if row["time_h"] is not None})
@@ -145,19 +149,19 @@ def _well_charts(wells: Rows, fits: Rows, measure: str) -> Iterator[tuple[str, b
 
 
 def _curve(row: Mapping[str, Any]) -> tuple[str, str]:
-    """Plate and well, or sample, or nothing at all where the images are of one spheroid and only tell the time."""
+    """Return plate and well or sample. Both are empty if the names contain only times, as for a single spheroid."""
     return row["plate"] or "", row["well"] or row["sample"] or ""
 
 
 def _time_of(endpoint: Rows, rows: Rows) -> float | None:
-    """The time of the rows that is nearest to that of most endpoints; None without hours."""
+    """Return the time (h) in `rows` that is nearest to that of most endpoints, or None if there are no hours."""
     times = [row["time_h"] for row in endpoint if row["time_h"] is not None]
-    there = {row["time_h"] for row in rows if row["time_h"] is not None}
-    return min(there, key=lambda time: abs(time - mode(times))) if times and there else None
+    present = {row["time_h"] for row in rows if row["time_h"] is not None}
+    return min(present, key=lambda time: abs(time - mode(times))) if times and present else None
 
 
-def _contact(rows: Rows, frames: Sequence[PlateImage], overlays: Mapping[tuple[str, int], Path]) -> dict[str, bytes]:
-    reasons = {frame.image: frame.failed.replace("_", " ") for frame in frames if frame.result is None}
+def _contact(rows: Rows, images: Sequence[PlateImage], overlays: Mapping[tuple[str, int], Path]) -> dict[str, bytes]:
+    reasons = {image.image: image.failed.replace("_", " ") for image in images if image.result is None}
     tiles = build_tiles(rows, lambda row: overlays.get((row["image"], row["page"])), reasons=reasons)
     return {f"contact/{sheet.name}.jpg": sheet.jpeg for sheet in render_contact_sheets(tiles)}
 
@@ -169,16 +173,16 @@ def _all_formats(name: str, chart: AnyChart) -> Iterator[tuple[str, bytes]]:
 
 
 def _by_name(pictures: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
-    """Under names of their own: samples a+b and a=b are one file name, and so are a and A in some file systems."""
-    found: dict[str, bytes] = {}
+    """Give each picture a name of its own. Samples a+b and a=b have the same name, and so may a and A."""
+    named: dict[str, bytes] = {}
     taken: set[str] = set()
     for name, content in pictures:
         stem, _, suffix = name.rpartition(".")
         while f"{stem}.{suffix}".casefold() in taken:
             stem += "_"
         taken.add(f"{stem}.{suffix}".casefold())
-        found[f"{stem}.{suffix}"] = content
-    return found
+        named[f"{stem}.{suffix}"] = content
+    return named
 
 
 def _file_name(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Read which result versions the folder of a run holds."""
+"""Read the result versions of a run from its output folder."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ from spheroseg.database.runs import find_project
 from spheroseg.database.versions import ResultVersion, result_versions
 from spheroseg.errors import OutputUnusable
 from spheroseg.run.folder import DATABASE, PROJECT
-from spheroseg.run.inputs import STATE_FOLDER
+from spheroseg.run.output_names import STATE_FOLDER
 
 
 async def read_versions(out: Path) -> list[ResultVersion]:
-    """The result versions in the folder of a run. Raises OutputUnusable where no run has been."""
+    """Return the result versions in an output folder. Raise OutputUnusable if no run has written to it."""
     database = out / STATE_FOLDER / DATABASE
     if not database.is_file():
         raise OutputUnusable(f"no run has written to {out}: name the folder that was given to --out")

@@ -7,7 +7,7 @@ from pathlib import Path
 from spheroseg.errors import BadParameters
 from spheroseg.export.formats import ExportFormat
 from spheroseg.plate.options import PlateOptions
-from spheroseg.run.inputs import STATE_FOLDER
+from spheroseg.run.output_names import STATE_FOLDER
 from spheroseg.segmentation.model import KnownModel
 from spheroseg.segmentation.parameters import Parameters, check_pixel_size
 from spheroseg.segmentation.planes import NO_CHOICE, PlaneChoice

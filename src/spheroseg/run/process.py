@@ -1,4 +1,4 @@
-"""Work on the tasks of a run until all are finished, in this process."""
+"""Segment the images of a run: worker and collector in this process, until all tasks are finished."""
 
 import asyncio
 import os
@@ -37,7 +37,7 @@ class RunProgress:
     total: int
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         return self.completed + self.failed == self.total
 
 
@@ -50,7 +50,10 @@ async def process(
     show: Callable[[RunProgress], None],
     child_log: IO[str],
 ) -> None:
-    """Work until every task is finished or `stopping` is set, and the running ones are done or handed back."""
+    """Work until every task is finished, or until `stopping` is set and the running ones are finished or handed back.
+
+    show: called several times a second with the progress. child_log: receives what the child processes print.
+    """
     broker = TableBroker(engine, lease=settings.lease_seconds, low_share=0.0)
     worker = WorkerOptions(
         name=f"run-{os.getpid()}",
@@ -63,18 +66,18 @@ async def process(
     )
     collecting = asyncio.create_task(collect(engine, [broker], settings.retry_policy))
     working: asyncio.Task[None] | None = None
-    elsewhere = await _finished_elsewhere(engine, task_ids)
+    finished_before = await _count_finished_before(engine, task_ids)
     try:
         while True:
             try:
-                progress = await _progress(engine, elsewhere, len(task_ids))
+                progress = await _progress(engine, finished_before, len(task_ids))
             except SQLAlchemyError as error:
-                # As when the disk is full for a while: nothing is lost, and what is running goes on.
+                # For example a full disk. Nothing is lost, and the running tasks continue.
                 log.warning("waiting for the database", error=str(error))
                 await asyncio.sleep(1.0)
                 continue
             show(progress)
-            if progress.finished or stopping.is_set():
+            if progress.is_finished or stopping.is_set():
                 break
             working = working or asyncio.create_task(work(broker, worker, stopping))
             ended = {task for task in (working, collecting) if task.done()}
@@ -86,12 +89,12 @@ async def process(
         stopping.set()
         if working:
             await working
-        # What the workers reported last is applied before the results are written.
+        # Apply the last reports of the workers before the results are written.
         while await _reports_left(engine):
             if collecting.done():
                 collecting.result()
             await asyncio.sleep(0.05)
-        show(await _progress(engine, elsewhere, len(task_ids)))
+        show(await _progress(engine, finished_before, len(task_ids)))
     finally:
         running = [task for task in (working, collecting) if task]
         for task in running:
@@ -104,14 +107,14 @@ async def _reports_left(engine: AsyncEngine) -> int:
         return await queue.depth(conn, Queue.RESULTS, with_claimed=True)
 
 
-async def _finished_elsewhere(engine: AsyncEngine, task_ids: Sequence[UUID]) -> Counter[TaskState]:
-    """Return the number of finished tasks of earlier runs in each state; those do not change any more."""
+async def _count_finished_before(engine: AsyncEngine, task_ids: Sequence[UUID]) -> Counter[TaskState]:
+    """Return the number of finished tasks of earlier runs in each state. These no longer change."""
     async with reading(engine) as conn:
         return await count_finished_except(conn, task_ids)
 
 
-async def _progress(engine: AsyncEngine, elsewhere: Counter[TaskState], total: int) -> RunProgress:
+async def _progress(engine: AsyncEngine, finished_before: Counter[TaskState], total: int) -> RunProgress:
     async with reading(engine) as conn:
         counts = await count_states(conn)
-    completed, failed = (counts[state] - elsewhere[state] for state in (TaskState.COMPLETED, TaskState.FAILED))
+    completed, failed = (counts[state] - finished_before[state] for state in (TaskState.COMPLETED, TaskState.FAILED))
     return RunProgress(completed, failed, total)
