@@ -5,7 +5,7 @@ import pytest
 from skimage.draw import polygon as skimage_polygon
 from skimage.measure import find_contours
 
-from spheroseg.segmentation.marching_squares import contour_lines, pixels_inside
+from spheroseg.segmentation.marching_squares import MAX_COMPARISONS, contour_lines, pixels_inside
 
 
 @pytest.mark.parametrize("steps", [2, 3, 8, 1000], ids="{} values".format)
@@ -36,3 +36,13 @@ def test_the_pixels_inside_a_polygon_are_those_of_scikit_image() -> None:
         expected = skimage_polygon(corners[:, 0], corners[:, 1], (9, 10))  # type: ignore[no-untyped-call]
         assert np.array_equal(rows, expected[0])
         assert np.array_equal(columns, expected[1])
+
+
+def test_a_large_polygon_of_many_corners_is_filled_in_blocks() -> None:
+    angles = np.linspace(0, 2 * np.pi, 1500, endpoint=False)
+    circle = 60 + 50 * np.stack([np.sin(angles), np.cos(angles)], axis=1)
+    assert 100 * 100 * len(circle) > 3 * MAX_COMPARISONS
+    rows, columns = pixels_inside(circle, (120, 120))
+    expected = skimage_polygon(circle[:, 0], circle[:, 1], (120, 120))  # type: ignore[no-untyped-call]
+    assert np.array_equal(rows, expected[0])
+    assert np.array_equal(columns, expected[1])

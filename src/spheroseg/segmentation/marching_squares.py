@@ -12,6 +12,8 @@ import numpy.typing as npt
 Points = npt.NDArray[np.float64]
 
 TOP, BOTTOM, LEFT, RIGHT = range(4)
+# Of pixels with corners of a polygon at once: about 300 MB of memory.
+MAX_COMPARISONS = 4_000_000
 # A square of four pixels is numbered by which of them are high: 1 upper left, 2 upper right, 4 lower left, 8 lower
 # right. These are the edges that its line enters and leaves by, with the low pixels on its left. High pixels that
 # touch at a corner are connected, so squares 6 and 9 have two lines.
@@ -73,6 +75,16 @@ def pixels_inside(polygon: Points, shape: tuple[int, ...]) -> tuple[npt.NDArray[
     top = np.minimum(top, np.array(shape[:2]) - 1)
     spans = (np.arange(first, last + 1) for first, last in zip(low, top, strict=True))
     rows, columns = (grid.ravel() for grid in np.meshgrid(*spans, indexing="ij"))
+    # In blocks, because every pixel is compared with every corner.
+    step = max(1, MAX_COMPARISONS // len(polygon))
+    blocks = [slice(start, start + step) for start in range(0, len(rows), step)]
+    is_inside = np.concatenate([_is_inside(polygon, rows[block], columns[block]) for block in blocks] or [rows < 0])
+    return rows[is_inside], columns[is_inside]
+
+
+def _is_inside(
+    polygon: Points, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]
+) -> npt.NDArray[np.bool_]:
     # Relative to each pixel: each corner of the polygon, and the corner before it.
     y1, x1 = polygon[:, 0] - rows[:, None], polygon[:, 1] - columns[:, None]
     y0, x0 = np.roll(y1, 1, axis=1), np.roll(x1, 1, axis=1)
@@ -82,8 +94,7 @@ def pixels_inside(polygon: Points, shape: tuple[int, ...]) -> tuple[npt.NDArray[
     to_the_right = (((y1 > 0) != (y0 > 0)) & (crossing > 0)).sum(axis=1) % 2
     to_the_left = (((y1 < 0) != (y0 < 0)) & (crossing < 0)).sum(axis=1) % 2
     # A pixel on an edge is inside by the one count and outside by the other.
-    is_inside = is_corner | (to_the_right == 1) | (to_the_left == 1)
-    return rows[is_inside], columns[is_inside]
+    return np.asarray(is_corner | (to_the_right == 1) | (to_the_left == 1))
 
 
 def _fraction(start: Points, end: Points, level: float) -> Points:
