@@ -82,9 +82,7 @@ def pixels_inside(polygon: Points, shape: tuple[int, ...]) -> tuple[npt.NDArray[
     return rows[is_inside], columns[is_inside]
 
 
-def _is_inside(
-    polygon: Points, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]
-) -> npt.NDArray[np.bool_]:
+def _is_inside(polygon: Points, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
     # Relative to each pixel: each corner of the polygon, and the corner before it.
     y1, x1 = polygon[:, 0] - rows[:, None], polygon[:, 1] - columns[:, None]
     y0, x0 = np.roll(y1, 1, axis=1), np.roll(x1, 1, axis=1)
