@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spheroseg.api.auth import authenticate, finish_notes
+from spheroseg.api.auth import authenticate, finish_recording
 from spheroseg.database.engine import open_engine
 from spheroseg.errors import Unauthenticated
 
@@ -49,7 +49,7 @@ async def test_a_token_from_the_command_line_is_valid_until_it_is_revoked(databa
     engine = open_engine(database_url)
     user = await authenticate(engine, token)
     # The commands block this process, and it must not keep the database from them meanwhile.
-    await finish_notes()
+    await finish_recording()
     assert (user.name, user.tier, user.role) == ("ada", "premium", "admin")
     (listed,) = json.loads(call("token", "list", "ada", "--json", env=env)[0])
     assert (listed["user"], listed["name"], listed["revoked_at"]) == ("ada", "laptop", None)

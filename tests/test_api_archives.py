@@ -72,7 +72,7 @@ async def test_an_archive_that_lies_about_sizes_is_stopped(plate: Plate) -> None
 
 
 async def test_all_that_is_in_an_archive_has_a_limit(plate: Plate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spheroseg.api.uploads.ARCHIVE_FACTOR", 2)
+    monkeypatch.setattr("spheroseg.api.intake.ARCHIVE_FACTOR", 2)
     members = {f"{number}.png": picture() + b"\0" * 900_000 for number in range(5)}
     files = await plate.send(("many.zip", zipped(members)), code=207)
     assert [file["status"] for file in files] == ["created"] * 3 + ["rejected"] * 2

@@ -91,7 +91,7 @@ async def test_a_body_too_large_is_refused_before_it_is_read(backend: Backend, i
 
 
 async def test_backends_that_start_together_make_one_first_user(backend: Backend) -> None:
-    place = backend.app.state.place
+    place = backend.app.state.resources
     tokens = await asyncio.gather(*(first_token(place) for _ in range(3)))
     made = [token for token in tokens if token]
     assert made

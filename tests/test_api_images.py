@@ -92,7 +92,7 @@ BROKEN = {
     "too large": (picture() + b"\0" * 1024**2, "file_too_large", "1 MB"),
     "damaged zip": (b"PK\x03\x04" + b"\0" * 600, "bad_archive", "damaged"),
     "truncated zip": (zipped({"a.png": picture()})[:-30], "bad_archive", "damaged"),
-    "empty zip": (zipped({}), "bad_archive", "holds no files"),
+    "empty zip": (zipped({}), "bad_archive", "contains no files"),
 }
 
 
@@ -154,7 +154,7 @@ async def test_what_a_killed_process_left_goes_after_a_day(plate: Plate) -> None
 async def test_another_storage_than_a_folder_takes_files_too(engine: AsyncEngine, tmp_path: Path) -> None:
     async with backend_on(engine, tmp_path) as backend, await backend.client("ada") as client:
         # The settings of the tests name a folder.
-        backend.app.state.place = type(backend.app.state.place)(
+        backend.app.state.resources = type(backend.app.state.resources)(
             backend.settings.model_copy(update={"storage_url": f"memory://{uuid4()}"}), engine, None, None
         )
         project = (await client.post("/api/projects", json={"name": "plate"})).json()["id"]

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from spheroseg.api.files import disposition
+from spheroseg.api.files import content_disposition
 from spheroseg.database import revisions
 from spheroseg.database.revision_010 import set_revision_010
 from spheroseg.storage import ImageStore
@@ -147,7 +147,7 @@ async def test_files_are_downloaded_once_and_a_deleted_one_is_said_to_be_gone(
 
 @pytest.mark.parametrize("name", ["..", "", ".png", "../../etc/passwd", "a" * 500 + ".tif", "\u202egnp.exe", "\x00"])
 def test_no_name_can_break_out_of_the_header(name: str) -> None:
-    said = disposition(name, inline=False)
+    said = content_disposition(name, is_inline=False)
     assert said.isascii()
     assert len(said) < 2000
     assert "/" not in said

@@ -66,4 +66,4 @@ async def test_schemathesis_finds_no_server_error_and_no_undocumented_answer(
     done = await asyncio.to_thread(subprocess.run, command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-6000:] + (tmp_path / "log").read_text()[-2000:]
     log = [line for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
-    assert not [line for line in log if json.loads(line)["event"] == "a request met a bug"]
+    assert not [line for line in log if json.loads(line)["event"] == "a request failed because of a bug"]

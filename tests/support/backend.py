@@ -10,7 +10,7 @@ import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.api.app import create_app
-from spheroseg.api.auth import finish_notes
+from spheroseg.api.auth import finish_recording
 from spheroseg.database.accounts import User, add_user, create_token
 from spheroseg.resources import Resources
 from spheroseg.settings import Settings
@@ -48,4 +48,4 @@ async def backend_on(engine: AsyncEngine, folder: Path, **settings: Any) -> Asyn
         try:
             yield Backend(engine, chosen, app, anonymous)
         finally:
-            await finish_notes()
+            await finish_recording()

@@ -10,7 +10,7 @@ import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 
 from spheroseg.api.app import create_app
-from spheroseg.api.auth import finish_notes
+from spheroseg.api.auth import finish_recording
 from spheroseg.resources import Resources
 
 from ..conftest import eventually
@@ -30,7 +30,7 @@ async def listening(place: Resources) -> AsyncIterator[str]:
     finally:
         server.should_exit = server.force_exit = True
         await serving
-        await finish_notes()
+        await finish_recording()
 
 
 class Watcher:

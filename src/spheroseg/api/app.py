@@ -1,4 +1,4 @@
-"""The backend's HTTP interface, put together."""
+"""The application of the backend: all routers, middleware and error handlers together."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,14 +7,28 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 
 from spheroseg import __version__
-from spheroseg.api import admin, batches, health, images, live, me, metrics, projects, tasks, tokens
-from spheroseg.api.auth import finish_notes
+from spheroseg.api import (
+    admin,
+    batches,
+    failures,
+    health,
+    images,
+    live,
+    me,
+    metrics,
+    projects,
+    relay,
+    tasks,
+    tokens,
+    uploads,
+)
+from spheroseg.api.auth import finish_recording
 from spheroseg.api.hub import Hub
 from spheroseg.api.problems import RESPONSES, handle_problems
 from spheroseg.resources import Resources
 
-# Read before anybody knows who is asking: room for 100,000 ids, and no more. Uploads are streams with their limits.
-MOST_JSON = 4 * 1024**2
+# A body is read before its user is known. This has room for 100,000 ids. Uploads are streams with their own limits.
+MAX_JSON_BYTES = 4 * 1024**2
 
 ROUTERS: tuple[APIRouter, ...] = (
     health.router,
@@ -22,25 +36,29 @@ ROUTERS: tuple[APIRouter, ...] = (
     me.router,
     tokens.router,
     projects.router,
+    uploads.router,
     images.router,
     batches.router,
     tasks.router,
     admin.router,
+    failures.router,
+    relay.router,
 )
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    reading = asyncio.create_task(app.state.hub.run())
+    running = asyncio.create_task(app.state.hub.run())
     try:
         yield
     finally:
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
-        await finish_notes()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await finish_recording()
 
 
-def create_app(place: Resources) -> FastAPI:
+def create_app(resources: Resources) -> FastAPI:
+    """Return the application. The caller opens and closes `resources`."""
     app = FastAPI(
         title="spheroseg",
         version=__version__,
@@ -50,13 +68,13 @@ def create_app(place: Resources) -> FastAPI:
         redoc_url=None,
         lifespan=_lifespan,
     )
-    app.state.place = place
-    app.state.hub = Hub(place)
+    app.state.resources = resources
+    app.state.hub = Hub(resources)
     app.state.metrics = metrics.BackendMetrics(app.state.hub)
-    app.add_middleware(metrics.Timing, metrics=app.state.metrics)
+    app.add_middleware(metrics.TimingMiddleware, metrics=app.state.metrics)
     handle_problems(app)
     for router in ROUTERS:
-        limit = None if router is images.router else MOST_JSON
+        limit = None if router is uploads.router else MAX_JSON_BYTES
         app.include_router(router, prefix="/api", responses=RESPONSES, max_body_size=limit)
     app.include_router(metrics.router)
     return app

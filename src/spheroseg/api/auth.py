@@ -1,4 +1,4 @@
-"""Who is asking: a bearer token, hashed in `api_tokens`."""
+"""Authentication: a bearer token, whose hash is in `api_tokens`."""
 
 import asyncio
 from contextlib import suppress
@@ -18,54 +18,57 @@ from spheroseg.resources import Resources
 _bearer = HTTPBearer(auto_error=False, description="A token from `spheroseg token create`.")
 
 
-def get_place(request: Request) -> Resources:
-    place: Resources = request.app.state.place
-    return place
+def get_resources(request: Request) -> Resources:
+    resources: Resources = request.app.state.resources
+    return resources
 
 
 async def authenticate(engine: AsyncEngine, token: str | None) -> User:
-    """Raises Unauthenticated where the token is missing, unknown, revoked or expired."""
+    """Return the user of a token. Raise Unauthenticated if the token is missing, unknown, revoked or expired."""
     if not token:
         raise Unauthenticated("send a token as `Authorization: Bearer …`; `spheroseg token create` makes one")
     async with reading(engine) as conn:
-        found = await read_bearer(conn, token)
-        if found is None:
+        bearer = await read_bearer(conn, token)
+        if bearer is None:
             raise Unauthenticated("this token is unknown, revoked or expired: ask for a new one")
-        user, token_id, used_at = found
+        user, token_id, used_at = bearer
         now = await read_database_time(conn)
     if used_at is None or (now - used_at).total_seconds() > LAST_USE_SECONDS:
-        _note_later(engine, token_id)
+        _record_use_later(engine, token_id)
     return user
 
 
-_noting: set[asyncio.Task[None]] = set()
+_recording: set[asyncio.Task[None]] = set()
 
 
-def _note_later(engine: AsyncEngine, token_id: UUID) -> None:
-    """Not in the way of the request: one at a time, and who comes meanwhile is noted the next time."""
-    if any(not task.done() for task in _noting):
+def _record_use_later(engine: AsyncEngine, token_id: UUID) -> None:
+    """Record the use of a token without delaying the request.
+
+    Only one use is recorded at a time. A token that is used meanwhile is recorded at its next use.
+    """
+    if any(not task.done() for task in _recording):
         return
-    task = asyncio.create_task(_note(engine, token_id))
-    _noting.add(task)
-    task.add_done_callback(_noting.discard)
+    task = asyncio.create_task(_record_use(engine, token_id))
+    _recording.add(task)
+    task.add_done_callback(_recording.discard)
 
 
-async def finish_notes() -> None:
-    """Wait for what is still being noted, before the engine is disposed of."""
-    await asyncio.gather(*_noting, return_exceptions=True)
+async def finish_recording() -> None:
+    """Wait until the last use is recorded. Call this before the engine is disposed of."""
+    await asyncio.gather(*_recording, return_exceptions=True)
 
 
-async def _note(engine: AsyncEngine, token_id: UUID) -> None:
+async def _record_use(engine: AsyncEngine, token_id: UUID) -> None:
     with suppress(SQLAlchemyError, OSError):
         async with engine.begin() as conn:
             await note_use(conn, token_id)
 
 
 async def current_user(
-    place: Annotated[Resources, Depends(get_place)],
+    resources: Annotated[Resources, Depends(get_resources)],
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> User:
-    return await authenticate(place.engine, credentials.credentials if credentials else None)
+    return await authenticate(resources.engine, credentials.credentials if credentials else None)
 
 
 async def current_admin(user: Annotated[User, Depends(current_user)]) -> User:
@@ -74,6 +77,6 @@ async def current_admin(user: Annotated[User, Depends(current_user)]) -> User:
     return user
 
 
-ThePlace = Annotated[Resources, Depends(get_place)]
-TheUser = Annotated[User, Depends(current_user)]
-TheAdmin = Annotated[User, Depends(current_admin)]
+AppResources = Annotated[Resources, Depends(get_resources)]
+CurrentUser = Annotated[User, Depends(current_user)]
+CurrentAdmin = Annotated[User, Depends(current_admin)]

@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from spheroseg.api.auth import ThePlace, TheUser
+from spheroseg.api.auth import AppResources, CurrentUser
 from spheroseg.api.fields import ShortName
 from spheroseg.api.paging import Cursor, Limit, Page, read_cursor, write_cursor
 from spheroseg.api.schemas import (
@@ -128,20 +128,24 @@ _REPLAYED = {"Idempotent-Replayed": {"description": "true", "schema": {"type": "
     },
 )
 async def submit_batch(
-    wanted: BatchIn, place: ThePlace, user: TheUser, response: Response, idempotency_key: IdempotencyKey = None
+    wanted: BatchIn,
+    resources: AppResources,
+    user: CurrentUser,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
 ) -> BatchOut:
     """Have images of a project segmented: those named, or all of them.
 
     Answers as soon as the batch is stored; nothing of it can be lost any more. Its priority comes from your tier. To
     be able to repeat the request after a lost answer, send an `Idempotency-Key`.
     """
-    name = wanted.model or place.settings.model or DEFAULT_MODEL
+    name = wanted.model or resources.settings.model or DEFAULT_MODEL
     # Off the event loop: folders are read and networks hashed.
-    model = await asyncio.to_thread(find_model, name, place.settings.model_folders)
+    model = await asyncio.to_thread(find_model, name, resources.settings.model_folders)
     parameters = Parameters(**wanted.parameters.model_dump())
     if wanted.webhook_url is not None:
-        check_webhook_url(wanted.webhook_url, place.settings.allows_private_webhooks)
-    async with place.engine.begin() as conn:
+        check_webhook_url(wanted.webhook_url, resources.settings.allows_private_webhooks)
+    async with resources.engine.begin() as conn:
         await check_visible(conn, user.id, wanted.project_id)
         known = await stored.find_batch(conn, user.id, idempotency_key) if idempotency_key else None
         if known is None:
@@ -208,15 +212,15 @@ async def _with_place(conn: AsyncConnection, row: stored.Batch) -> BatchOut:
 
 @router.get("")
 async def list_batches(
-    place: ThePlace,
-    user: TheUser,
+    resources: AppResources,
+    user: CurrentUser,
     project_id: Annotated[UUID | None, Query(description="Only of this project.")] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Page[BatchSummary]:
     """Batches of your projects, the newest first."""
     before = read_cursor(cursor, UUID)
-    async with reading(place.engine) as conn:
+    async with reading(resources.engine) as conn:
         if project_id is not None:
             await check_visible(conn, user.id, project_id)
         rows = await stored.list_batches(conn, user.id, limit + 1, project_id=project_id, before=before)
@@ -226,24 +230,24 @@ async def list_batches(
 
 
 @router.get("/{batch_id}")
-async def read_batch(batch_id: UUID, place: ThePlace, user: TheUser) -> BatchOut:
+async def read_batch(batch_id: UUID, resources: AppResources, user: CurrentUser) -> BatchOut:
     """How far a batch is, its place in line, when it can be expected, and what it was asked to do."""
-    async with reading(place.engine) as conn:
+    async with reading(resources.engine) as conn:
         return await _with_place(conn, await stored.read_batch(conn, user.id, batch_id))
 
 
 @router.get("/{batch_id}/tasks")
 async def list_tasks(
     batch_id: UUID,
-    place: ThePlace,
-    user: TheUser,
+    resources: AppResources,
+    user: CurrentUser,
     state: Annotated[TaskState | None, Query(description="Only in this state.")] = None,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Page[TaskOut]:
     """The tasks of a batch, in the order in which the images were named."""
     after = read_cursor(cursor, UUID)
-    async with reading(place.engine) as conn:
+    async with reading(resources.engine) as conn:
         await stored.read_batch(conn, user.id, batch_id)
         rows = await list_stored_tasks(conn, batch_id, limit + 1, state=state, after=after)
         places = await read_positions(conn, [row.id for row in rows[:limit] if row.state == TaskState.QUEUED])
@@ -252,18 +256,18 @@ async def list_tasks(
 
 
 @router.post("/{batch_id}/cancel")
-async def cancel_batch(batch_id: UUID, place: ThePlace, user: TheUser) -> Changed:
+async def cancel_batch(batch_id: UUID, resources: AppResources, user: CurrentUser) -> Changed:
     """Cancel what is not finished: waiting tasks are never begun, workers stop at running ones. Results are kept."""
-    async with place.engine.begin() as conn:
+    async with resources.engine.begin() as conn:
         await stored.read_batch(conn, user.id, batch_id)
         cancelled = await cancel(conn, await stored.read_unfinished(conn, batch_id))
     return Changed(count=len(cancelled), task_ids=cancelled)
 
 
 @router.post("/{batch_id}/retry")
-async def retry_batch(batch_id: UUID, place: ThePlace, user: TheUser) -> Changed:
+async def retry_batch(batch_id: UUID, resources: AppResources, user: CurrentUser) -> Changed:
     """Give every failed task of the batch a fresh set of tries. What completed or was cancelled stays as it is."""
-    async with place.engine.begin() as conn:
+    async with resources.engine.begin() as conn:
         await stored.read_batch(conn, user.id, batch_id)
         again = await retry(conn, await stored.read_failed(conn, batch_id))
     return Changed(count=len(again), task_ids=again)
@@ -271,11 +275,11 @@ async def retry_batch(batch_id: UUID, place: ThePlace, user: TheUser) -> Changed
 
 @router.get("/{batch_id}/results", response_class=Response, responses={200: {"model": ResultPage}})
 async def read_results(
-    batch_id: UUID, place: ThePlace, user: TheUser, limit: ResultLimit = 50, cursor: Cursor = None
+    batch_id: UUID, resources: AppResources, user: CurrentUser, limit: ResultLimit = 50, cursor: Cursor = None
 ) -> Response:
     """What is completed so far: outlines, measurements, and how they came about; in the order of the tasks."""
     after = read_cursor(cursor, UUID)
-    async with reading(place.engine) as conn:
+    async with reading(resources.engine) as conn:
         await stored.read_batch(conn, user.id, batch_id)
         rows = await list_results(conn, batch_id, limit + 1, after)
     next_cursor = write_cursor(rows, limit, lambda row: row.task_id)
@@ -298,19 +302,19 @@ async def read_results(
         }
     },
 )
-async def download_results(batch_id: UUID, place: ThePlace, user: TheUser) -> StreamingResponse:
+async def download_results(batch_id: UUID, resources: AppResources, user: CurrentUser) -> StreamingResponse:
     """What is completed so far, as a table with a row for each object; the columns are always the same.
 
     Images that failed, or in which nothing was found, have no row; the header `Spheroseg-Batch-State` tells the state
     of the batch and how many of its tasks are completed, as `processing; 2/4`. Columns in µm are empty where the
     pixel size is not known. Text that a spreadsheet would take for a formula begins with an apostrophe.
     """
-    async with reading(place.engine) as conn:
+    async with reading(resources.engine) as conn:
         await stored.read_batch(conn, user.id, batch_id)
         counts = (await stored.count_by_state(conn, [batch_id]))[batch_id]
     done = f"{batch_state(counts)}; {counts[TaskState.COMPLETED]}/{sum(counts.values())}"
     return StreamingResponse(
-        _csv(place.engine, batch_id),
+        _csv(resources.engine, batch_id),
         media_type="text/csv; charset=utf-8",
         headers={
             "Content-Disposition": f'attachment; filename="results-{batch_id}.csv"',

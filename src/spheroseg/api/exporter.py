@@ -1,22 +1,21 @@
-"""The HTTP face of the exporter."""
+"""The HTTP interface of the exporter."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
 from spheroseg import __version__
 from spheroseg.api.exposition import exposition
-from spheroseg.monitoring.exporter import Exporter
+from spheroseg.monitoring.exporter import Exporter, ExporterHealth
 
 
-def create_exporter_app(opening: Callable[[], AbstractAsyncContextManager[Exporter]]) -> FastAPI:
-    """`opening` is entered when the server starts, and left when it stops."""
+def create_exporter_app(open_exporter: Callable[[], AbstractAsyncContextManager[Exporter]]) -> FastAPI:
+    """Return the application. It enters `open_exporter()` when the server starts and leaves it when it stops."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with opening() as exporter:
+        async with open_exporter() as exporter:
             app.state.exporter = exporter
             yield
 
@@ -24,13 +23,13 @@ def create_exporter_app(opening: Callable[[], AbstractAsyncContextManager[Export
 
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:
-        """For Prometheus."""
+        """Read the metrics in the format of Prometheus."""
         return exposition(await request.app.state.exporter.metrics())
 
     @app.get("/health")
-    async def health(request: Request) -> dict[str, Any]:
-        """200 while the process answers; `status` says whether it sees what it is to tell of."""
-        answer: dict[str, Any] = await request.app.state.exporter.health()
+    async def health(request: Request) -> ExporterHealth:
+        """Read whether the sources of the metrics answer. The status code is 200 while the process answers."""
+        answer: ExporterHealth = await request.app.state.exporter.health()
         return answer
 
     return app

@@ -1,4 +1,4 @@
-"""Figures as Prometheus reads them."""
+"""Metrics in the text format that Prometheus reads."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 
-class _Found(Collector):
+class _Constant(Collector):
+    """Collects metrics that have been read already."""
+
     def __init__(self, metrics: Iterable[Metric]) -> None:
         self._metrics = metrics
 
@@ -17,7 +19,12 @@ class _Found(Collector):
 
 
 def exposition(metrics: Iterable[Metric]) -> Response:
-    """The answer of a `/metrics`."""
+    """Return the response of a `/metrics` endpoint."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Found(list(metrics)))
+    registry.register(_Constant(list(metrics)))
+    return registry_exposition(registry)
+
+
+def registry_exposition(registry: CollectorRegistry) -> Response:
+    """Return the response of a `/metrics` endpoint, with the current values of `registry`."""
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,24 +1,35 @@
-"""Kinds of values in requests."""
+"""Types of values in requests."""
 
 from typing import Annotated
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 
-def _storable(value: str) -> str:
-    # PostgreSQL stores no NUL in text.
+def _reject_nul(value: str) -> str:
+    # PostgreSQL cannot store NUL in text.
     if "\x00" in value:
         raise ValueError("must not contain the character NUL")
     return value
 
 
-# Of a user, a token.
+# Names of users and tokens.
 ShortName = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_storable)
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_reject_nul)
 ]
-# Of a project, an image.
+# Names of projects and images.
 LongName = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000), AfterValidator(_storable)
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000), AfterValidator(_reject_nul)
 ]
-# Part of a name, in a search.
-StorableText = Annotated[str, StringConstraints(max_length=1000), AfterValidator(_storable)]
+# A part of a name, in a search.
+StorableText = Annotated[str, StringConstraints(max_length=1000), AfterValidator(_reject_nul)]
+# The largest id of a row that PostgreSQL can store.
+MAX_ROW_ID = 2**63 - 1
+RowId = Annotated[int, Field(ge=1, le=MAX_ROW_ID)]
+
+
+def parse_row_id(text: str) -> int:
+    """Raise ValueError if `text` cannot be the id of a row."""
+    number = int(text)
+    if not 0 < number <= MAX_ROW_ID:
+        raise ValueError("no row has such an id")
+    return number

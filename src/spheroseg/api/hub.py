@@ -101,8 +101,8 @@ class Batch:
 class Hub:
     """Reads for all clients of a process together; it does nothing while there are none."""
 
-    def __init__(self, place: Resources) -> None:
-        self.place = place
+    def __init__(self, resources: Resources) -> None:
+        self.resources = resources
         self.health: str | None = None
         self.batches: dict[UUID, Batch] = {}
         self.clients: set[Client] = set()
@@ -189,7 +189,7 @@ class Hub:
         if now - self._health_at < HEALTH_SECONDS:
             return
         self._health_at = now
-        health = await check_health(self.place)
+        health = await check_health(self.resources)
         known = (health.status, health.reason, health.since)
         if known != self._known_health or self.health is None:
             self._known_health, self.health = known, _health_text(health)
@@ -198,7 +198,7 @@ class Hub:
                 client.wake.set()
 
     async def _look(self, now: float) -> None:
-        async with reading(self.place.engine) as conn:
+        async with reading(self.resources.engine) as conn:
             await self._find_batches(conn)
             due = [
                 batch.id
@@ -222,7 +222,7 @@ class Hub:
         self._line_at = now
         waiting = [batch for batch in self.batches.values() if not batch.is_quiet]
         places: dict[UUID, QueuePosition] = {}
-        async with reading(self.place.engine) as conn:
+        async with reading(self.resources.engine) as conn:
             for some in chunks([batch.id for batch in waiting], 1000):
                 places |= await read_first_positions(conn, some)
         for batch in waiting:

@@ -1,4 +1,4 @@
-"""A multipart body as a stream of files: each on disk and hashed while it comes in, never whole in memory."""
+"""A multipart body as a stream of files. Each is written to disk and hashed as it arrives, never held in memory."""
 
 import asyncio
 import hashlib
@@ -14,19 +14,19 @@ from spheroseg.errors import BadRequest, FileTooLarge, SpherosegError, Unsupport
 from spheroseg.storage import ImageStore
 
 MAX_FILES = 10_000
-# An archive holds many images: each of them has the limit of a file, and all together this many times as much.
+# Each image in an archive has the limit of a file; all of them together have this many times as much.
 ARCHIVE_FACTOR = 64
-MAX_NAME = 1000
-PIECE = 1024**2
-ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # the second: an archive with nothing in it
-# What some clients write for a name that is not ASCII, although the standard for forms forbids it.
-_EXTENDED = re.compile(r"filename\*\s*=\s*utf-8''([^;\s]+)", re.IGNORECASE)
+MAX_NAME_LENGTH = 1000
+CHUNK_BYTES = 1024**2
+ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")  # the second is that of an empty archive
+# Some clients send names that are not ASCII in this form, although RFC 7578 forbids it in multipart/form-data.
+_EXTENDED_FILE_NAME = re.compile(r"filename\*\s*=\s*utf-8''([^;\s]+)", re.IGNORECASE)
 
 
-class Incoming:
-    """A file on its way in. It is on disk, as `path`, between the first `write` and `discard`.
+class IncomingFile:
+    """A file that is being received. It is on disk at `path` between the first `write` and `discard`.
 
-    problem: why no more of it was kept.
+    problem: the reason why the rest of it was not kept.
     """
 
     def __init__(self, store: ImageStore, name: str, limit_mb: int) -> None:
@@ -44,45 +44,45 @@ class Incoming:
     def sha256(self) -> str:
         return self._sha256.hexdigest()
 
-    def write(self, piece: bytes) -> None:
-        """Add to it; blocks. What goes wrong becomes its `problem`."""
+    def write(self, chunk: bytes) -> None:
+        """Append `chunk`; blocks. An error does not raise but becomes the `problem` of the file."""
         if self.problem:
             return
         if not self.size:
-            self.is_archive = piece.startswith(ZIP_STARTS)
-        self.size += len(piece)
+            self.is_archive = chunk.startswith(ZIP_SIGNATURES)
+        self.size += len(chunk)
         try:
             self.check_size(self.size)
             if self._file is None:
                 self.path = self._store.make_partial()
                 self._file = self.path.open("wb")
-            self._store.write_partial(self._file, piece)
+            self._store.write_partial(self._file, chunk)
         except SpherosegError as error:
             self.discard()
             self.problem = error
             return
-        self._sha256.update(piece)
+        self._sha256.update(chunk)
 
     def check_size(self, size: int) -> None:
-        """Raises FileTooLarge where a file of its kind must not have that many bytes."""
+        """Raise FileTooLarge if `size` bytes are too many for a file of this kind."""
         limit_mb = self.limit_mb * (ARCHIVE_FACTOR if self.is_archive else 1)
         if size > limit_mb * 1024**2:
-            what = "an archive" if self.is_archive else "a file"
-            raise FileTooLarge(f"larger than {limit_mb:,} MB, which is the limit for {what}: reduce or split it")
+            kind = "an archive" if self.is_archive else "a file"
+            raise FileTooLarge(f"larger than {limit_mb:,} MB, the limit for {kind}: reduce or split it")
 
     def finish(self) -> Path:
-        """The whole file, closed. Raises its problem."""
+        """Close the file and return its path. Raise its problem if it has one."""
         if self.problem:
             raise self.problem
         if self.path is None:
-            # Whoever looks into it says that it is empty.
+            # An empty file is made as well, so that whoever reads it reports that it is empty.
             self.path = self._store.make_partial()
         if self._file:
             self._file.close()
         return self.path
 
     def discard(self) -> None:
-        """Delete what is on disk of it, unless it was moved away."""
+        """Delete the file from disk, unless it was moved elsewhere."""
         if self._file:
             self._file.close()
         if self.path:
@@ -94,47 +94,47 @@ async def receive(
     content_type: str,
     store: ImageStore,
     limit_mb: int,
-    take: Callable[[Incoming], Awaitable[None]],
+    take: Callable[[IncomingFile], Awaitable[None]],
 ) -> None:
-    """Hand each file to `take` as soon as it is complete, and delete what that leaves of it.
+    """Pass each file to `take` as soon as it is complete, and delete what `take` leaves of it on disk.
 
-    Raises UnsupportedMediaType for another body than multipart/form-data, and BadRequest or FileTooLarge where the
-    body is damaged: the files before that have been taken.
+    Raise UnsupportedMediaType for another body than multipart/form-data, and BadRequest or FileTooLarge if the body
+    is damaged. The files before the damage have been taken then.
     """
     boundary = _boundary(content_type)
-    incoming: Incoming | None = None
+    incoming: IncomingFile | None = None
     try:
-        # Latin-1 takes any bytes: one strange name must not end the whole request.
+        # Latin-1 decodes any bytes, so that one unusual name does not end the whole request.
         parser = PushMultipartParser(boundary, header_charset="latin-1", max_segment_count=MAX_FILES)
         pending = bytearray()
         with parser:
             async for chunk in stream:
                 for event in parser.parse(chunk):
                     if isinstance(event, MultipartSegment):
-                        incoming = Incoming(store, _file_name(event), limit_mb)
+                        incoming = IncomingFile(store, _file_name(event), limit_mb)
                         continue
                     assert incoming is not None
                     pending += event or b""
-                    if pending and (event is None or len(pending) >= PIECE):
+                    if pending and (event is None or len(pending) >= CHUNK_BYTES):
                         await asyncio.to_thread(incoming.write, bytes(pending))
                         pending.clear()
                     if event is None:
                         await take(incoming)
                         incoming.discard()
     except ParserLimitReached as error:
-        raise FileTooLarge(f"the multipart body goes beyond what is taken: {error}") from error
+        raise FileTooLarge(f"the multipart body exceeds a limit: {error}") from error
     except MultipartError as error:
-        raise BadRequest(f"the multipart body is damaged or breaks off: {error}") from error
+        raise BadRequest(f"the multipart body is damaged or incomplete: {error}") from error
     finally:
         if incoming:
             incoming.discard()
 
 
 def _boundary(content_type: str) -> str:
-    kind, options = parse_options_header(content_type)
-    if kind != "multipart/form-data":
+    media_type, options = parse_options_header(content_type)
+    if media_type != "multipart/form-data":
         raise UnsupportedMediaType(
-            f"send the files as multipart/form-data, not as {kind[:100] or 'a body without a type'}: "
+            f"send the files as multipart/form-data, not as {media_type[:100] or 'a body without a type'}: "
             "with curl, `-F files=@image.tif`"
         )
     if not options.get("boundary"):
@@ -144,10 +144,10 @@ def _boundary(content_type: str) -> str:
 
 
 def _file_name(segment: MultipartSegment) -> str:
-    """The client's name for the file, cleaned; empty where there is none."""
+    """Return the client's name for the file, cleaned. Empty if it has none."""
     disposition = next(value for name, value in segment.headerlist if name == "Content-Disposition")
-    if found := _EXTENDED.search(disposition):
-        raw = unquote_to_bytes(found[1])
+    if match := _EXTENDED_FILE_NAME.search(disposition):
+        raw = unquote_to_bytes(match[1])
     else:
         raw = (segment.filename or "").encode("latin-1", "replace")
     try:
@@ -157,8 +157,8 @@ def _file_name(segment: MultipartSegment) -> str:
 
 
 def clean_name(name: str) -> str:
-    """A name to show and to store: relative, with slashes, printable. It never becomes a path here."""
+    """Return a name that can be stored and shown: relative, with slashes, printable. It is never used as a path."""
     parts = [part.strip() for part in name.replace("\\", "/").split("/")]
     joined = "/".join(part for part in parts if part not in ("", ".", ".."))
-    # The end of a name tells more than its beginning.
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in joined)[-MAX_NAME:]
+    # If a name is too long, its end says more than its beginning.
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in joined)[-MAX_NAME_LENGTH:]

@@ -38,19 +38,19 @@ TOO_SLOW = 4408
 
 @router.websocket("/live")
 async def live(socket: WebSocket) -> None:
-    place: Resources = socket.app.state.place
+    resources: Resources = socket.app.state.resources
     hub: Hub = socket.app.state.hub
     await socket.accept()
     try:
         token = await _token(socket)
-        user = await authenticate(place.engine, token)
+        user = await authenticate(resources.engine, token)
     except SpherosegError as error:
         await _close(socket, error)
         return
     except (SQLAlchemyError, OSError):
         await socket.close(1013, "the database does not answer: try again in a moment")
         return
-    connection = _Connection(socket, place, hub, user, token)
+    connection = _Connection(socket, resources, hub, user, token)
     hub.join(connection.client)
     try:
         await connection.run()
@@ -79,9 +79,9 @@ async def _close(socket: WebSocket, error: SpherosegError) -> None:
 
 
 class _Connection:
-    def __init__(self, socket: WebSocket, place: Resources, hub: Hub, user: User, token: str) -> None:
+    def __init__(self, socket: WebSocket, resources: Resources, hub: Hub, user: User, token: str) -> None:
         self.socket = socket
-        self.place = place
+        self.resources = resources
         self.hub = hub
         self.user = user
         self.token = token
@@ -146,7 +146,7 @@ class _Connection:
 
     async def _project(self, kind: str, id_: UUID) -> UUID:
         """The project that it belongs to. Raises NotFound where the user may not see it."""
-        async with reading(self.place.engine) as conn:
+        async with reading(self.resources.engine) as conn:
             project_id: UUID | None = id_
             if kind == "batch_id":
                 project_id = await read_project_id(conn, id_)
@@ -175,7 +175,7 @@ class _Connection:
         while True:
             await asyncio.sleep(RIGHTS_SECONDS)
             try:
-                await authenticate(self.place.engine, self.token)
+                await authenticate(self.resources.engine, self.token)
                 for kind, id_ in list(self.watched):
                     try:
                         await self._project(kind, id_)

@@ -1,21 +1,20 @@
-"""What this backend process does, for Prometheus. What the whole does, the exporter tells."""
+"""Metrics of this backend process for Prometheus. The metrics of the whole site come from the exporter."""
 
 import time
-from typing import Any
 
 from fastapi import APIRouter, Response
-from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client import CollectorRegistry, Gauge, Histogram
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from spheroseg.api.exposition import registry_exposition
 from spheroseg.api.hub import Hub
 
 router = APIRouter()
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
 UNKNOWN = "unknown"
-# Anybody may send any word.
+# A client may send any word as the method, which must not become a label.
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
 
@@ -35,8 +34,8 @@ class BackendMetrics:
         batches.set_function(lambda: len(hub.batches))
 
 
-class Timing:
-    """Middleware: observes every request. A route is told as its template, so that ids make no series."""
+class TimingMiddleware:
+    """Measures every request. The label of a route is its template, so that ids do not make new time series."""
 
     def __init__(self, app: ASGIApp, metrics: BackendMetrics) -> None:
         self.app = app
@@ -49,22 +48,21 @@ class Timing:
         began = time.perf_counter()
         status = 500
 
-        async def watched(message: Message) -> None:
+        async def send_and_note_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self.app(scope, receive, watched)
+            await self.app(scope, receive, send_and_note_status)
         finally:
-            route: Any = scope.get("route")
+            route = getattr(scope.get("route"), "path", UNKNOWN)
             method = scope["method"] if scope["method"] in METHODS else UNKNOWN
-            labels = (method, getattr(route, "path", UNKNOWN), str(status))
-            self.metrics.requests.labels(*labels).observe(time.perf_counter() - began)
+            self.metrics.requests.labels(method, route, str(status)).observe(time.perf_counter() - began)
 
 
 @router.get("/metrics", include_in_schema=False)
 async def read_metrics(request: Request) -> Response:
     metrics: BackendMetrics = request.app.state.metrics
-    return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    return registry_exposition(metrics.registry)

@@ -1,4 +1,4 @@
-"""Errors as people and programs read them: RFC 9457, application/problem+json."""
+"""Errors as responses: problem details (RFC 9457), application/problem+json."""
 
 from typing import Any
 
@@ -23,43 +23,43 @@ RETRY_SECONDS = 5
 
 
 class Problem(BaseModel):
-    """code: for programs, stable. detail: a sentence for a person. errors: which parts of a request are wrong."""
+    """code: for programs, stable. detail: a sentence for a person. errors: the invalid parts of the request."""
 
     type: str = "about:blank"
     title: str
     status: int
     code: str
     detail: str
-    errors: list[dict[str, Any]] | None = None
+    errors: list[dict[str, str]] | None = None
 
 
-# Any of them may answer any request.
+# Any request may be answered with any of them.
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": title, "content": {MEDIA_TYPE: {}}}
     for status, title in (
-        (400, "Not even JSON"),
-        (401, "No valid token"),
-        (403, "Not for this role"),
-        (404, "Not there, or not for this user"),
-        (409, "Not as things stand"),
+        (400, "The body is not JSON"),
+        (401, "The token is missing or invalid"),
+        (403, "Not allowed for this role"),
+        (404, "It does not exist, or not for this user"),
+        (409, "Not possible in the current state"),
         (413, "Too large"),
-        (422, "The request is wrong"),
-        (503, "Not now"),
+        (422, "The request is invalid"),
+        (503, "Unavailable now: try again"),
     )
 }
 
 
-def answer(status: int, code: str, detail: str, **more: Any) -> JSONResponse:
+def problem_response(status: int, code: str, detail: str, errors: list[dict[str, str]] | None = None) -> JSONResponse:
     title = code.replace("_", " ").capitalize()
-    problem = Problem(title=title, status=status, code=code, detail=detail, **more)
+    problem = Problem(title=title, status=status, code=code, detail=detail, errors=errors)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if status == 503:
         headers["Retry-After"] = str(RETRY_SECONDS)
     return JSONResponse(problem.model_dump(exclude_none=True), status, headers=headers, media_type=MEDIA_TYPE)
 
 
-class TellTooLarge:
-    """Middleware: the framework's own answer to a body that is too large, plain text, as a problem."""
+class TooLargeMiddleware:
+    """Replaces the framework's plain-text response to a body that is too large by a problem response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -67,25 +67,27 @@ class TellTooLarge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_replaced = False
 
-        async def retold(message: Message) -> None:
+        async def replace_and_send(message: Message) -> None:
             nonlocal is_replaced
             if message["type"] == "http.response.start" and message["status"] == 413:
-                kind = Headers(raw=message["headers"]).get("content-type", "")
-                is_replaced = kind.startswith("text/plain")
+                media_type = Headers(raw=message["headers"]).get("content-type", "")
+                is_replaced = media_type.startswith("text/plain")
             if not is_replaced:
                 await send(message)
             elif message["type"] == "http.response.start":
-                await answer(413, "too_large", "this request is larger than any that is meant")(scope, receive, send)
+                response = problem_response(413, "too_large", "this request is larger than any valid one")
+                await response(scope, receive, send)
 
-        await self.app(scope, receive, retold)
+        await self.app(scope, receive, replace_and_send)
 
 
 def handle_problems(app: FastAPI) -> None:
-    app.add_middleware(TellTooLarge)
+    """Have `app` answer every error with a problem response."""
+    app.add_middleware(TooLargeMiddleware)
 
     @app.exception_handler(SpherosegError)
-    async def _ours(_: Request, error: SpherosegError) -> JSONResponse:
-        return answer(error.status, error.code, str(error))
+    async def _expected(_: Request, error: SpherosegError) -> JSONResponse:
+        return problem_response(error.status, error.code, str(error))
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -93,29 +95,31 @@ def handle_problems(app: FastAPI) -> None:
         if request.headers.get("content-length", "0") != "0" and "json" not in request.headers.get(
             "content-type", ""
         ):
-            return answer(422, "bad_request", "send JSON, with the header Content-Type: application/json")
+            return problem_response(422, "bad_request", "send JSON, with the header Content-Type: application/json")
         detail = "; ".join(f"{fault['where']}: {fault['what']}" for fault in errors[:5])
-        return answer(422, "bad_request", detail, errors=errors)
+        return problem_response(422, "bad_request", detail, errors)
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> JSONResponse:
         code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(error.status_code, "bad_request")
         detail = str(error.detail)
         if detail == "Not Found":
-            detail = "there is no such address: /api/openapi.json lists all"
-        response = answer(error.status_code, code, detail)
+            detail = "there is no such path: /api/openapi.json lists all"
+        response = problem_response(error.status_code, code, detail)
         response.headers.update(error.headers or {})
         return response
 
-    # The driver's errors in connecting come as they are: a refusal, a name that does not resolve, a timeout.
+    # Connection errors of the driver (refused, unknown host, timeout) are not wrapped by SQLAlchemy.
     @app.exception_handler(DBAPIError)
     @app.exception_handler(PoolTimeout)
     @app.exception_handler(OSError)
     async def _database(request: Request, error: Exception) -> JSONResponse:
-        log.error("the database does not do what a request needs", path=request.url.path, error=describe(error))
-        return answer(503, "database_away", "the database does not answer as it should: try again in a moment")
+        log.error("the database did not answer a request", path=request.url.path, error=describe(error))
+        return problem_response(
+            503, "database_away", "the database does not answer as it should: try again in a moment"
+        )
 
     @app.exception_handler(Exception)
     async def _bug(request: Request, error: Exception) -> JSONResponse:
-        log.error("a request met a bug", path=request.url.path, exc_info=error)
-        return answer(500, "internal", "this is a fault of the backend's own: its log says what happened")
+        log.error("a request failed because of a bug", path=request.url.path, exc_info=error)
+        return problem_response(500, "internal", "this is a bug of the backend: its log says what happened")

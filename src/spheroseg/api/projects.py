@@ -1,4 +1,4 @@
-"""Projects, and who may work in them."""
+"""Projects and their members."""
 
 from datetime import datetime
 from typing import Any
@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from spheroseg.api.auth import ThePlace, TheUser
+from spheroseg.api.auth import AppResources, CurrentUser
 from spheroseg.api.fields import LongName, ShortName
 from spheroseg.api.paging import Cursor, Limit, Page, read_cursor, write_cursor
 from spheroseg.database import projects as rows_of
@@ -24,7 +24,7 @@ class ProjectName(BaseModel):
 
 
 class Project(BaseModel):
-    """owner: name of the user who made it. is_owner: whether that is you."""
+    """owner: name of the user who created it. is_owner: whether that is you."""
 
     id: UUID
     name: str
@@ -34,9 +34,9 @@ class Project(BaseModel):
 
 
 class Version(BaseModel):
-    """A result version: batches that were asked for alike.
+    """A result version: all batches with the same model, parameters and pixel size.
 
-    pixel_size_um: given for all images, in µm; null: what each file says. completed, failed: tasks.
+    pixel_size_um: µm per pixel, given for all images; null if each file's own is used. completed, failed: tasks.
     """
 
     number: int
@@ -52,7 +52,7 @@ class Version(BaseModel):
 
 
 class Member(BaseModel):
-    """name: of the user."""
+    """name: of the user. added_at: when the user became a member."""
 
     name: str
     is_owner: bool
@@ -71,17 +71,19 @@ def _check_owner(row: rows_of.Project, user: User, what: str) -> None:
 
 
 @router.post("", status_code=201)
-async def create_project(place: ThePlace, user: TheUser, new: ProjectName) -> Project:
-    """Make a project of your own. 409 where you have one of that name."""
-    async with place.engine.begin() as conn:
+async def create_project(resources: AppResources, user: CurrentUser, new: ProjectName) -> Project:
+    """Create a project of your own. 409 if you have one of that name."""
+    async with resources.engine.begin() as conn:
         project_id = await rows_of.create_project(conn, user.id, new.name)
         return _project(await rows_of.read_project(conn, user.id, project_id), user)
 
 
 @router.get("")
-async def list_projects(place: ThePlace, user: TheUser, limit: Limit = 100, cursor: Cursor = None) -> Page[Project]:
-    """The projects that you are a member of, oldest first."""
-    async with reading(place.engine) as conn:
+async def list_projects(
+    resources: AppResources, user: CurrentUser, limit: Limit = 100, cursor: Cursor = None
+) -> Page[Project]:
+    """List the projects that you are a member of, the oldest first."""
+    async with reading(resources.engine) as conn:
         rows = await rows_of.list_projects(conn, user.id, limit + 1, read_cursor(cursor, UUID))
     return Page(
         items=[_project(row, user) for row in rows[:limit]],
@@ -90,26 +92,30 @@ async def list_projects(place: ThePlace, user: TheUser, limit: Limit = 100, curs
 
 
 @router.get("/{project_id}")
-async def read_project(place: ThePlace, user: TheUser, project_id: UUID) -> Project:
-    """One project."""
-    async with reading(place.engine) as conn:
+async def read_project(resources: AppResources, user: CurrentUser, project_id: UUID) -> Project:
+    """Read one project."""
+    async with reading(resources.engine) as conn:
         return _project(await rows_of.read_project(conn, user.id, project_id), user)
 
 
 @router.patch("/{project_id}")
-async def rename_project(place: ThePlace, user: TheUser, project_id: UUID, change: ProjectName) -> Project:
-    """Give a project of your own another name. 409 where another of yours has it."""
-    async with place.engine.begin() as conn:
+async def rename_project(
+    resources: AppResources, user: CurrentUser, project_id: UUID, change: ProjectName
+) -> Project:
+    """Rename a project of your own. 409 if another of yours has that name."""
+    async with resources.engine.begin() as conn:
         _check_owner(await rows_of.read_project(conn, user.id, project_id), user, "renames a project")
         await rows_of.rename_project(conn, project_id, change.name)
         return _project(await rows_of.read_project(conn, user.id, project_id), user)
 
 
 @router.get("/{project_id}/result-versions")
-async def list_result_versions(place: ThePlace, user: TheUser, project_id: UUID) -> Page[Version]:
-    """In which ways images of the project were segmented, in the order of first use. None takes the place of another:
-    the results of each are those of its batches."""
-    async with reading(place.engine) as conn:
+async def list_result_versions(resources: AppResources, user: CurrentUser, project_id: UUID) -> Page[Version]:
+    """List the result versions of the project, in the order of their first use.
+
+    A version replaces no other one: its results are those of its batches.
+    """
+    async with reading(resources.engine) as conn:
         await rows_of.read_project(conn, user.id, project_id)
         versions = await result_versions(conn, project_id)
     items = [Version.model_validate(version, from_attributes=True) for version in versions]
@@ -118,10 +124,10 @@ async def list_result_versions(place: ThePlace, user: TheUser, project_id: UUID)
 
 @router.get("/{project_id}/members")
 async def list_members(
-    place: ThePlace, user: TheUser, project_id: UUID, limit: Limit = 100, cursor: Cursor = None
+    resources: AppResources, user: CurrentUser, project_id: UUID, limit: Limit = 100, cursor: Cursor = None
 ) -> Page[Member]:
-    """Who may see the project and work in it, its owner among them."""
-    async with reading(place.engine) as conn:
+    """List the users who may see the project and work in it, including its owner."""
+    async with reading(resources.engine) as conn:
         await rows_of.check_visible(conn, user.id, project_id)
         rows = await rows_of.list_members(conn, project_id, limit + 1, read_cursor(cursor, UUID))
     return Page(
@@ -131,9 +137,9 @@ async def list_members(
 
 
 @router.put("/{project_id}/members/{name}")
-async def add_member(place: ThePlace, user: TheUser, project_id: UUID, name: ShortName) -> Member:
-    """Let a user, by name, see a project of your own and work in it. Who is in it already stays so."""
-    async with place.engine.begin() as conn:
+async def add_member(resources: AppResources, user: CurrentUser, project_id: UUID, name: ShortName) -> Member:
+    """Make a user a member of a project of your own. Nothing changes for a user who is a member already."""
+    async with resources.engine.begin() as conn:
         _check_owner(await rows_of.read_project(conn, user.id, project_id), user, "adds members")
         added = await find_user(conn, name)
         await rows_of.add_member(conn, project_id, added.id)
@@ -142,13 +148,13 @@ async def add_member(place: ThePlace, user: TheUser, project_id: UUID, name: Sho
 
 
 @router.delete("/{project_id}/members/{name}", status_code=204)
-async def remove_member(place: ThePlace, user: TheUser, project_id: UUID, name: ShortName) -> None:
-    """Take a member out of a project of your own, or yourself out of another's. The owner stays: 409."""
-    async with place.engine.begin() as conn:
+async def remove_member(resources: AppResources, user: CurrentUser, project_id: UUID, name: ShortName) -> None:
+    """Remove a member from a project of your own, or yourself from another's. 409 for the owner."""
+    async with resources.engine.begin() as conn:
         project = await rows_of.read_project(conn, user.id, project_id)
         if name != user.name:
-            _check_owner(project, user, "takes other members out")
+            _check_owner(project, user, "removes other members")
         if name == project.owner:
-            raise Conflict("a project keeps its owner")
+            raise Conflict("the owner of a project cannot be removed")
         if not await rows_of.remove_member(conn, project_id, name):
             raise NotFound(f"{name!r} is no member of this project")

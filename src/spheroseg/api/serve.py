@@ -1,4 +1,4 @@
-"""The backend as a process: HTTP, and beside it what the settings ask for of collect, relay and workers."""
+"""The backend process: HTTP and, as the settings say, collect, relay and workers beside it."""
 
 import asyncio
 import os
@@ -18,10 +18,10 @@ from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
 from spheroseg.services import serve_collect, serve_relay, serve_worker
 from spheroseg.settings import Settings
 
-# Running answers get this long; then the connections are cut, and clients ask again.
-GOODBYE_SECONDS = 10
-# A client asks for what it wants to watch, no more.
-MOST_HEARD = 64 * 1024
+# Time for running requests to finish at shutdown. Then their connections are closed, and clients try again.
+SHUTDOWN_SECONDS = 10
+# A WebSocket client sends only its token and what it watches.
+MAX_MESSAGE_BYTES = 64 * 1024
 FIRST_USER = "admin"
 FIRST_TOKEN = "serve"  # noqa: S105 (the name of a token)
 
@@ -38,32 +38,36 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        # They are for the whole process, and somebody has them already.
+        # The process handles its signals itself.
         yield
 
 
 async def serve_backend(
     settings: Settings, stopping: asyncio.Event, announce: Callable[[str, str | None], None]
 ) -> None:
-    """Serve until `stopping` is set. `announce` gets the address and, in development, a token for it.
+    """Serve until `stopping` is set. Call `announce` with the address and, in development, a token for it.
 
-    Raises BadSettings where the secrets are weak in production, or the port is taken, ModelUnusable where there is
-    no such MODEL.
+    Raise BadSettings if the secrets are weak in production or the port is in use, and ModelUnusable if there is no
+    model of the name MODEL.
     """
     settings.refuse_weak_secrets()
     find_model(settings.model or DEFAULT_MODEL, settings.model_folders)
-    async with open_resources(settings) as place, heartbeat(place.engine, "backend"), asyncio.TaskGroup() as group:
-        token = None if settings.in_production else await first_token(place)
+    async with (
+        open_resources(settings) as resources,
+        heartbeat(resources.engine, "backend"),
+        asyncio.TaskGroup() as group,
+    ):
+        token = None if settings.in_production else await first_token(resources)
         server = _Server(
             lambda: announce(f"http://{settings.backend_host}:{settings.backend_port}", token),
             uvicorn.Config(
-                create_app(place),
+                create_app(resources),
                 host=settings.backend_host,
                 port=settings.backend_port,
                 log_config=None,
                 ws="websockets-sansio",
-                ws_max_size=MOST_HEARD,
-                timeout_graceful_shutdown=GOODBYE_SECONDS,
+                ws_max_size=MAX_MESSAGE_BYTES,
+                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
                 proxy_headers=False,
             ),
         )
@@ -83,19 +87,19 @@ async def _serve_http(server: uvicorn.Server, settings: Settings) -> None:
         await server.serve()
     except SystemExit:
         raise BadSettings(
-            f"cannot listen on {settings.backend_host}:{settings.backend_port}: another program may have it; "
+            f"cannot listen on {settings.backend_host}:{settings.backend_port}: another program may use it; "
             "set BACKEND_PORT to a free one"
         ) from None
 
 
-async def first_token(place: Resources) -> str | None:
-    """The token of the first administrator, from its file in the data folder; made where there are no users yet.
+async def first_token(resources: Resources) -> str | None:
+    """Return the first administrator's token from its file in the data folder. Create both if there are no users.
 
-    None where there are users and the file is missing or no longer valid, and where another backend makes it in this
-    very moment.
+    Return None if there are users and the file is missing or no longer valid, or if another backend creates them at
+    the same moment.
     """
-    file = place.settings.spheroseg_data_dir.expanduser() / "token"
-    async with place.engine.begin() as conn:
+    file = resources.settings.spheroseg_data_dir.expanduser() / "token"
+    async with resources.engine.begin() as conn:
         if file.exists() and await read_bearer(conn, file.read_text().strip()):
             return file.read_text().strip()
         if await list_users(conn):

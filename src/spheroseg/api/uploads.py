@@ -1,133 +1,132 @@
-"""From files that come in to images of a project: each checked, stored, deduplicated, and answered for itself."""
+"""Upload: any number of image files and zip archives in one request."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
-from typing import Literal
+from typing import Any
 from uuid import UUID
 
 import structlog
-from pydantic import BaseModel
-from sqlalchemy.exc import SQLAlchemyError
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, Field
+from starlette.requests import ClientDisconnect
 
-from spheroseg.api.archives import files_in, open_archive, unpack
-from spheroseg.api.incoming import ARCHIVE_FACTOR, Incoming, clean_name
-from spheroseg.database.accounts import User
-from spheroseg.database.images import Upload, UploadedPage, add_upload
-from spheroseg.errors import BadArchive, BadRequest, FileTooLarge, SpherosegError, StorageUnusable
-from spheroseg.resources import Resources
-from spheroseg.segmentation.image import check_headers
-from spheroseg.storage import ImageStore
+from spheroseg.api.auth import AppResources, CurrentUser
+from spheroseg.api.incoming import MAX_FILES, receive
+from spheroseg.api.intake import Intake, UploadedFile
+from spheroseg.api.problems import MEDIA_TYPE, RETRY_SECONDS, Problem
+from spheroseg.database.engine import reading
+from spheroseg.database.projects import check_visible
+from spheroseg.errors import BadRequest, SpherosegError
 
 log = structlog.get_logger()
+router = APIRouter(tags=["images"])
+
+STATUSES = ("created", "existing", "rejected")
 
 
-class UploadedImage(BaseModel):
-    """page: counted from 0; only a stack has more than one. is_new: false where the project had this picture."""
+class UploadReport(BaseModel):
+    """files: every file, in the order of the request. created, existing, rejected: the number with that status."""
 
-    id: UUID
-    page: int
-    is_new: bool
-
-
-class FileProblem(BaseModel):
-    """code: for programs. detail: what is wrong with the file, and what to do about it."""
-
-    code: str
-    detail: str
+    files: list[UploadedFile]
+    created: int
+    existing: int
+    rejected: int
 
 
-class UploadedFile(BaseModel):
-    """What became of one file; of a zip archive, of each file in it.
+class UploadProblem(Problem):
+    """files: the outcome for each file that was received before the problem, or that was rejected."""
 
-    name: as sent; in an archive `archive.zip/folder/a.tif`. status: `created` where at least one picture in it is
-    new to the project; `existing` where the project has the same bytes already, under whatever name; `rejected`
-    where there is a problem. images: one for each page.
+    files: list[UploadedFile] = Field([])
+
+
+_REQUEST: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["files"],
+                    "properties": {
+                        "files": {
+                            "type": "array",
+                            "description": f"PNG, JPEG, BMP, TIFF, and zip archives; at most {MAX_FILES:,} parts.",
+                            "items": {"type": "string", "format": "binary"},
+                        }
+                    },
+                }
+            }
+        },
+    }
+}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Every file is in the project now"},
+    207: {"description": "Some files are in the project now, some were rejected: see `files`", "model": UploadReport},
+    **{
+        status: {"description": description, "model": UploadProblem, "content": {MEDIA_TYPE: {}}}
+        for status, description in (
+            (413, "Too large; only what `files` lists was stored"),
+            (415, "Not multipart/form-data"),
+            (422, "No file could be stored, or the body is incomplete: see `files`"),
+            (503, "The database or the storage is unavailable now"),
+            (507, "The disk of the server is full"),
+        )
+    },
+}
+
+
+@router.post(
+    "/projects/{project_id}/images",
+    response_model=UploadReport,
+    responses=_RESPONSES,
+    openapi_extra=_REQUEST,
+)
+async def upload_images(resources: AppResources, user: CurrentUser, project_id: UUID, request: Request) -> Response:
+    """Upload images to a project: any number of files, and zip archives of files, in one multipart request.
+
+    The response has an entry for each file, and a broken file does not affect the others. 200: all files are in the
+    project. 207: some were rejected. 4xx or 507: none was stored. If the connection breaks, the files before the
+    break are stored. Send everything again then: files that are there already are reported as `existing` and not
+    stored twice.
+
+    The format is detected from the content, never from the name or type. Each page of a TIFF stack becomes an image.
+    A file may have MAX_UPLOAD_MB (128 MB by default), also inside an archive; an archive may have 64 times as much
+    and 10,000 files. The name of a form field does not matter, but each part needs a file name.
     """
+    async with reading(resources.engine) as conn:
+        await check_visible(conn, user.id, project_id)
+    intake = Intake(resources, user, project_id)
+    await asyncio.to_thread(intake.store.remove_abandoned)
+    try:
+        content_type = request.headers.get("content-type", "")
+        await receive(request.stream(), content_type, intake.store, intake.limit_mb, intake.take)
+    except ClientDisconnect:
+        log.info("the client disconnected during an upload", project=str(project_id), files=len(intake.files))
+        return Response(status_code=400)
+    except SpherosegError as error:
+        return _problem_response(error, intake.files)
+    if not intake.files:
+        return _problem_response(BadRequest("there is no file in the request"), [])
+    counts = {status: sum(file.status == status for file in intake.files) for status in STATUSES}
+    if counts["rejected"] == len(intake.files):
+        return _problem_response(_summarize(intake.errors), intake.files)
+    report = UploadReport(files=intake.files, **counts)
+    return JSONResponse(report.model_dump(mode="json"), 207 if counts["rejected"] else 200)
 
-    name: str
-    status: Literal["created", "existing", "rejected"]
-    images: list[UploadedImage] = []
-    problem: FileProblem | None = None
+
+def _summarize(errors: list[SpherosegError]) -> SpherosegError:
+    """Return one error for a request whose files were all rejected."""
+    first = errors[0]
+    if len(errors) == 1:
+        return first
+    have_same_code = len({error.code for error in errors}) == 1
+    error_type = type(first) if have_same_code else BadRequest
+    return error_type(f"none of {len(errors)} files was stored; the first: {first}")
 
 
-class Intake:
-    """Takes the files of one request into a project. `files` and `errors` grow with each."""
-
-    def __init__(self, place: Resources, user: User, project_id: UUID) -> None:
-        self.files: list[UploadedFile] = []
-        self.errors: list[SpherosegError] = []
-        self.store = ImageStore(place.settings.resolved_storage_url())
-        self.limit_mb = place.settings.max_upload_mb
-        self._engine = place.engine
-        self._user_id = user.id
-        self._project_id = project_id
-
-    async def take(self, incoming: Incoming) -> None:
-        if not incoming.name:
-            self._reject("", BadRequest("this part has no file name: send it as a file, `filename` included"))
-        elif incoming.is_archive and not incoming.problem:
-            await self._take_archive(incoming)
-        else:
-            await self._take_file(incoming)
-
-    async def _take_archive(self, incoming: Incoming) -> None:
-        with ExitStack() as opened:
-            try:
-                archive = await asyncio.to_thread(opened.enter_context, open_archive(incoming.finish()))
-            except SpherosegError as error:
-                self._reject(incoming.name, error)
-                return
-            members = files_in(archive)
-            if not members:
-                self._reject(incoming.name, BadArchive("the zip archive holds no files"))
-            left = self.limit_mb * 1024**2 * ARCHIVE_FACTOR
-            for member in members:
-                name = clean_name(f"{incoming.name}/{member.filename}")
-                if left <= 0:
-                    self._reject(name, FileTooLarge("what is in the archive before it is too large: split it"))
-                    continue
-                target = Incoming(self.store, name, self.limit_mb)
-                try:
-                    await self._take_file(target, partial(unpack, archive, member, target))
-                finally:
-                    left -= target.size
-                    target.discard()
-
-    async def _take_file(self, incoming: Incoming, fill: Callable[[], None] = lambda: None) -> None:
-        def store() -> Upload:
-            fill()
-            path = incoming.finish()
-            with path.open("rb") as file:
-                pages = check_headers(file)
-            key = f"images/{incoming.sha256[:2]}/{incoming.sha256}"
-            self.store.put_file(key, path)
-            return Upload(incoming.name, key, incoming.sha256, incoming.size, pages)
-
-        try:
-            upload = await asyncio.to_thread(store)
-            async with self._engine.begin() as conn:
-                images = await add_upload(conn, self._user_id, self._project_id, upload)
-            self._accept(incoming.name, images)
-        except SpherosegError as error:
-            self._reject(incoming.name, error)
-        except (SQLAlchemyError, OSError):
-            # Not this file's: the whole request says so, and can be sent again.
-            raise
-        except Exception as error:
-            log.exception("a file could not be taken in", name=incoming.name, error=str(error))
-            problem = (
-                "this file could not be stored, which is not its fault: send it again, or ask who runs the server"
-            )
-            self._reject(incoming.name, StorageUnusable(problem))
-
-    def _accept(self, name: str, images: list[UploadedPage]) -> None:
-        is_new = any(image.is_new for image in images)
-        answers = [UploadedImage(**vars(image)) for image in images]
-        self.files.append(UploadedFile(name=name, status="created" if is_new else "existing", images=answers))
-
-    def _reject(self, name: str, error: SpherosegError) -> None:
-        self.errors.append(error)
-        problem = FileProblem(code=error.code, detail=str(error))
-        self.files.append(UploadedFile(name=name, status="rejected", problem=problem))
+def _problem_response(error: SpherosegError, files: list[UploadedFile]) -> Response:
+    title = error.code.replace("_", " ").capitalize()
+    problem = UploadProblem(title=title, status=error.status, code=error.code, detail=str(error), files=files)
+    headers = {"Retry-After": str(RETRY_SECONDS)} if error.status == 503 else None
+    content = problem.model_dump(mode="json", exclude_none=True)
+    return JSONResponse(content, error.status, headers=headers, media_type=MEDIA_TYPE)

@@ -25,7 +25,7 @@ from spheroseg.database.task_details import read_task
 from spheroseg.errors import BrokerAway, SpherosegError
 from spheroseg.messages import Message, Queue
 from spheroseg.monitoring.queue_metrics import queue_metrics
-from spheroseg.queueing.dead_letters import discard_dead_letters, record_change, retry_dead_letters
+from spheroseg.queueing.dead_letters import DISCARD, RETRY, DeadLetterAction, change_dead_letters
 from spheroseg.queueing.submit import cancel, retry
 from spheroseg.resources import Resources, open_resources, rabbit_broker
 from spheroseg.settings import read_settings
@@ -174,9 +174,7 @@ def dlq_show(number: Annotated[int, typer.Argument(metavar="ID", help="As `dlq l
     print_json(letters[0]._asdict())
 
 
-def _add_change(
-    name: str, meaning: str, change: Callable[..., Awaitable[int]], done: str, question: str = ""
-) -> None:
+def _add_change(name: str, meaning: str, action: DeadLetterAction, done: str, question: str = "") -> None:
     """A command that chooses dead letters and does something to them; with a `question` it asks first."""
 
     def command(
@@ -199,12 +197,10 @@ def _add_change(
 
         async def changing(place: Resources) -> int:
             async with place.engine.begin() as conn:
-                letters = await list_dead_letters(conn, wanted, limit=1_000_000)
-                if dry_run or not letters:
-                    return len(letters)
-                count = await change(conn, letters)
-                await record_change(conn, actor(), f"dead_letters.{name}", letters, wanted, everything=everything)
-                return count
+                changed = await change_dead_letters(
+                    conn, action, wanted, actor(), is_all=everything, is_dry_run=dry_run
+                )
+                return changed.count
 
         count = _ask(changing)
         print(f"{count} would be {done}" if dry_run else f"{count} {done}")
@@ -212,11 +208,11 @@ def _add_change(
     dlq_app.command(name, help=meaning)(command)
 
 
-_add_change("retry", "Give them another set of tries.", retry_dead_letters, "queued again")
+_add_change("retry", "Give them another set of tries.", RETRY, "queued again")
 _add_change(
     "discard",
     "Take them off the list. Their tasks stay failed, and everything stays on record.",
-    discard_dead_letters,
+    DISCARD,
     "discarded",
     "Discard these dead letters?",
 )

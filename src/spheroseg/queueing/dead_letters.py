@@ -1,18 +1,20 @@
 """What a person does about dead letters: retry them or discard them."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database import queue
 from spheroseg.database.audit import MAX_NAMED, record
-from spheroseg.database.failures import FailureFilter, FailureRecord, settle_failures
+from spheroseg.database.failures import FailureFilter, FailureRecord, list_dead_letters, settle_failures
 from spheroseg.messages import ROUTES, TASK_KEY, Message
 from spheroseg.queueing.submit import retry
 
+MAX_DEAD_LETTERS = 1_000_000
 
-async def retry_dead_letters(conn: AsyncConnection, letters: Sequence[FailureRecord]) -> int:
-    """Queue the tasks again with a fresh set of tries, and unreadable messages as they were. Return their number."""
+
+async def _retry(conn: AsyncConnection, letters: Sequence[FailureRecord]) -> int:
     queued = await retry(conn, [letter.task_id for letter in letters if letter.task_id])
     unreadable = [letter for letter in letters if letter.task_id is None and letter.body is not None]
     messages = {letter.id: _replay(letter) for letter in unreadable if letter.id is not None}
@@ -21,27 +23,55 @@ async def retry_dead_letters(conn: AsyncConnection, letters: Sequence[FailureRec
     return len(queued) + len(replayed)
 
 
-async def discard_dead_letters(conn: AsyncConnection, letters: Sequence[FailureRecord]) -> int:
-    """Remove dead letters from the list. Their tasks stay failed, and the failures stay on record.
-
-    Return the number of discarded ones. Raises SchemaUnusable at revision 009, where this cannot be recorded.
-    """
+async def _discard(conn: AsyncConnection, letters: Sequence[FailureRecord]) -> int:
     return len(await settle_failures(conn, [letter.id for letter in letters if letter.id is not None]))
 
 
-async def record_change(
+@dataclass(frozen=True)
+class DeadLetterAction:
+    """name: in the audit trail. apply: changes the letters and returns the number of changed ones."""
+
+    name: str
+    apply: Callable[[AsyncConnection, Sequence[FailureRecord]], Awaitable[int]]
+
+
+# Queue the tasks again with a fresh set of tries, and unreadable messages as they were.
+RETRY = DeadLetterAction("dead_letters.retry", _retry)
+# Remove dead letters from the list. Their tasks stay failed, and the failures stay on record. Needs revision 010.
+DISCARD = DeadLetterAction("dead_letters.discard", _discard)
+
+
+@dataclass(frozen=True)
+class ChangedLetters:
+    """count: the number of changed dead letters. ids: the first `MAX_NAMED` ids of the selected ones."""
+
+    count: int
+    ids: list[int]
+
+
+async def change_dead_letters(
     conn: AsyncConnection,
-    actor: str,
-    action: str,
-    letters: Sequence[FailureRecord],
+    action: DeadLetterAction,
     wanted: FailureFilter,
+    actor: str,
     *,
-    everything: bool,
-) -> None:
-    """Write into the audit trail that `actor` retried or discarded `letters`, and how they were selected."""
-    selected_by = {name: str(value) for name, value in vars(wanted).items() if value is not None and name != "ids"}
-    ids = [letter.id for letter in letters[:MAX_NAMED]]
-    await record(conn, actor, action, count=len(letters), ids=ids, filter=selected_by, all=everything)
+    is_all: bool,
+    is_dry_run: bool = False,
+) -> ChangedLetters:
+    """Apply `action` to the dead letters that `wanted` selects, and record in the audit trail that `actor` did so.
+
+    is_all: whether `actor` asked for all dead letters, for the audit trail. is_dry_run: only count them.
+    Raises SchemaUnusable at revision 009 if `action` is DISCARD or if `wanted` names ids.
+    """
+    letters = await list_dead_letters(conn, wanted, limit=MAX_DEAD_LETTERS)
+    count = len(letters)
+    if letters and not is_dry_run:
+        count = await action.apply(conn, letters)
+        selected_by = {name: str(value) for name, value in vars(wanted).items() if value is not None}
+        selected_by.pop("ids", None)
+        named = [letter.id for letter in letters[:MAX_NAMED]]
+        await record(conn, actor, action.name, count=len(letters), ids=named, filter=selected_by, all=is_all)
+    return ChangedLetters(count, [letter.id for letter in letters[:MAX_NAMED] if letter.id is not None])
 
 
 def _replay(letter: FailureRecord) -> Message:
