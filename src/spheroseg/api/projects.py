@@ -13,7 +13,7 @@ from spheroseg.api.paging import Cursor, Limit, Page, read_cursor, write_cursor
 from spheroseg.database import projects as rows_of
 from spheroseg.database.accounts import User, find_user
 from spheroseg.database.engine import reading
-from spheroseg.database.versions import result_versions
+from spheroseg.database.versions import read_result_versions
 from spheroseg.errors import Conflict, Forbidden, NotFound
 
 router = APIRouter(prefix="/projects", tags=["projects"])
@@ -117,7 +117,7 @@ async def list_result_versions(resources: AppResources, user: CurrentUser, proje
     """
     async with reading(resources.engine) as conn:
         await rows_of.read_project(conn, user.id, project_id)
-        versions = await result_versions(conn, project_id)
+        versions = await read_result_versions(conn, project_id)
     items = [Version.model_validate(version, from_attributes=True) for version in versions]
     return Page(items=items, next_cursor=None)
 

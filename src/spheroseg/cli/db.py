@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from spheroseg.cli.output import Yes, confirm
 from spheroseg.database import revisions
 from spheroseg.database.engine import open_engine, raise_if_unreachable
+from spheroseg.database.revision_scripts import revision_script
 from spheroseg.settings import read_settings
 
 T = TypeVar("T")
@@ -98,4 +99,4 @@ def db_sql(
         raise typer.BadParameter(
             f"name two revisions, as {revisions.BASE}:{revisions.HEAD}, or :{revisions.BASE} for an empty database"
         )
-    print(revisions.script(source or None, target), end="")
+    print(revision_script(source or None, target), end="")

@@ -25,10 +25,10 @@ BUSY_SECONDS = 60
 
 
 class DatabaseTime(FunctionElement[Any]):
-    """The database's own clock, `seconds` from now.
+    """The time of the database's own clock, `seconds` from now.
 
-    Leases and delays are reckoned by this one clock, so that workers whose clocks disagree do not take each
-    other's tasks. It stands still within a statement, so that an index can be searched with it.
+    Leases and delays use this one clock, so that workers whose clocks disagree do not take each other's tasks. It is
+    constant within a statement, so that an index can be searched with it.
     """
 
     type = UTCDateTime()
@@ -45,13 +45,13 @@ def _postgresql_time(element: DatabaseTime, compiler: SQLCompiler, **options: An
 
 @compiles(DatabaseTime, "sqlite")
 def _sqlite_time(element: DatabaseTime, compiler: SQLCompiler, **options: Any) -> str:
-    # The same text as SQLAlchemy writes for a datetime, so that the two compare.
+    # The format in which SQLAlchemy stores a datetime, so that the two can be compared.
     seconds = compiler.process(element.clauses, **options)
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', format('%+.6f seconds', {seconds}))"
 
 
 def open_engine(url: str, *, pool_size: int = 5) -> AsyncEngine:
-    """An engine for `sqlite:///FILE` or `postgresql://…`; the asynchronous driver is chosen here."""
+    """Return an engine for `sqlite:///FILE` or `postgresql://…`, with the asynchronous driver."""
     parsed = make_url(url)
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+asyncpg")
@@ -79,7 +79,7 @@ def raise_if_unreachable() -> Iterator[None]:
 
 
 def reading(engine: AsyncEngine) -> AsyncConnection:
-    """A connection that only reads: on SQLite it does not wait for the writer."""
+    """Return a connection for reading only. On SQLite it does not wait for a writer."""
     return engine.execution_options(read_only=True).connect()
 
 
@@ -90,24 +90,24 @@ async def read_database_time(conn: AsyncConnection) -> datetime:
 
 
 def insert_into(conn: AsyncConnection, table: Table) -> Any:
-    """An INSERT that knows what to do about a conflict, in the database's own dialect."""
+    """Return an INSERT in the dialect of the database, which supports ON CONFLICT."""
     dialect = postgresql if conn.dialect.name == "postgresql" else sqlite
     return dialect.insert(table)
 
 
 def insert_new(conn: AsyncConnection, table: Table) -> Any:
-    """Return an INSERT that leaves rows alone that exist already."""
+    """Return an INSERT that skips rows that exist already."""
     return insert_into(conn, table).on_conflict_do_nothing()
 
 
 def chunks(items: Sequence[T], size: int = 5000) -> Iterator[Sequence[T]]:
-    """Pieces small enough for one statement: PostgreSQL takes 32,767 parameters, SQLite 32,766."""
+    """Yield chunks that fit one statement: PostgreSQL takes 32,767 parameters, SQLite 32,766."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
-    # The driver must not open transactions by itself: _begin_immediate does.
+    # The driver must not begin transactions by itself, because _begin_immediate does.
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (f"busy_timeout={BUSY_SECONDS * 1000}", "synchronous=FULL", "foreign_keys=ON"):
@@ -117,7 +117,7 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _change_to_wal(cursor: Any) -> None:
-    # It needs the file for itself, and SQLite does not wait for that: two processes may come to a new file at once.
+    # The change needs the file exclusively, and SQLite does not wait for that, as when two processes open a new file.
     end = time.monotonic() + BUSY_SECONDS
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The tables, as they are at the newest revision (`migrations/`). One schema for SQLite and PostgreSQL."""
+"""The tables at the newest revision (`migrations/`), for SQLite and PostgreSQL alike."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -42,7 +42,7 @@ metadata = MetaData(
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """An aware moment. SQLite has no time zones, so UTC goes in and UTC comes out."""
+    """A datetime with a time zone. SQLite has none, so that UTC is stored and returned."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -71,7 +71,7 @@ def _json() -> Any:
 
 
 def _bigint_key() -> Any:
-    # SQLite numbers rows by itself only in a column declared INTEGER.
+    # SQLite assigns ids only in a column that is declared INTEGER.
     return BigInteger().with_variant(Integer(), "sqlite")
 
 
@@ -93,7 +93,7 @@ api_tokens = Table(
     Column("id", Uuid, primary_key=True),
     Column("user_id", ForeignKey("users.id"), nullable=False),
     Column("name", String(200), nullable=False),
-    # The token itself is shown once and kept nowhere.
+    # The token itself is shown once and stored nowhere.
     Column("token_sha256", String(64), nullable=False, unique=True),
     Column("created_at", UTCDateTime, nullable=False),
     Column("expires_at", UTCDateTime),
@@ -112,7 +112,7 @@ projects = Table(
     UniqueConstraint("owner_id", "name"),
 )
 
-# Everybody who may see a project and work in it; its owner has a row too.
+# The users who may see a project and work in it. The owner has a row too.
 project_members = Table(
     "project_members",
     metadata,
@@ -127,16 +127,16 @@ images = Table(
     metadata,
     Column("id", Uuid, primary_key=True),
     Column("project_id", ForeignKey("projects.id"), nullable=False),
-    # What people call it; a page of a stack has its number.
+    # What people call it. All pages of a stack have the same name.
     Column("name", Text, nullable=False),
     Column("page", Integer, nullable=False),
     Column("storage_key", Text, nullable=False),
-    # Empty where the input could not even be read.
+    # Empty if the input could not even be read.
     Column("sha256", String(64), nullable=False),
-    # Of the whole file; empty where nobody has looked.
+    # Size of the whole file, null if it is not known.
     Column("size_bytes", BigInteger),
     Column("created_at", UTCDateTime, nullable=False),
-    # The same file in another place is another image: a worker must find it where it is now.
+    # The same file in another place is another image, because a worker must find it where it is now.
     UniqueConstraint("project_id", "name", "page", "sha256", "storage_key"),
     Index("ix_images_project_id_sha256", "project_id", "sha256"),
 )
@@ -147,11 +147,11 @@ segmentation_batches = Table(
     Column("id", Uuid, primary_key=True),
     Column("user_id", ForeignKey("users.id"), nullable=False),
     Column("project_id", ForeignKey("projects.id"), nullable=False),
-    # The caller's key: the same key from the same user is the same batch.
+    # The caller's key: the same key from the same user means the same batch.
     Column("idempotency_key", String(200), nullable=False),
     Column("priority", SmallInteger, nullable=False),
     Column("model", String(200), nullable=False),
-    # Where it is given, a worker with another model of that name must not do the work.
+    # If it is given, a worker with another model of that name must not do the work.
     Column("model_sha256", String(64)),
     Column("parameters", _json(), nullable=False),
     Column("pixel_size_um", Float),
@@ -168,26 +168,26 @@ segmentation_tasks = Table(
     Column("image_id", ForeignKey("images.id"), nullable=False),
     Column("state", StateName, nullable=False),
     Column("attempt", Integer, nullable=False),
-    # With which the present set of tries began: retries used = attempt - first_attempt - lost_count.
+    # The attempt with which the present set of tries began; see RETRIES below.
     Column("first_attempt", Integer, nullable=False),
     Column("lost_count", Integer, nullable=False, default=0),
-    # The code and the sentence of the last attempt that did not finish.
+    # The code and the error text of the last attempt that did not finish.
     Column("reason", String(50)),
     Column("error", Text),
     Column("worker", String(200)),
-    # Grows by one with every change, so that a watcher can ask for what it has not seen.
+    # Grows by one with every change, so that a watcher can ask for the changes that it has not seen.
     Column("version", Integer, nullable=False, default=1),
     Column("created_at", UTCDateTime, nullable=False),
     Column("started_at", UTCDateTime),
-    # Until when a worker that is known only through RabbitMQ may still report.
+    # Until when a worker that took the task from RabbitMQ may still report.
     Column("lease_until", UTCDateTime),
     Column("finished_at", UTCDateTime),
-    # Of revision 010: mirrors of what the other columns say, for whoever reads the table.
+    # Added by revision 010 for people who read the table. The other columns contain the same.
     Column("message_queue_id", String(100)),
     Column("retry_count", Integer, nullable=False, server_default="0"),
     Column("processing_time_ms", Integer),
     CheckConstraint("state IN ({})".format(", ".join(f"'{state}'" for state in TaskState)), name="state"),
-    # Counts a batch's tasks by state, and tells by the sum of the versions whether any has changed.
+    # For counting a batch's tasks by state, and for the sum of their versions, which shows any change.
     Index("ix_segmentation_tasks_batch_id_state_version", "batch_id", "state", "version"),
     Index("ix_segmentation_tasks_finished_at", "finished_at"),
     Index("ix_segmentation_tasks_image_id", "image_id"),
@@ -212,9 +212,9 @@ segmentation_queue = Table(
     Column("task_id", Uuid),
     Column("user_id", Uuid),
     Column("priority", SmallInteger, nullable=False),
-    # The message's place in the round-robin between users; see database/queue.py.
+    # The message's place in the round-robin of the users; see database/queue.py.
     Column("turn", BigInteger, nullable=False),
-    # True: anybody may take it. False: delayed, or in somebody's hand, until visible_at.
+    # True: anybody may claim it. False: delayed or claimed until visible_at.
     Column("ready", Boolean, nullable=False),
     Column("visible_at", UTCDateTime, nullable=False),
     Column("deliveries", Integer, nullable=False, default=0),
@@ -253,7 +253,7 @@ segmentation_results = Table(
     Column("id", _bigint_key(), primary_key=True),
     Column("task_id", ForeignKey("segmentation_tasks.id"), nullable=False),
     Column("attempt", Integer, nullable=False),
-    # A late or second result is kept to be seen, never applied.
+    # A late or second result is kept, but never applied.
     Column("superseded", Boolean, nullable=False),
     Column("worker", String(200), nullable=False),
     Column("result", _json(), nullable=False),
@@ -276,7 +276,7 @@ segmentation_failures = Table(
     "segmentation_failures",
     metadata,
     Column("id", _bigint_key(), primary_key=True),
-    # Empty where a message was so broken that nobody can tell whose it was.
+    # Null if the message was so broken that nobody can tell whose it was.
     Column("task_id", ForeignKey("segmentation_tasks.id")),
     Column("attempt", Integer),
     Column("cause", String(20), nullable=False),
@@ -285,27 +285,27 @@ segmentation_failures = Table(
     Column("worker", String(200)),
     Column("started_at", UTCDateTime),
     Column("failed_at", UTCDateTime, nullable=False),
-    # Both empty: there is no next attempt, the task failed for good.
+    # Both null: there is no next attempt, the task failed for good.
     Column("next_attempt", Integer),
     Column("next_attempt_at", UTCDateTime),
     Column("superseded", Boolean, nullable=False, default=False),
-    # A person has dealt with it: it is no dead letter any more, and stays on record.
+    # When a person dealt with it. Then it is no dead letter any more, but stays on record.
     Column("settled_at", UTCDateTime),
-    # The message itself, where it could not be understood.
+    # The message itself, if it could not be read.
     Column("body", LargeBinary),
     Column("content_encoding", String(20)),
     Column("headers", _json()),
     Index("ix_segmentation_failures_task_id", "task_id"),
 )
 
-# Who is called when a batch has finished, and what came of it.
+# The URLs that are called when a batch has finished, and the outcome of the calls.
 webhooks = Table(
     "webhooks",
     metadata,
     Column("id", _bigint_key(), primary_key=True),
     Column("batch_id", ForeignKey("segmentation_batches.id"), nullable=False, unique=True),
     Column("url", Text, nullable=False),
-    # waiting: for the end of the batch, or for the next attempt.
+    # waiting: for the end of the batch, or for the next call.
     Column("state", String(20), nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("next_attempt_at", UTCDateTime, nullable=False),
@@ -326,13 +326,13 @@ audit_log = Table(
     metadata,
     Column("id", _bigint_key(), primary_key=True),
     Column("at", UTCDateTime, nullable=False),
-    # A user's name, or who sat at the command line.
+    # A user's name, or that of the operating system's user at the command line.
     Column("actor", String(200), nullable=False),
     Column("action", String(50), nullable=False),
     Column("detail", _json(), nullable=False),
 )
 
-# Every process with a database says here what it is doing.
+# The heartbeat of each process that has a database.
 components = Table(
     "components",
     metadata,
@@ -345,7 +345,7 @@ components = Table(
     Column("detail", _json(), nullable=False),
 )
 
-# What an administrator has switched, such as the relay; what has no row is on.
+# What an administrator has switched, such as the relay. A switch without a row is on.
 switches = Table(
     "switches",
     metadata,

@@ -1,11 +1,11 @@
-"""Result versions: what was segmented more than once is kept once for each way of doing it."""
+"""Result versions: the batches of a project that were submitted with the same model, parameters and pixel size."""
 
 import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -17,11 +17,20 @@ from spheroseg.segmentation.parameters import with_defaults
 from spheroseg.tasks import TaskState
 
 
+class VersionKey(NamedTuple):
+    """The values that all results of a version have in common."""
+
+    model: str
+    model_sha256: str | None
+    parameters_json: str
+    pixel_size_um: float | None
+
+
 @dataclass(frozen=True)
 class ResultVersion:
-    """One way in which images of a project were segmented, numbered from 1 in the order of first use.
+    """One way in which images of a project were segmented. number: from 1, in the order of first use.
 
-    `completed` and `failed` count tasks. `pixel_size_um` is what was given for all images, in µm.
+    completed, failed: numbers of tasks. pixel_size_um: given for all images, in µm per pixel.
     """
 
     number: int
@@ -36,19 +45,19 @@ class ResultVersion:
     failed: int = 0
 
     @property
-    def key(self) -> tuple[Any, ...]:
+    def key(self) -> VersionKey:
         return version_key(self.model, self.model_sha256, self.parameters, self.pixel_size_um)
 
 
 def version_key(
     model: str, model_sha256: str | None, parameters: Mapping[str, Any], pixel_size_um: float | None
-) -> tuple[Any, ...]:
-    """What two results of one version have in common."""
-    return (model, model_sha256, json.dumps(parameters, sort_keys=True), pixel_size_um)
+) -> VersionKey:
+    """Return the key of the version. parameters: with every default filled in."""
+    return VersionKey(model, model_sha256, json.dumps(parameters, sort_keys=True), pixel_size_um)
 
 
-async def result_versions(conn: AsyncConnection, project_id: UUID) -> list[ResultVersion]:
-    """All of a project. Two batches that were asked for alike are one version."""
+async def read_result_versions(conn: AsyncConnection, project_id: UUID) -> list[ResultVersion]:
+    """Return all result versions of a project, the first used one first."""
     counts: dict[UUID, Counter[str]] = {}
     states = (
         select(t.c.batch_id, t.c.state, func.count().label("number"))
@@ -58,7 +67,7 @@ async def result_versions(conn: AsyncConnection, project_id: UUID) -> list[Resul
     )
     for row in await conn.execute(states):
         counts.setdefault(row.batch_id, Counter())[row.state] = row.number
-    versions: dict[tuple[Any, ...], ResultVersion] = {}
+    versions: dict[VersionKey, ResultVersion] = {}
     for row in await conn.execute(select(b).where(b.c.project_id == project_id).order_by(b.c.created_at, b.c.id)):
         parameters = with_defaults(row.parameters)
         key = version_key(row.model, row.model_sha256, parameters, row.pixel_size_um)
@@ -71,12 +80,12 @@ async def result_versions(conn: AsyncConnection, project_id: UUID) -> list[Resul
             first_used_at=row.created_at,
             last_used_at=row.created_at,
         )
-        of_batch = counts.get(row.id, Counter())
+        batch_counts = counts.get(row.id, Counter())
         versions[key] = replace(
             version,
             last_used_at=row.created_at,
             batch_ids=(*version.batch_ids, row.id),
-            completed=version.completed + of_batch[TaskState.COMPLETED],
-            failed=version.failed + of_batch[TaskState.FAILED],
+            completed=version.completed + batch_counts[TaskState.COMPLETED],
+            failed=version.failed + batch_counts[TaskState.FAILED],
         )
     return list(versions.values())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from spheroseg.database.engine import open_engine, reading
 from spheroseg.database.runs import find_project
-from spheroseg.database.versions import ResultVersion, result_versions
+from spheroseg.database.versions import ResultVersion, read_result_versions
 from spheroseg.errors import OutputUnusable
 from spheroseg.run.folder import DATABASE, PROJECT
 from spheroseg.run.output_names import STATE_FOLDER
@@ -19,6 +19,6 @@ async def read_versions(out: Path) -> list[ResultVersion]:
     try:
         async with reading(engine) as conn:
             project_id = await find_project(conn, PROJECT)
-            return await result_versions(conn, project_id) if project_id else []
+            return await read_result_versions(conn, project_id) if project_id else []
     finally:
         await engine.dispose()

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from spheroseg.database import revisions
 from spheroseg.database.projects import NewImage, ensure_project, ensure_user
 from spheroseg.database.runs import EarlierTask, read_earlier_tasks, read_unfinished_ids, recover_queue
-from spheroseg.database.versions import result_versions, version_key
+from spheroseg.database.versions import read_result_versions, version_key
 from spheroseg.queueing.submit import cancel, retry, submit
 from spheroseg.run.folder import PROJECT, USER
 from spheroseg.run.inputs import RunInput
@@ -72,7 +72,7 @@ async def prepare(
 async def _version(conn: AsyncConnection, project_id: UUID, options: RunOptions) -> int:
     key = version_key(options.model.name, options.model.sha256, asdict(options.parameters), options.pixel_size_um)
     # There is no version yet if `only` left nothing to do.
-    return next((found.number for found in await result_versions(conn, project_id) if found.key == key), 0)
+    return next((found.number for found in await read_result_versions(conn, project_id) if found.key == key), 0)
 
 
 def _identity(item: RunInput) -> tuple[str, int, str]:
