@@ -1,4 +1,4 @@
-"""The zip of a run, opened by what its readers use."""
+"""The zip of a run, opened by the libraries that its readers use."""
 
 import hashlib
 import io
@@ -50,23 +50,23 @@ def test_every_file_is_in_the_zip_with_its_size_and_checksum(tmp_path: Path) -> 
         manifest = json.loads(archive.read("manifest.json"))
         assert {name: manifest[name] for name in MANIFEST} == MANIFEST
         assert sorted(manifest["files"]) == sorted(set(names) - {"manifest.json"})
-        for name, told in manifest["files"].items():
+        for name, described in manifest["files"].items():
             content = archive.read(name)
-            assert told == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            assert described == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         for name, path in files.items():
             assert archive.read(name) == path.read_bytes()
         assert archive.getinfo("results.csv").compress_size < 1000
         assert archive.getinfo("results.csv").date_time == (2026, 11, 24, 21, 30, 2)
 
 
-def test_its_metadata_are_an_ro_crate_that_says_how_the_files_came_about(tmp_path: Path) -> None:
+def test_its_metadata_are_an_ro_crate_that_describes_how_the_files_were_made(tmp_path: Path) -> None:
     files = run_files(tmp_path)
     with zipfile.ZipFile(io.BytesIO(b"".join(stream_bundle(files, MANIFEST)))) as archive:
         archive.extractall(tmp_path / "crate")
     crate = ROCrate(tmp_path / "crate")
-    told = {str(entity.id) for entity in crate.get_by_type("File")}
-    assert len(told) == len(files) + 1, "these and the manifest"
-    assert {"results.csv", "masks/Sph%C3%A4roid%201.tif", "rois/a%20b%231.zip", "manifest.json"} < told
+    described = {str(entity.id) for entity in crate.get_by_type("File")}
+    assert len(described) == len(files) + 1, "these and the manifest"
+    assert {"results.csv", "masks/Sph%C3%A4roid%201.tif", "rois/a%20b%231.zip", "manifest.json"} < described
     assert all((tmp_path / "crate" / name).exists() for name in files)
     (action,) = crate.get_by_type("CreateAction")
     assert {entity["name"] for entity in action["instrument"]} == {"spheroseg", "some-model"}
@@ -80,7 +80,7 @@ def test_its_metadata_are_an_ro_crate_that_says_how_the_files_came_about(tmp_pat
     assert "license" not in crate.root_dataset.properties(), "the results are the user's"
 
 
-def test_it_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+def test_the_zip_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
     large = tmp_path / "large"
     with large.open("wb") as file:
         file.truncate(40 * CHUNK_BYTES)
@@ -94,9 +94,7 @@ def test_it_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
     assert peak < 8 * CHUNK_BYTES
 
 
-def test_files_too_large_for_the_old_form_of_zip_are_in_the_new_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_too_large_for_plain_zip_use_zip64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = run_files(tmp_path)
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 20)
     content = b"".join(stream_bundle(files, MANIFEST))

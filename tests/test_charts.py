@@ -77,12 +77,12 @@ def records(chart: AnyChart, **wanted: Any) -> list[dict[str, Any]]:
 
 
 def words(chart: AnyChart) -> str:
-    """Every text of the drawn picture, as a reader meets it."""
+    """Return all texts of the drawn chart in their order."""
     return "\n".join(re.findall(r"<t(?:ext|span)[^>]*>([^<]+)<", encode_svg(chart)))
 
 
 def drawn(chart: AnyChart, mark: str) -> list[str]:
-    """The subpaths of every line, or the paths of every point, in the drawn picture."""
+    """Return the subpaths of all lines, or the paths of all points, in the drawn chart."""
     groups = re.findall(rf'<g class="mark-{mark} role-mark[^"]*"[^>]*>(.*?)</g>', encode_svg(chart), re.DOTALL)
     return [path for group in groups for path in re.findall(r'd="([^"]+)"', group)]
 
@@ -97,7 +97,7 @@ def drawn(chart: AnyChart, mark: str) -> list[str]:
         pytest.param(lambda wells: dose_chart(endpoints(0, 0.1, 1, 10), IC50), id="dose"),
     ],
 )
-def test_each_picture_is_vega_lite_and_the_same_bytes_each_time_and_needs_no_network(
+def test_each_chart_is_valid_vega_lite_and_the_same_bytes_each_time_and_needs_no_network(
     chart: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def offline(*_: Any) -> None:
@@ -135,7 +135,7 @@ def test_a_png_has_the_size_of_its_definition_times_the_scale() -> None:
         assert picture.shape[:2] == pytest.approx((height * scale, width * scale), abs=3)
 
 
-def test_the_curve_of_a_condition_is_the_mean_of_its_wells_with_their_deviation_and_number() -> None:
+def test_the_curve_of_a_condition_is_the_mean_of_its_wells_with_deviation_and_number() -> None:
     wells = well_rows(empty=("A01",), missing=[("B01", 48.0)])
     chart = condition_chart(condition_rows(wells), wells)
 
@@ -153,7 +153,7 @@ def test_the_curve_of_a_condition_is_the_mean_of_its_wells_with_their_deviation_
     assert "Staurosporine 1 µM (n = 24)" in said
 
 
-def test_a_line_is_not_drawn_across_a_value_that_is_missing() -> None:
+def test_a_line_is_not_drawn_across_a_missing_value() -> None:
     whole, broken = well_rows(wells=6), well_rows(wells=6, missing=[("A01", 72.0)])
     dropped = [row for row in whole if (row["well"], row["time_h"]) != ("A01", 72.0)]
 
@@ -165,7 +165,7 @@ def test_a_line_is_not_drawn_across_a_value_that_is_missing() -> None:
     assert pieces(broken) == pieces(dropped) == 2
 
 
-def test_wells_photographed_at_minutes_of_their_own_lack_nothing() -> None:
+def test_wells_imaged_at_minutes_of_their_own_lack_no_image() -> None:
     wells = well_rows(wells=6)
     shifted = [row | {"time_h": row["time_h"] + row["col"] / 10 + "AB".index(row["row"])} for row in wells]
 
@@ -180,7 +180,7 @@ def test_a_condition_of_one_well_has_no_deviation() -> None:
     assert {(m["low"], m["high"]) for m in means if m["condition"] == "a (n = 1)"} == {(None, None)}
 
 
-def test_more_conditions_than_colours_have_a_panel_each_and_are_all_there() -> None:
+def test_more_conditions_than_colours_have_a_panel_each() -> None:
     wells = well_rows(hours=(0, 24), wells=384, rates={f"Compound {number}": number / 1000 for number in range(24)})
     said = words(condition_chart(condition_rows(wells), wells))
 
@@ -212,13 +212,13 @@ def test_names_that_are_the_same_when_shortened_are_numbered() -> None:
         ("circularity", "Circularity"),
     ],
 )
-def test_where_nothing_is_calibrated_the_unit_is_px(asked: str | None, title: str) -> None:
+def test_without_calibration_the_unit_is_px(asked: str | None, title: str) -> None:
     wells = well_rows(wells=6, calibrated=False, volume=8e4)
 
     assert title in words(condition_chart(condition_rows(wells), measure=asked))
 
 
-def test_an_unknown_measure_is_answered_with_the_known_ones() -> None:
+def test_an_unknown_measure_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"no such measure: mass; choose one of volume_um3, area_um2"):
         heat_map(well_rows(wells=6), measure="mass")
 
@@ -256,7 +256,7 @@ def test_every_model_starts_at_y0_with_the_rate_of_the_table(model: str) -> None
     assert np.log(curve[-1]["y"] / curve[0]["y"]) / 0.1 == pytest.approx(0.048, rel=0.01)
 
 
-def test_a_fit_that_was_refused_says_why_and_draws_nothing() -> None:
+def test_a_refused_fit_gives_the_reason_and_no_curve() -> None:
     refused = dict.fromkeys(FIT) | {"measure": "volume_um3", "model": "logistic", "refused": "3 points are too few"}
     chart = well_chart(of_well(well_rows(wells=6), "A01"), refused)
 
@@ -264,7 +264,7 @@ def test_a_fit_that_was_refused_says_why_and_draws_nothing() -> None:
     assert not records(chart, kind="fit")
 
 
-def test_a_well_that_shrinks_has_a_rate_and_the_reason_why_it_has_no_doubling_time() -> None:
+def test_a_well_that_shrinks_has_a_rate_and_the_reason_for_no_doubling_time() -> None:
     fit = FIT | {"model": "exponential", "doubling_time_h": None, "rate_per_h": -0.012, "rate_ci_low": -0.013}
     said = words(well_chart(of_well(well_rows(wells=6), "A01"), fit | {"refused": "it shrinks: no doubling time"}))
 
@@ -278,7 +278,7 @@ def test_a_fit_of_another_measure_is_not_drawn_over_the_points() -> None:
 
 
 @pytest.mark.parametrize("wells", [6, 96, 384])
-def test_a_plate_has_a_curve_for_each_well_at_its_place(wells: int) -> None:
+def test_a_plate_has_a_curve_for_each_well_at_its_position(wells: int) -> None:
     chart = plate_chart(well_rows(wells=wells, hours=(0, 84, 168), empty=("A02",)), wells=wells)
 
     assert len(drawn(chart, "line")) == wells - 1
@@ -288,7 +288,7 @@ def test_a_plate_has_a_curve_for_each_well_at_its_place(wells: int) -> None:
     assert "Each panel: time 0 to 168 h across, 0 to 100 million µm³ up" in words(chart)
 
 
-def test_several_plates_and_samples_without_wells_are_no_plate() -> None:
+def test_several_plates_and_samples_without_wells_are_refused() -> None:
     wells = well_rows(wells=6)
 
     with pytest.raises(ValueError, match="the rows are of 2 plates"):
@@ -323,7 +323,7 @@ def test_wells_that_are_all_the_same_have_one_colour() -> None:
     assert len(set(re.findall(r'aria-label="[^"]*Well: [^"]+"[^>]*fill="([^"]+)"', svg))) == 1
 
 
-def test_the_concentration_0_stands_off_the_logarithmic_axis_and_the_curve_does_not_reach_it() -> None:
+def test_the_concentration_0_is_left_of_a_break_that_the_curve_does_not_reach() -> None:
     chart = dose_chart(endpoints(0, 0.01, 0.1, 1, 10), IC50)
 
     assert len(records(chart, kind="well")) == 15
@@ -346,7 +346,7 @@ def test_the_untreated_wells_of_another_drug_are_not_those_of_this_one() -> None
     assert [well["well"] for well in wells] == ["P1 A01", "P1 A02", "P1 A03", "P1 G01"]
 
 
-def test_an_ic50_that_was_refused_says_why() -> None:
+def test_a_refused_ic50_gives_the_reason() -> None:
     refused = dict.fromkeys(IC50) | {"drug": "Doxorubicin", "measure": "rel_volume", "refused": "no effect is shown"}
     chart = dose_chart(endpoints(0, 1, 2, 4), refused)
 
@@ -354,7 +354,7 @@ def test_an_ic50_that_was_refused_says_why() -> None:
     assert not records(chart, kind="fit")
 
 
-def test_rows_without_a_concentration_are_no_dose_response() -> None:
+def test_rows_without_a_concentration_are_refused() -> None:
     with pytest.raises(ValueError, match="no row has a concentration"):
         dose_chart([row | {"concentration": None} for row in endpoints(1)])
 
@@ -369,14 +369,14 @@ def test_rows_without_a_concentration_are_no_dose_response() -> None:
         pytest.param([row | {"condition": None} for row in well_rows(wells=6)], id="no condition"),
     ],
 )
-def test_odd_rows_give_a_picture_all_the_same(rows: Rows) -> None:
+def test_unusual_rows_still_give_a_chart(rows: Rows) -> None:
     assert encode_png(condition_chart(condition_rows(rows), rows), 1.0)
     assert encode_png(well_chart(of_well(rows, "A01")), 1.0)
     assert encode_png(plate_chart(rows), 1.0)
     assert encode_png(heat_map(rows), 1.0)
 
 
-def test_rows_without_a_time_are_no_curve() -> None:
+def test_rows_without_a_time_are_refused() -> None:
     timeless = [row | {"time_h": None, "time_point": None} for row in well_rows(wells=6)]
 
     for draw in (condition_chart, well_chart, plate_chart, heat_map):
@@ -398,7 +398,7 @@ def test_rows_without_a_time_are_no_curve() -> None:
         (-2.0, "−2.00"),
     ],
 )
-def test_numbers_have_three_figures(value: float, text: str) -> None:
+def test_numbers_have_three_significant_figures(value: float, text: str) -> None:
     assert format_figures(value) == text
 
 

@@ -1,4 +1,4 @@
-"""The table in which a person says what is in each well, and mends what names say wrongly."""
+"""The user's table of conditions: what is in each well, and corrections of what the names say."""
 
 import pytest
 
@@ -12,14 +12,14 @@ from spheroseg.plate.preview_table import encode_preview
 from spheroseg.plate.wells import parse_well
 
 
-def assigned(names: list[str], table: str | bytes) -> Preview:
+def assign(names: list[str], table: str | bytes) -> Preview:
     return assign_conditions(
         parse_names(names), read_conditions(table if isinstance(table, bytes) else table.encode(), "c.csv")
     )
 
 
 def conditions_of(preview: Preview) -> dict[str, Condition]:
-    return {picture.name: picture.condition for picture in preview.images}
+    return {image.name: image.condition for image in preview.images}
 
 
 def complaint(table: str | bytes) -> str:
@@ -28,8 +28,8 @@ def complaint(table: str | bytes) -> str:
     return str(caught.value)
 
 
-def test_a_row_for_a_well_holds_for_all_its_pictures() -> None:
-    found = assigned(
+def test_a_row_for_a_well_applies_to_all_its_images() -> None:
+    found = assign(
         ["A1_t1.png", "A1_t2.png", "A2_t1.png"],
         "well,condition,drug,concentration,unit,replicate,cells\na01,treated,cisplatin,2.5,uM,1,HCT116\n",
     )
@@ -50,64 +50,64 @@ def test_a_row_for_a_well_holds_for_all_its_pictures() -> None:
     ],
 )
 def test_the_tables_of_other_programs_are_read(table: str) -> None:
-    (found,) = conditions_of(assigned(["B02.png"], table)).values()
+    (found,) = conditions_of(assign(["B02.png"], table)).values()
     assert (found.drug, found.concentration, found.unit) == ("x", 0.5, "µM")
     assert found.label == "x 0.5 µM"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
 def test_the_micro_sign_survives_every_spreadsheet(encoding: str) -> None:
-    (found,) = conditions_of(assigned(["A1.png"], "well,concentration,unit\nA1,1,µg/mL\n".encode(encoding))).values()
+    (found,) = conditions_of(assign(["A1.png"], "well,concentration,unit\nA1,1,µg/mL\n".encode(encoding))).values()
     assert found.unit == "µg/mL"
 
 
-def test_a_row_for_an_image_goes_before_one_for_its_well_and_one_of_a_plate_before_one_of_all() -> None:
-    found = assigned(
+def test_a_row_for_an_image_or_a_plate_takes_precedence() -> None:
+    found = assign(
         ["p/A1_t1.png", "p/A1_t2.png", "q/A1_t1.png"],
         "image,plate,well,condition\n,,A1,any\n,q,A1,of q\np/A1_t2.png,,,of one\n",
     )
-    assert [picture.condition.name for picture in found.images] == ["any", "of one", "of q"]
+    assert [image.condition.name for image in found.images] == ["any", "of one", "of q"]
     assert not found.notes[1:]
 
 
-def test_a_row_for_an_image_mends_its_place() -> None:
-    found = assigned(
+def test_a_row_for_an_image_corrects_its_position() -> None:
+    found = assign(
         ["odd name.png", "A1_day1.png", "A2_day1.png"],
         "image,well,time_h,condition\nodd name.png,b7,36.5,late\nA1_day1.png,,25,\n",
     )
-    odd, mended, left = (place for _, place in found.placed)
+    odd, corrected, left = (place for _, place in found.placed)
     assert (odd.well, odd.time_h) == (parse_well("B07"), 36.5)
-    assert (mended.well, mended.time_h) == (parse_well("A01"), 25)
+    assert (corrected.well, corrected.time_h) == (parse_well("A01"), 25)
     assert left.time_h == 24
     assert not found.failed
 
 
 def test_samples_have_conditions_too() -> None:
-    found = assigned(["1_day2_18D.tif", "1_day2_18S.tif"], "sample,condition\n1_18D,dense\n")
-    assert [picture.condition.label for picture in found.images] == ["dense", ""]
+    found = assign(["1_day2_18D.tif", "1_day2_18S.tif"], "sample,condition\n1_18D,dense\n")
+    assert [image.condition.label for image in found.images] == ["dense", ""]
 
 
-def test_rows_that_meet_no_picture_are_named() -> None:
-    found = assigned(["A1.png"], "image,well,condition\n,A1-A3,x\n,C1-D2,y\nnone.png,,z\n")
+def test_rows_without_an_image_are_listed() -> None:
+    found = assign(["A1.png"], "image,well,condition\n,A1-A3,x\n,C1-D2,y\nnone.png,,z\n")
     assert found.notes == ("in the table of conditions, but not here: C01-D02 (line 3), none.png (line 4)",)
 
 
-def test_what_preview_writes_can_be_mended_and_read_back() -> None:
+def test_the_csv_of_the_preview_can_be_corrected_and_read_back() -> None:
     names = ["A1_t1.png", "A2_t1.png", "what.png"]
-    before = assigned(names, 'well,drug,concentration,unit,note\nA1,x,0.1,µM,"two, or\nthree"\n')
+    before = assign(names, 'well,drug,concentration,unit,note\nA1,x,0.1,µM,"two, or\nthree"\n')
     written = encode_preview(before)
-    again = assigned(names, written)
+    again = assign(names, written)
     assert again.images == before.images
-    mended = written.decode("utf-8-sig").replace("what.png,,,", "what.png,,C9,").encode()
-    assert str(assigned(names, mended).images[2].position.well) == "C09"  # type: ignore[union-attr]
+    corrected = written.decode("utf-8-sig").replace("what.png,,,", "what.png,,C9,").encode()
+    assert str(assign(names, corrected).images[2].position.well) == "C09"  # type: ignore[union-attr]
 
 
-def test_every_bad_line_is_named_at_once() -> None:
-    said = complaint(
+def test_all_bad_lines_are_reported_at_once() -> None:
+    message = complaint(
         "well,concentration,time_h,image\n"
         "A1,1,,\nZZ9,1,,\nA2,5 µM,,\nB2-A1,,,\n,,,\n,3,,\nA4,-1,,\na1,2,,\nA5,1,,,9\n"
     )
-    assert said.splitlines() == [
+    assert message.splitlines() == [
         "c.csv cannot be used:",
         "  line 3: there is no well ZZ9: the largest plate goes from A01 to AF48",
         "  line 4: concentration must be a number, not '5 µM'; write its unit into the column unit",
@@ -126,13 +126,13 @@ def test_every_bad_line_is_named_at_once() -> None:
         ("drug,concentration\nx,1\n", "it has drug, concentration"),
         ("well,well\nA1,A2\n", "has the column well twice"),
         ("well,drug\n", "has no lines below its header"),
-        (b"PK\x03\x04\0\0", "is no CSV"),
+        (b"PK\x03\x04\0\0", "is not a CSV file"),
         ("image,site\nx.png,1.5\n", "line 2: site must be a whole number, not '1.5'"),
         ("image,well\nx.png,A1-A3\n", "line 2: an image has one well"),
-        ("row,column\nA,x\n", "line 2: 'x' is no column"),
+        ("row,column\nA,x\n", "line 2: 'x' is not a column"),
         ("row,column\nA,0\n", "line 2: no such well"),
         ("well,concentration\nA1,nan\n", "line 2: concentration must be a number"),
     ],
 )
-def test_a_table_that_cannot_be_used_says_why(table: str | bytes, expected: str) -> None:
+def test_a_table_that_cannot_be_used_is_refused_with_the_reason(table: str | bytes, expected: str) -> None:
     assert expected in complaint(table)

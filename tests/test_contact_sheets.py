@@ -40,7 +40,7 @@ def near(pixels: Any, colour: tuple[int, int, int]) -> Any:
     return np.abs(pixels - np.array(colour)).max(axis=-1) < 40
 
 
-def test_a_plate_of_96_wells_has_a_sheet_for_each_row_of_a_sane_size(overlay: Path) -> None:
+def test_a_plate_of_96_wells_has_a_sheet_of_moderate_size_for_each_row(overlay: Path) -> None:
     tiles = build_tiles(growth_rows(hours=range(0, 192, 24)), lambda _: overlay)
     few = [t for t in tiles if t.sheet in ("P1 row A", "P1 row H")]
     assert len({t.sheet for t in tiles}) == 8
@@ -98,7 +98,7 @@ def test_an_overlay_that_cannot_be_read_is_an_empty_tile(tmp_path: Path) -> None
     assert all(near(tile(page, 0, 0), (216, 216, 216)).mean() > 0.7 for page in sheets)
 
 
-def test_a_sheet_for_each_condition_has_a_name_of_its_own_that_fits_a_file(overlay: Path) -> None:
+def test_the_sheet_of_each_condition_has_a_unique_valid_file_name(overlay: Path) -> None:
     rates = {"5-FU 1 µM / DMSO": 0.0, "5-FU 1 µM : DMSO": 0.0, "../..": 0.0}
     tiles = build_tiles(growth_rows(wells=6, hours=(0,), rates=rates), lambda _: overlay, by="condition")
 
@@ -136,7 +136,7 @@ def opened_size(jpeg: bytes) -> int:
     return int(height * width)
 
 
-def test_wells_photographed_at_minutes_of_their_own_stand_in_their_order(overlay: Path) -> None:
+def test_wells_imaged_at_minutes_of_their_own_have_their_tiles_in_order(overlay: Path) -> None:
     tiles = [
         Tile("A", f"A{well:02d}", "", hour * 24 + well / 10, f"{hour}", overlay)
         for well in range(1, 7)

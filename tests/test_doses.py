@@ -1,4 +1,4 @@
-"""The wells at one time, and the IC50: against published figures, known curves and what must be refused."""
+"""Endpoints and IC50: against published figures and known curves, and what must be refused."""
 
 from collections.abc import Sequence
 
@@ -59,7 +59,7 @@ def plate(noise: float = 0.1, **more: object) -> list[EndpointRow]:
     return [endpoint(float(d), float(v), **more) for d, v in zip(DOSES, values, strict=True)]
 
 
-def test_the_published_fit_of_ryegrass_is_met() -> None:
+def test_the_published_fit_of_ryegrass_is_reproduced() -> None:
     """LL.4 of the R package drc: b 2.98222, c 0.48141, d 7.79296, e 3.05795, standard error of e 0.18573, 20 df.
 
     The interval is of the profile likelihood; lmfit 1.3 (conf_interval of ln e) gives 2.69110 to 3.47539.
@@ -73,17 +73,17 @@ def test_the_published_fit_of_ryegrass_is_met() -> None:
     assert (found.ic50_high - found.ic50_low) / 2 == pytest.approx(0.18573 * 2.086, rel=0.03)
 
 
-def test_a_curve_without_noise_gives_its_own_numbers_back() -> None:
+def test_a_fit_without_noise_recovers_the_parameters() -> None:
     found = curve(DOSES, evaluate_dose_response(DOSES, 0.5, 1.2, 4e6, 1e6))
     assert (found.ic50, found.hill, found.top, found.bottom) == pytest.approx((0.5, 1.2, 4e6, 1e6), rel=1e-5)
     assert (found.ic50_low, found.ic50_high, found.r2) == pytest.approx((0.5, 0.5, 1), rel=1e-5)
 
 
-def test_the_response_at_no_dose_is_the_top_and_half_way_at_the_ic50() -> None:
+def test_the_response_is_the_top_at_dose_0_and_half_way_at_the_ic50() -> None:
     assert list(evaluate_dose_response([0, 0.5], 0.5, 3, 4, 1)) == pytest.approx([4, 2.5])
 
 
-def test_nineteen_of_twenty_intervals_hold_the_ic50() -> None:
+def test_nineteen_of_twenty_intervals_contain_the_ic50() -> None:
     rng, draws, held = np.random.default_rng(3), 100, 0
     doses = np.repeat([0, 0.03, 0.3, 1, 3, 30], 3)
     for _ in range(draws):
@@ -92,14 +92,14 @@ def test_nineteen_of_twenty_intervals_hold_the_ic50() -> None:
     assert abs(held / draws - 0.95) <= 0.05
 
 
-def test_no_effect_is_no_ic50() -> None:
+def test_without_an_effect_there_is_no_ic50() -> None:
     rng = np.random.default_rng(4)
     assert "no effect is shown" in reason(DOSES, rng.normal(3, 0.3, len(DOSES)))
     assert "no effect is shown" in reason(DOSES, np.full(len(DOSES), 3.0))
 
 
 @pytest.mark.parametrize("ic50", [40.0, 300.0])
-def test_a_plateau_that_was_not_reached_is_no_ic50(ic50: float) -> None:
+def test_without_a_plateau_there_is_no_ic50(ic50: float) -> None:
     noise = np.random.default_rng(5).normal(0, 0.05, len(DOSES))
     assert "a plateau was not reached" in reason(DOSES, evaluate_dose_response(DOSES, ic50, 1.2, 4, 1) + noise)
 
@@ -110,7 +110,7 @@ def test_an_ic50_beside_the_last_concentration_is_refused() -> None:
     assert "next to the lowest concentration" in reason(treated, evaluate_dose_response(treated, 0.02, 1.2, 4, 1))
 
 
-def test_a_step_between_two_concentrations_has_no_place_for_an_ic50() -> None:
+def test_a_step_between_two_concentrations_is_refused() -> None:
     noise = np.random.default_rng(6).normal(0, 0.05, len(DOSES))
     assert "in one step between 0.3 and 1" in reason(DOSES, np.where(DOSES > 0.5, 1.0, 4.0) + noise)
 
@@ -119,12 +119,12 @@ def test_a_drug_that_makes_wells_grow_has_no_ic50() -> None:
     assert "rises with the concentration" in reason(DOSES, evaluate_dose_response(DOSES, 0.5, 1.2, 1, 4))
 
 
-def test_few_concentrations_or_wells_are_refused() -> None:
+def test_too_few_concentrations_or_wells_are_refused() -> None:
     assert reason([0, 0, 1, 1, 3, 3, 9, 9], range(8)) == few(3)
     assert reason([0, 1, 2, 4, 8], [4, 3, 2, 1, 0.5]) == "an IC50 needs 6 wells that have a value; there are 5"
 
 
-def test_the_row_of_a_drug_tells_wells_concentrations_and_time() -> None:
+def test_the_row_of_a_drug_has_wells_concentrations_and_time() -> None:
     (row,) = build_ic50_rows(plate())
     assert tuple(row) == IC50_COLUMNS
     assert (row["drug"], row["unit"], row["measure"], row["time_h"]) == ("x", "µM", "rel_volume", 72)
@@ -169,15 +169,15 @@ def test_the_measure_is_the_relative_volume_or_else_the_volume() -> None:
     assert build_ic50_rows([]) == []
 
 
-def frames(well: str, times: Sequence[float | None], **more: object) -> list[WellRow]:
+def images(well: str, times: Sequence[float | None], **more: object) -> list[WellRow]:
     return [
         {"plate": "p", "well": well, "time_h": time, "volume_um3": 100.0 + n} | more for n, time in enumerate(times)
     ]
 
 
-def test_the_endpoint_is_the_last_time_that_most_wells_have() -> None:
+def test_the_endpoint_is_the_last_time_at_which_most_wells_have_a_value() -> None:
     rows = build_endpoint_rows(
-        [*frames("A01", [0, 24, 48, 72]), *frames("A02", [0, 24, 48]), *frames("A03", [0, 24, 48])]
+        [*images("A01", [0, 24, 48, 72]), *images("A02", [0, 24, 48]), *images("A03", [0, 24, 48])]
     )
     assert [tuple(row) for row in rows] == [ENDPOINT_COLUMNS] * 3
     assert [(row["well"], row["time_h"], row["volume_um3"]) for row in rows] == [
@@ -185,32 +185,32 @@ def test_the_endpoint_is_the_last_time_that_most_wells_have() -> None:
     ]
 
 
-def test_a_frame_without_a_value_is_no_endpoint() -> None:
-    failed = frames("A02", [72], volume_um3=None, qc_flags="image_failed")
-    rows = build_endpoint_rows(frames("A01", [0, 24, 48, 72]) + frames("A02", [0, 24, 48]) + failed)
+def test_an_image_without_a_value_is_not_an_endpoint() -> None:
+    failed = images("A02", [72], volume_um3=None, qc_flags="image_failed")
+    rows = build_endpoint_rows(images("A01", [0, 24, 48, 72]) + images("A02", [0, 24, 48]) + failed)
     assert [row["time_h"] for row in rows] == [48, 48]
 
 
-def test_a_well_without_that_time_has_no_value_and_says_so() -> None:
-    rows = build_endpoint_rows([*frames("A01", [0, 24, 48]), *frames("A02", [0, 24, 48]), *frames("A03", [0, 24])])
+def test_a_well_without_an_image_at_the_endpoint_is_flagged() -> None:
+    rows = build_endpoint_rows([*images("A01", [0, 24, 48]), *images("A02", [0, 24, 48]), *images("A03", [0, 24])])
     assert (rows[2]["volume_um3"], rows[2]["time_h"], rows[2]["qc_flags"]) == (None, 48, "no_endpoint")
 
 
-def test_frames_of_one_round_are_one_time() -> None:
+def test_images_of_one_round_are_at_one_endpoint() -> None:
     rows = build_endpoint_rows(
-        [*frames("A01", [0, 24, 48]), *frames("A02", [0.5, 24.5, 48.5]), *frames("A03", [0, 24, 42])]
+        [*images("A01", [0, 24, 48]), *images("A02", [0.5, 24.5, 48.5]), *images("A03", [0, 24, 42])]
     )
     assert [row["time_h"] for row in rows] == [48, 48.5, 48.5]
     assert [row["volume_um3"] for row in rows] == [102, 102, None]
 
 
 def test_the_time_can_be_chosen() -> None:
-    rows = build_endpoint_rows([*frames("A01", [0, 24, 48]), *frames("A02", [0, 48])], at_h=24)
+    rows = build_endpoint_rows([*images("A01", [0, 24, 48]), *images("A02", [0, 48])], at_h=24)
     assert [(row["time_h"], row["volume_um3"]) for row in rows] == [(24, 101), (24, None)]
 
 
-def test_numbered_frames_have_an_endpoint_without_hours() -> None:
-    rows = [frame | {"time_point": n} for n, frame in enumerate(frames("A01", [None, None, None]))]
+def test_time_points_have_an_endpoint_without_hours() -> None:
+    rows = [frame | {"time_point": n} for n, frame in enumerate(images("A01", [None, None, None]))]
     assert [(row["time_h"], row["volume_um3"]) for row in build_endpoint_rows(rows)] == [(None, 102)]
 
 

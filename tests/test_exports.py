@@ -1,4 +1,4 @@
-"""Exports, read back by the programs and libraries that their users use."""
+"""Exports, read back by the libraries that their users use."""
 
 import io
 import json
@@ -25,7 +25,7 @@ from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.measure import measure
 
 SHAPE = (240, 320)
-# pycocotools itself is not quite up with NumPy.
+# pycocotools uses parts of NumPy that are deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 TASK = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 Labels = npt.NDArray[np.uint16]
@@ -33,7 +33,7 @@ Scene = tuple[Labels, dict[str, Any]]
 
 
 def disk(x: float, y: float, radius: float) -> npt.NDArray[np.float32]:
-    """Px from the outline, positive inside; x, y from the corner of the first pixel."""
+    """Return the distance in px from the outline, positive inside. x, y: from the corner of the first pixel."""
     rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
     return np.asarray(radius - np.hypot(columns + 0.5 - x, rows + 0.5 - y), np.float32)
 
@@ -41,7 +41,7 @@ def disk(x: float, y: float, radius: float) -> npt.NDArray[np.float32]:
 def scene(
     depth: npt.NDArray[np.float32], distance: npt.NDArray[np.float32] | None = None, um: float | None = None
 ) -> Scene:
-    """What the pipeline would record of objects where `depth` (px) is positive."""
+    """Return what the pipeline would record of objects where `depth` (px) is positive."""
     probability = np.asarray(np.clip(0.5 + depth / 4, 0, 1), np.float32)
     instances = None if distance is None else find_instances(Maps(probability, distance), 0.5, SHAPE)
     labels, outlines = trace(probability, 0.5, 50, instances)
@@ -90,7 +90,7 @@ each_scene = pytest.mark.parametrize(("make", "count"), SCENES.values(), ids=SCE
 
 
 def filled(rings: list[Any]) -> npt.NDArray[np.bool_]:
-    """Pixels whose centre is inside an odd number of rings, as a program paints them."""
+    """Return the pixels whose centre is inside an odd number of rings, as a program fills them."""
     mask = np.zeros(SHAPE, bool)
     for ring in rings:
         mask ^= polygon2mask(SHAPE, np.asarray(ring)[:, ::-1] - 0.5)  # type: ignore[no-untyped-call]
@@ -128,7 +128,7 @@ def test_imagej_regions_cover_the_pixels_of_the_mask(make: Callable[[], Scene], 
         assert roi.bottom >= np.max(rings[0][:, 1]) - 0.5
 
 
-def test_imagej_regions_keep_the_part_of_a_pixel_and_an_object_with_holes_is_composite(tmp_path: Path) -> None:
+def test_imagej_regions_keep_fractions_of_a_pixel_and_an_object_with_holes_is_composite(tmp_path: Path) -> None:
     _, result = with_holes()
     holed, whole = read_rois(encode_rois(result), tmp_path)
     if not holed.composite:
@@ -141,7 +141,7 @@ def test_imagej_regions_keep_the_part_of_a_pixel_and_an_object_with_holes_is_com
     assert np.any(np.asarray(whole.coordinates()) % 1), "not on whole pixels"
 
 
-def test_imagej_regions_of_a_page_know_their_slice_and_are_the_same_bytes_each_time(tmp_path: Path) -> None:
+def test_imagej_regions_of_a_page_have_its_slice_and_are_the_same_bytes_each_time(tmp_path: Path) -> None:
     _, result = with_holes()
     assert {roi.position for roi in read_rois(encode_rois(result, 3), tmp_path)} == {3}
     assert {roi.position for roi in read_rois(encode_rois(result), tmp_path)} == {0}
@@ -161,7 +161,7 @@ def test_qupath_polygons_cover_the_pixels_of_the_mask(make: Callable[[], Scene],
         check_same(filled(rings), labels == number)
 
 
-def test_qupath_gets_names_a_class_lasting_ids_and_the_measurements_of_the_table() -> None:
+def test_qupath_gets_names_a_class_stable_ids_and_the_measurements_of_the_table() -> None:
     _, result = plain()
     (feature,) = json.loads(encode_geojson(result, TASK))["features"]
     (again,) = json.loads(encode_geojson(result, TASK))["features"]
@@ -174,7 +174,7 @@ def test_qupath_gets_names_a_class_lasting_ids_and_the_measurements_of_the_table
     assert properties["measurements"]["area_um2"] == pytest.approx(area * 0.4225, rel=1e-6)
 
 
-def test_qupath_gets_no_number_where_there_is_none() -> None:
+def test_qupath_gets_no_value_for_a_missing_measurement() -> None:
     _, result = plain()
     result["objects"][0]["measurements"]["solidity"] = float("nan")
     (feature,) = json.loads(encode_geojson(result, TASK))["features"]
@@ -219,7 +219,7 @@ def test_coco_has_run_lengths_for_holes_and_polygons_for_the_rest(tmp_path: Path
             assert np.array_equal(coco.annToMask(annotation), labels == annotation["object"]), "exactly"
 
 
-def test_an_object_in_the_first_pixel_has_right_run_lengths(tmp_path: Path) -> None:
+def test_an_object_in_the_first_pixel_has_correct_run_lengths(tmp_path: Path) -> None:
     ring = np.minimum(disk(0, 0, 60), -disk(20, 20, 8))
     labels, result = scene(ring)
     assert result["objects"][0]["holes"]

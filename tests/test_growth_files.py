@@ -1,4 +1,4 @@
-"""The tables of a plate as files: read back with what people read them with."""
+"""The tables of a plate as files, read back by the libraries that people use."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ from spheroseg.plate.conditions import Condition
 from spheroseg.plate.options import GrowthOptions, VolumeMethod, WellValue
 from spheroseg.plate.well_curves import WELL_COLUMNS
 
-from .support.frames import MODEL, PARAMETERS, frame
+from .support.plate_images import MODEL, PARAMETERS, plate_image
 
 TRAPS = [
     "1E5",
@@ -84,10 +84,10 @@ def some_tables() -> GrowthTables:
     dose = Condition("", "cisplatin", 2.5, "µM", more=(("cells", "0012"),))
     return build_growth_tables(
         [
-            frame("E05", 0, 1000, 20, um=0.65, condition=dose),
-            frame("E05", 24, 2000, um=0.65, condition=dose, site=None),
-            frame("A01", 0, 1500, um=None, condition=replace(dose, concentration=0.0)),
-            frame("A01", 24),
+            plate_image("E05", 0, 1000, 20, um=0.65, condition=dose),
+            plate_image("E05", 24, 2000, um=0.65, condition=dose, site=None),
+            plate_image("A01", 0, 1500, um=None, condition=replace(dose, concentration=0.0)),
+            plate_image("A01", 24),
         ],
         GrowthOptions(),
     )
@@ -122,7 +122,7 @@ def test_the_header_stays_in_view_and_every_column_can_be_filtered() -> None:
 
 
 @pytest.mark.parametrize("text", TRAPS)
-def test_a_spreadsheet_takes_no_text_for_a_number_a_date_a_link_or_a_formula(text: str) -> None:
+def test_a_spreadsheet_reads_no_text_as_a_number_a_date_a_link_or_a_formula(text: str) -> None:
     data = encode_workbook({"growth": [{"image": text, "well": "E05", "area_um2": 1.5}]})
     sheet = openpyxl.load_workbook(io.BytesIO(data))["growth"]
     image, well, area = sheet[2]
@@ -133,7 +133,7 @@ def test_a_spreadsheet_takes_no_text_for_a_number_a_date_a_link_or_a_formula(tex
         assert b"<f>" not in parts.read("xl/worksheets/sheet1.xml")
 
 
-def test_a_cell_takes_no_more_than_it_holds_and_nothing_else_than_numbers() -> None:
+def test_long_texts_are_cut_and_nan_and_infinity_are_empty_cells() -> None:
     rows = [
         {"image": "x" * 40_000, "area_um2": float("nan"), "volume_um3": float("inf"), "n_objects": 0, "best": True}
     ]
@@ -141,7 +141,7 @@ def test_a_cell_takes_no_more_than_it_holds_and_nothing_else_than_numbers() -> N
     assert line == ("x" * 32_767, None, None, 0, True)
 
 
-def test_what_one_sheet_cannot_hold_goes_on_in_the_next() -> None:
+def test_a_table_too_long_for_one_sheet_continues_in_the_next() -> None:
     rows = [{"page": number} for number in range(1, 8)]
     read = sheets_of(encode_workbook({"growth": rows, "wells": rows[:2]}, max_rows=4))
     assert {name: [line[0] for line in lines] for name, lines in read.items()} == {
@@ -167,7 +167,7 @@ def test_the_same_tables_make_the_same_bytes_at_any_time() -> None:
     assert encode_parquet(made.growth, provenance) == encode_parquet(made.growth, provenance)
 
 
-def test_a_parquet_file_has_types_nulls_and_says_where_its_numbers_come_from() -> None:
+def test_a_parquet_file_has_types_nulls_and_provenance() -> None:
     made = some_tables()
     provenance = build_provenance_rows(MANIFEST, {"growth": made.growth}, GrowthOptions())
     table = pyarrow.parquet.read_table(io.BytesIO(encode_parquet(made.growth, provenance)))
@@ -181,9 +181,9 @@ def test_a_parquet_file_has_types_nulls_and_says_where_its_numbers_come_from() -
     assert json.loads(table.schema.metadata[b"spheroseg"]) == provenance
 
 
-def test_a_persons_column_stays_text_whatever_it_is_called() -> None:
+def test_a_column_of_the_user_is_text_whatever_its_name() -> None:
     own = Condition("c", more=(("top", "upper"), ("area_um2", "12"), ("passage_h", "4")))
-    rows = build_growth_tables([frame("A01", 0, 100, condition=own)], GrowthOptions()).growth
+    rows = build_growth_tables([plate_image("A01", 0, 100, condition=own)], GrowthOptions()).growth
     (read,) = pyarrow.parquet.read_table(io.BytesIO(encode_parquet(rows, []))).to_pylist()
     assert (read["own_top"], read["own_area_um2"], read["passage_h"]) == ("upper", "12", "4")
 
@@ -192,8 +192,8 @@ def test_a_table_without_rows_is_a_parquet_file_too() -> None:
     assert pyarrow.parquet.read_table(io.BytesIO(encode_parquet([], []))).num_rows == 0
 
 
-def test_csv_has_empty_cells_for_what_is_missing_and_no_formulas() -> None:
-    image = replace(frame("A01", 0), image="=1+1.tif")
+def test_csv_has_empty_cells_for_missing_values_and_no_formulas() -> None:
+    image = replace(plate_image("A01", 0), image="=1+1.tif")
     (row,) = csv.DictReader(
         io.StringIO(encode_csv(build_growth_tables([image], GrowthOptions()).growth, leading=GROWTH_COLUMNS).decode())
     )
@@ -203,7 +203,7 @@ def test_csv_has_empty_cells_for_what_is_missing_and_no_formulas() -> None:
     assert header == ",".join(WELL_COLUMNS) + "\n"
 
 
-def test_provenance_says_what_made_the_numbers_and_what_is_missing() -> None:
+def test_provenance_lists_what_made_the_numbers_and_what_failed() -> None:
     made = some_tables()
     options = GrowthOptions(VolumeMethod.LW2, WellValue.SUM, t0_h=24)
     rows = build_provenance_rows(MANIFEST, {"growth": made.growth, "wells": made.wells}, options, date="2026-11-23")
@@ -234,8 +234,8 @@ def test_provenance_says_what_made_the_numbers_and_what_is_missing() -> None:
     ]
 
 
-def test_provenance_tells_t0_of_each_plate_and_why_there_are_no_curves() -> None:
-    frames = [frame("A01", time, 10, plate=plate) for plate, time in (("p", 6.0), ("q", 0.0), ("p", 12.0))]
+def test_provenance_lists_t0_of_each_plate_and_why_there_are_no_curves() -> None:
+    frames = [plate_image("A01", time, 10, plate=plate) for plate, time in (("p", 6.0), ("q", 0.0), ("p", 12.0))]
     growth = build_growth_tables(frames, GrowthOptions()).growth
     rows = build_provenance_rows(MANIFEST, {"growth": growth}, GrowthOptions(), no_curves="choose a channel")
     said = {row["item"]: (row["value"], row["meaning"]) for row in rows}

@@ -1,4 +1,4 @@
-"""The three models against curves whose truth is known: exact without noise, covered as promised with it."""
+"""The three models against known curves: exact without noise, and with correct intervals with noise."""
 
 from collections import Counter
 from math import log
@@ -16,19 +16,19 @@ CAPACITY: dict[GrowthModel, float | None] = {"exponential": None, "logistic": 6e
 
 
 def fitted(model: GrowthModel, hours: object, values: object) -> GrowthFit:
-    answer = fit_model(model, hours, values)  # type: ignore[arg-type]
-    assert isinstance(answer, GrowthFit), answer
-    return answer
+    outcome = fit_model(model, hours, values)  # type: ignore[arg-type]
+    assert isinstance(outcome, GrowthFit), outcome
+    return outcome
 
 
 def refused(model: GrowthModel, hours: object, values: object) -> str:
-    answer = fit_model(model, hours, values)  # type: ignore[arg-type]
-    assert isinstance(answer, FitRefusal), answer
-    return answer.reason
+    outcome = fit_model(model, hours, values)  # type: ignore[arg-type]
+    assert isinstance(outcome, FitRefusal), outcome
+    return outcome.reason
 
 
 @pytest.mark.parametrize("model", GROWTH_MODELS)
-def test_a_law_without_noise_gives_its_own_numbers_back(model: GrowthModel) -> None:
+def test_a_fit_without_noise_recovers_the_parameters(model: GrowthModel) -> None:
     found = fitted(model, HOURS + 3, evaluate_model(model, HOURS, 1e6, 0.04, CAPACITY[model]))
     assert np.exp(found.log_y0) == pytest.approx(1e6, rel=1e-6)
     assert found.rate == pytest.approx(0.04, rel=1e-6)
@@ -39,7 +39,7 @@ def test_a_law_without_noise_gives_its_own_numbers_back(model: GrowthModel) -> N
 
 
 @pytest.mark.parametrize("model", GROWTH_MODELS)
-def test_a_law_is_the_solution_of_its_equation(model: GrowthModel) -> None:
+def test_a_model_solves_its_differential_equation(model: GrowthModel) -> None:
     """The rate is the specific growth rate at the start, whatever the constant of the textbook equation."""
     mu, y0, top = 0.05, 1.0, 5.0
     slopes = {
@@ -63,7 +63,7 @@ def test_the_rate_at_a_later_hour_is_the_slope_there(model: GrowthModel) -> None
 
 
 @pytest.mark.parametrize("model", GROWTH_MODELS)
-def test_nineteen_of_twenty_intervals_hold_the_truth(model: GrowthModel) -> None:
+def test_nineteen_of_twenty_intervals_contain_the_true_value(model: GrowthModel) -> None:
     draws, rng = 300, np.random.default_rng(6)
     held: Counter[str] = Counter()
     for _ in range(draws):
@@ -78,11 +78,13 @@ def test_nineteen_of_twenty_intervals_hold_the_truth(model: GrowthModel) -> None
 
 
 @pytest.mark.parametrize("model", GROWTH_MODELS)
-def test_the_least_aicc_is_that_of_the_true_law(model: GrowthModel) -> None:
+def test_the_true_model_has_the_lowest_aicc(model: GrowthModel) -> None:
     rng, chosen = np.random.default_rng(2), Counter[str]()
     for _ in range(40):
         values = evaluate_model(model, HOURS, 1e6, 0.05, CAPACITY[model]) * np.exp(rng.normal(0, 0.02, len(HOURS)))
-        fits = [answer for other in GROWTH_MODELS if isinstance(answer := fit_model(other, HOURS, values), GrowthFit)]
+        fits = [
+            outcome for other in GROWTH_MODELS if isinstance(outcome := fit_model(other, HOURS, values), GrowthFit)
+        ]
         chosen[min(fits, key=lambda found: found.aicc or 0).model] += 1
     assert chosen[model] >= 38
 
@@ -116,18 +118,18 @@ def test_growth_that_does_not_slow_down_has_no_capacity(model: GrowthModel) -> N
 
 
 @pytest.mark.parametrize("model", ["logistic", "gompertz"])
-def test_a_plateau_that_was_not_seen_is_no_capacity(model: GrowthModel) -> None:
+def test_a_plateau_that_was_not_seen_gives_no_capacity(model: GrowthModel) -> None:
     assert "the plateau was not seen" in refused(model, HOURS[:8], evaluate_model(model, HOURS[:8], 1e6, 0.03, 1e8))
 
 
 @pytest.mark.parametrize("model", ["logistic", "gompertz"])
-def test_what_shrinks_or_stands_still_has_no_capacity(model: GrowthModel) -> None:
+def test_a_well_that_shrinks_or_does_not_grow_has_no_capacity(model: GrowthModel) -> None:
     assert "does not slow down" in refused(model, HOURS, evaluate_model("exponential", HOURS, 1e6, -0.03))
     assert "does not slow down" in refused(model, HOURS, np.full(len(HOURS), 1e6))
 
 
 @pytest.mark.parametrize("model", ["logistic", "gompertz"])
-def test_a_jump_to_the_plateau_between_two_frames_does_not_tell_a_rate(model: GrowthModel) -> None:
+def test_a_jump_to_the_plateau_between_two_images_gives_no_rate(model: GrowthModel) -> None:
     values = np.array([1.0, *[5.0] * 9]) * np.exp(np.random.default_rng(3).normal(0, 0.01, 10))
     assert "over at the second time" in refused(model, np.arange(10.0), values)
 

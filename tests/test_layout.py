@@ -1,4 +1,4 @@
-"""Where the images of a run belong: names, conditions and the pages of stacks together."""
+"""The positions of the images of a run, from names, conditions and the pages of stacks together."""
 
 import pytest
 
@@ -10,15 +10,15 @@ from spheroseg.plate.position import NO_POSITION
 PLATE = [ImagePage(f"{well}_t{hours}h.tif") for well in ("A01", "A02", "B01") for hours in (0, 24)]
 
 
-def test_a_plate_is_recognised_and_what_does_not_belong_is_named() -> None:
+def test_a_plate_is_recognised_and_images_without_a_position_are_listed() -> None:
     layout = lay_out_plate([*PLATE, ImagePage("overview.tif")])
     assert layout.is_plate
-    assert [(str(place.well), place.time_h) for place in layout.positions[:2]] == [("A01", 0), ("A01", 24)]
+    assert [(str(position.well), position.time_h) for position in layout.positions[:2]] == [("A01", 0), ("A01", 24)]
     assert layout.positions[-1] == NO_POSITION
     assert [name for name, _ in layout.unplaced] == ["overview.tif"]
 
 
-def test_a_folder_that_is_none_has_no_places_unless_a_person_says_so() -> None:
+def test_a_folder_that_is_not_a_plate_has_no_positions_unless_the_user_asks() -> None:
     pages = [ImagePage(f"image_{number:02}.png") for number in range(8)]
     assert not lay_out_plate(pages).is_plate
     assert lay_out_plate(pages).positions == (NO_POSITION,) * 8
@@ -30,7 +30,7 @@ def test_a_folder_that_is_none_has_no_places_unless_a_person_says_so() -> None:
     assert lay_out_plate(two, "plain").is_plate
 
 
-def test_conditions_make_a_plate_and_come_to_their_wells() -> None:
+def test_a_table_of_conditions_makes_a_plate_and_wells_get_their_conditions() -> None:
     table = "well,drug,concentration,unit\nA1,cisplatin,0.5,µM\nA2,DMSO,0,µM\n"
     rows = read_conditions(table.encode(), "c.csv")
     layout = lay_out_plate([ImagePage("A01.tif"), ImagePage("A02.tif")], conditions=rows)
@@ -38,26 +38,26 @@ def test_conditions_make_a_plate_and_come_to_their_wells() -> None:
     assert [condition.label for condition in layout.conditions] == ["cisplatin 0.5 µM", "DMSO 0 µM"]
 
 
-def test_pages_of_a_stack_are_times_after_that_of_the_name() -> None:
+def test_pages_of_a_stack_are_later_than_the_time_in_the_name() -> None:
     names = [ImagePage("A01_t48h.tif", t=number + 1, time_h=number * 2.0) for number in range(3)]
     layout = lay_out_plate(names, "plain")
-    assert [place.time_h for place in layout.positions] == [48, 50, 52]
+    assert [position.time_h for position in layout.positions] == [48, 50, 52]
     assert not layout.clashes
 
 
-def test_pages_that_are_only_numbered_need_an_interval_for_hours() -> None:
+def test_numbered_pages_need_an_interval_for_hours() -> None:
     pages = [ImagePage("A01.tif", t=number) for number in (1, 2, 3)]
-    assert [(place.time_point, place.time_h) for place in lay_out_plate(pages, "plain").positions] == [
+    assert [(position.time_point, position.time_h) for position in lay_out_plate(pages, "plain").positions] == [
         (1, None),
         (2, None),
         (3, None),
     ]
-    assert [place.time_h for place in lay_out_plate(pages, "plain", interval_h=6).positions] == [0, 6, 12]
+    assert [position.time_h for position in lay_out_plate(pages, "plain", interval_h=6).positions] == [0, 6, 12]
 
 
-def test_a_stack_tells_channel_and_z_where_the_name_does_not() -> None:
+def test_channel_and_z_come_from_the_stack_if_the_name_has_none() -> None:
     pages = [ImagePage("A01_t0h.tif", channel=channel, z=z) for channel in ("BF", "GFP") for z in (1, 2)]
-    assert [(place.channel, place.z) for place in lay_out_plate(pages, "plain").positions] == [
+    assert [(position.channel, position.z) for position in lay_out_plate(pages, "plain").positions] == [
         ("BF", 1),
         ("BF", 2),
         ("GFP", 1),
@@ -65,15 +65,15 @@ def test_a_stack_tells_channel_and_z_where_the_name_does_not() -> None:
     ]
 
 
-def test_the_same_place_twice_is_told() -> None:
+def test_two_images_with_the_same_position_are_reported() -> None:
     layout = lay_out_plate([*PLATE, ImagePage("copy/A01_t0h.tif")], "{well}_t{hour}h")
     assert layout.clashes == (("A01_t0h.tif", "copy/A01_t0h.tif"),)
 
 
-def test_a_channel_and_a_z_can_be_chosen_where_the_places_tell_them() -> None:
+def test_positions_can_be_selected_by_channel_and_z() -> None:
     pages = [ImagePage(f"A01_t0h_{channel}.tif", z=z) for channel in ("C1", "C2") for z in (1, 2)]
-    places = lay_out_plate(pages, "plain").positions
-    assert [place.channel for place in places] == ["1", "1", "2", "2"]
-    assert select_positions(places, channel=2, z=None) == [2, 3]
-    assert select_positions(places, channel="all", z=1) == [0, 2]
+    positions = lay_out_plate(pages, "plain").positions
+    assert [position.channel for position in positions] == ["1", "1", "2", "2"]
+    assert select_positions(positions, channel=2, z=None) == [2, 3]
+    assert select_positions(positions, channel="all", z=1) == [0, 2]
     assert select_positions([NO_POSITION], channel=2, z=1) == [0]

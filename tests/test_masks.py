@@ -26,7 +26,7 @@ def test_the_pixel_size_is_carried_over(um: float) -> None:
     assert image.pixel_size.source == "ImageJ"
 
 
-def test_imagej_is_told_the_unit() -> None:
+def test_the_unit_is_written_for_imagej() -> None:
     with tifffile.TiffFile(io.BytesIO(encode_mask(LABELS, PixelSize(0.5, "OME-XML")))) as tiff:
         assert tiff.is_imagej
         assert tiff.imagej_metadata is not None

@@ -1,4 +1,4 @@
-"""Whether a folder is taken for a plate when nobody says so."""
+"""Whether a folder is recognised as a plate if the user does not say so."""
 
 import pytest
 
@@ -15,14 +15,14 @@ from spheroseg.plate.names import parse_names
         ([f"image_{number:02}.png" for number in range(8)], False),
         (["A1.tif", "A2.tif"], False),
         (["IMG_2024-05-01.png", "notes.png"], False),
-        # One in three says nothing of a well.
+        # One in three has no well.
         (["A1_t0.tif", "A1_t1.tif", "overview.tif"], False),
-        # All of the same place.
+        # All have the same position.
         ([f"A1_t0_{letter}xy.tif" for letter in "abcdefgh"], False),
         ([], False),
     ],
 )
-def test_a_folder_is_a_plate_when_most_names_have_a_place_and_a_time_or_many_wells(
+def test_a_folder_is_a_plate_if_most_names_have_a_position_and_a_time_or_many_wells(
     names: list[str], expected: bool
 ) -> None:
-    assert is_plate([picture.position for picture in parse_names(names).images]) is expected
+    assert is_plate([image.position for image in parse_names(names).images]) is expected

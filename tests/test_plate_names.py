@@ -1,4 +1,4 @@
-"""Names as instruments and people write them, and what they say."""
+"""File names as instruments and people write them, and the positions read from them."""
 
 from pathlib import Path
 
@@ -15,16 +15,16 @@ INVASION = Path(__file__).parents[2] / "shared" / "data" / "unlabelled" / "invas
 GUID = "1A2B3C4D-0011-2233-4455-66778899AABB"
 
 
-def place(name: str, pattern: str = "auto", interval_h: float | None = None) -> PlatePosition:
-    (picture,) = parse_names([name], pattern, interval_h=interval_h).images
-    assert picture.position, picture.reason
-    return picture.position
+def read_position(name: str, pattern: str = "auto", interval_h: float | None = None) -> PlatePosition:
+    (image,) = parse_names([name], pattern, interval_h=interval_h).images
+    assert image.position, image.reason
+    return image.position
 
 
 def reason(name: str, pattern: str = "auto") -> str:
-    (picture,) = parse_names([name], pattern).images
-    assert picture.position is None
-    return picture.reason
+    (image,) = parse_names([name], pattern).images
+    assert image.position is None
+    return image.reason
 
 
 def at(well: str, **more: object) -> PlatePosition:
@@ -78,9 +78,9 @@ def at(well: str, **more: object) -> PlatePosition:
         ("spheroid4/day_3.png", "words", PlatePosition(sample="spheroid4", time_h=72.0)),
     ],
 )
-def test_a_name_says_where_its_picture_belongs(name: str, preset: str, expected: PlatePosition) -> None:
-    assert place(name, preset) == expected
-    assert place(name) == expected
+def test_the_position_of_an_image_is_read_from_its_name(name: str, preset: str, expected: PlatePosition) -> None:
+    assert read_position(name, preset) == expected
+    assert read_position(name) == expected
     assert parse_names([name]).preset == preset
 
 
@@ -100,11 +100,11 @@ def test_a_name_says_where_its_picture_belongs(name: str, preset: str, expected:
         (f"A01_t{'9' * 5000}.png", "more than 2000 characters"),
     ],
 )
-def test_a_name_that_does_not_say_so_has_its_reason(name: str, expected: str) -> None:
+def test_a_name_without_a_position_has_a_reason(name: str, expected: str) -> None:
     assert expected in reason(name)
 
 
-def test_the_moments_of_incucyte_become_hours_since_the_first_of_the_plate() -> None:
+def test_incucyte_dates_become_hours_since_the_first_image_of_the_plate() -> None:
     names = [
         "a_A1_1_2024y02m28d_21h00m.tif",
         "a_A1_1_2024y03m01d_03h30m.tif",
@@ -112,59 +112,62 @@ def test_the_moments_of_incucyte_become_hours_since_the_first_of_the_plate() -> 
         "b_A1_1_2024y06m01d_03h00m.tif",
     ]
     found = parse_names(names)
-    assert [spot.time_h for _, spot in found.placed] == [0.0, 30.5, 0.0, 3.0]
+    assert [position.time_h for _, position in found.placed] == [0.0, 30.5, 0.0, 3.0]
     assert found.notes == ("time counts from the first image of each plate",)
 
 
-def test_one_date_on_all_pictures_is_no_time() -> None:
-    assert [spot.time_h for _, spot in parse_names(["20240102_A01.tif", "20240102_A02.tif"]).placed] == [None, None]
-    assert [spot.time_h for _, spot in parse_names(["2024-01-02/A01.tif", "2024-01-04/A01.tif"]).placed] == [
+def test_one_date_on_all_images_is_not_a_time() -> None:
+    assert [position.time_h for _, position in parse_names(["20240102_A01.tif", "20240102_A02.tif"]).placed] == [
+        None,
+        None,
+    ]
+    assert [position.time_h for _, position in parse_names(["2024-01-02/A01.tif", "2024-01-04/A01.tif"]).placed] == [
         0.0,
         48.0,
     ]
 
 
-def test_numbered_time_points_become_hours_once_somebody_says_how_far_apart_they_are() -> None:
+def test_numbered_time_points_become_hours_once_the_interval_is_given() -> None:
     names = [f"A01_t{number:02d}.png" for number in (3, 4, 6)]
     found = parse_names(names)
-    assert [spot.time_h for _, spot in found.placed] == [None, None, None]
+    assert [position.time_h for _, position in found.placed] == [None, None, None]
     assert "--interval" in found.notes[0]
     found = parse_names(names, interval_h=6)
-    assert [spot.time_h for _, spot in found.placed] == [0, 6, 18]
+    assert [position.time_h for _, position in found.placed] == [0, 6, 18]
     assert found.notes == ("time point 3 is 0 h, each further one is 6 h later",)
 
 
-def test_the_preset_that_reads_most_is_taken() -> None:
+def test_the_preset_that_reads_the_most_names_is_chosen() -> None:
     names = [f"p_{well}_s{site}_w1.tif" for well in ("A01", "B02") for site in (1, 2)]
     found = parse_names([*names, "notes.png"])
     assert (found.preset, found.is_guessed, len(found.placed)) == ("imagexpress", True, 4)
-    assert [picture.name for picture in found.failed] == ["notes.png"]
-    # A preset that somebody names is taken at its word.
+    assert [image.name for image in found.failed] == ["notes.png"]
+    # A preset that the user names is used even if it fits no name.
     assert parse_names(names, "yokogawa").placed == []
     assert not parse_names(names, "yokogawa").is_guessed
 
 
-def test_a_word_that_could_be_the_well_is_judged_by_the_names_beside_it() -> None:
+def test_an_ambiguous_well_is_decided_by_the_other_names_of_the_folder() -> None:
     names = [f"D3_{row}1.tif" for row in "ABCD"]
-    assert [spot.well_or_sample for _, spot in parse_names(names).placed] == ["A01", "B01", "C01", "D01"]
+    assert [position.well_or_sample for _, position in parse_names(names).placed] == ["A01", "B01", "C01", "D01"]
     names = [f"{row}01_C1.tif" for row in "ABCD"]
-    assert [spot.well_or_sample for _, spot in parse_names(names).placed] == ["A01", "B01", "C01", "D01"]
+    assert [position.well_or_sample for _, position in parse_names(names).placed] == ["A01", "B01", "C01", "D01"]
 
 
-def test_small_d_and_a_number_is_a_day_and_capital_d_a_well() -> None:
-    assert [spot.well_or_sample for _, spot in parse_names(["S1_d3.png", "S1_d7.png"]).placed] == ["S1", "S1"]
+def test_a_small_d_and_a_number_is_a_day_and_a_capital_d_a_well() -> None:
+    assert [position.well_or_sample for _, position in parse_names(["S1_d3.png", "S1_d7.png"]).placed] == ["S1", "S1"]
     found = parse_names(["S1_D3.png", "S1_D7.png"])
-    assert [spot.well_or_sample for _, spot in found.placed] == ["D03", "D07"]
+    assert [position.well_or_sample for _, position in found.placed] == ["D03", "D07"]
     assert found.notes == ("every well is in row D: if D3 means day 3, use --pattern words",)
 
 
 def test_2d_and_3d_are_days_only_among_other_days() -> None:
-    hours = [spot.time_h for _, spot in parse_names([f"A01_{day}d.tif" for day in (1, 2, 3)]).placed]
+    hours = [position.time_h for _, position in parse_names([f"A01_{day}d.tif" for day in (1, 2, 3)]).placed]
     assert hours == [24, 48, 72]
-    assert place("A01_3d.tif").time_h is None
+    assert read_position("A01_3d.tif").time_h is None
 
 
-def test_two_names_of_one_place_are_reported() -> None:
+def test_two_names_with_the_same_position_are_reported() -> None:
     found = parse_names(["x_A1_t1.tif", "y_a01_t01.tif", "y_A2_t1.tif", "x_A1_t1.tif"])
     assert found.clashes == [["x_A1_t1.tif", "y_a01_t01.tif"]]
     assert len(found.images) == 3
@@ -175,21 +178,21 @@ def test_every_well_of_every_plate_is_found_in_a_plain_name(size: int, data: st.
     rows, columns = PLATE_FORMATS[size]
     well = Well(data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, columns - 1)))
     for name in (f"{well}_t04.png", f"exp {well.name.lower()} day 3.png", f"{well}.tif"):
-        (picture,) = parse_names([name], "plain", wells=size).images
-        assert picture.position
-        assert picture.position.well == well
+        (image,) = parse_names([name], "plain", wells=size).images
+        assert image.position
+        assert image.position.well == well
 
 
-def test_the_rows_past_p_are_read_where_the_plate_is_known_or_shows_itself() -> None:
+def test_rows_after_p_are_read_if_the_plate_is_given_or_evident() -> None:
     assert reason("R02.tif").startswith("no well")
     found = parse_names(["AF48_t1.png", "T24_t1.png", "R02_t1.png"])
-    assert [spot.well_or_sample for _, spot in found.placed] == ["AF48", "T24", "R02"]
+    assert [position.well_or_sample for _, position in found.placed] == ["AF48", "T24", "R02"]
     assert found.plates == {"": 1536}
 
 
-def test_a_well_that_the_plate_does_not_have_is_a_reason() -> None:
+def test_a_well_that_the_plate_does_not_have_is_refused() -> None:
     found = parse_names(["p_A01_s1.tif", "p_P24_s1.tif"], "imagexpress", wells=96)
-    assert [picture.reason for picture in found.failed] == ["P24 is not on a plate of 96 wells"]
+    assert [image.reason for image in found.failed] == ["P24 is not on a plate of 96 wells"]
     assert found.plates == {"p": 96}
     with pytest.raises(BadPlate, match="no plates of 95 wells"):
         parse_names([], wells=95)
@@ -210,15 +213,15 @@ def test_a_well_that_the_plate_does_not_have_is_a_reason() -> None:
         ),
     ],
 )
-def test_an_own_pattern_says_how_to_read(pattern: str, name: str, expected: PlatePosition) -> None:
-    assert place(name, pattern) == expected
+def test_a_pattern_of_the_user_is_used(pattern: str, name: str, expected: PlatePosition) -> None:
+    assert read_position(name, pattern) == expected
 
 
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
         ("yokogava", "names nothing"),
-        ("(?P<well>", "is no regular expression"),
+        ("(?P<well>", "is not a regular expression"),
         ("{well}_{tiem}", "names {tiem}; known are plate, well"),
         ("{well}_{well}", "twice"),
         (r"(?P<t>\d+)", "names t; known are"),
@@ -226,33 +229,33 @@ def test_an_own_pattern_says_how_to_read(pattern: str, name: str, expected: Plat
         ("{time}", "whose image it is"),
     ],
 )
-def test_a_pattern_that_cannot_work_says_what_is_wrong(pattern: str, expected: str) -> None:
+def test_a_pattern_that_cannot_be_used_is_refused_with_the_reason(pattern: str, expected: str) -> None:
     with pytest.raises(BadPlate) as caught:
         parse_names(["A01.tif"], pattern)
     assert expected in str(caught.value)
 
 
-def test_a_pattern_that_finds_nonsense_says_so_of_each_name() -> None:
+def test_a_name_that_does_not_fit_the_pattern_has_a_reason() -> None:
     assert "no well Z99" in reason("Z99.tif", "{well}")
     assert "does not follow {well}_{day}" in reason("A1.tif", "{well}_{day}")
     assert "no date 2024-13-02" in reason("A1_20241302.tif", r"(?P<well>\w+)_(?P<year>.{4})(?P<month>..)(?P<day>..)")
-    assert "'late' is no time" in reason("A1_late.tif", r"(?P<well>[^_]+)_(?P<time>\w+)")
+    assert "'late' is not a time" in reason("A1_late.tif", r"(?P<well>[^_]+)_(?P<time>\w+)")
 
 
 @given(st.lists(st.text(max_size=40), max_size=8))
-def test_no_name_whatever_stops_the_others(names: list[str]) -> None:
+def test_no_name_prevents_the_others_from_being_read(names: list[str]) -> None:
     for pattern in ("auto", *PRESETS, "{well}_{time}"):
         found = parse_names([*names, "A01_t1.png"], pattern)
         assert len(found.images) == len({*names, "A01_t1.png"})
-        assert all(picture.reason for picture in found.failed)
+        assert all(image.reason for image in found.failed)
 
 
-@pytest.mark.skipif(not INVASION.exists(), reason="the real pictures are not here: shared/data beside the checkout")
-def test_the_real_pictures_make_four_curves_of_three_days() -> None:
+@pytest.mark.skipif(not INVASION.exists(), reason="the real images are not here: shared/data beside the checkout")
+def test_the_real_images_form_four_curves_of_three_days() -> None:
     found = parse_names(path.name for path in INVASION.iterdir())
     assert not found.failed
     assert not found.clashes
     curves: dict[str, set[float | None]] = {}
-    for _, spot in found.placed:
-        curves.setdefault(spot.well_or_sample, set()).add(spot.time_h)
+    for _, position in found.placed:
+        curves.setdefault(position.well_or_sample, set()).add(position.time_h)
     assert curves == {label: {0.0, 48.0, 96.0} for label in ("1_18D", "1_18S", "2_18D", "2_18S")}

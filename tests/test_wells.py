@@ -1,4 +1,4 @@
-"""Wells: every spelling of one is one well."""
+"""Wells: all spellings of a well are the same well."""
 
 import pytest
 from hypothesis import given
@@ -26,7 +26,7 @@ def test_a_well_is_read_back_from_its_name(drawn: tuple[int, Well]) -> None:
 
 
 @given(wells(), st.integers(1, 3), st.booleans())
-def test_neither_case_nor_zeros_make_another_well(drawn: tuple[int, Well], digits: int, is_small: bool) -> None:
+def test_case_and_leading_zeros_do_not_matter(drawn: tuple[int, Well], digits: int, is_small: bool) -> None:
     _, well = drawn
     text = f"{row_name(well.row)}{well.column + 1:0{digits}d}"
     assert parse_well(text.lower() if is_small else text) == well
@@ -40,23 +40,23 @@ def test_no_two_wells_of_a_plate_share_a_name(size: int) -> None:
 
 
 @pytest.mark.parametrize(("text", "name"), [("A1", "A01"), ("a01", "A01"), ("A001", "A01"), (" aa7 ", "AA07")])
-def test_well_names_become_one(text: str, name: str) -> None:
+def test_spellings_of_a_well_are_the_same_well(text: str, name: str) -> None:
     assert parse_well(text).name == name
 
 
 @pytest.mark.parametrize("text", ["", "A", "A0", "A49", "AG01", "1A", "A1B", "A-1", "B²", "Å1", "A٣"])
-def test_what_is_no_well_is_said_to_be_none(text: str) -> None:
+def test_a_text_that_is_not_a_well_is_refused(text: str) -> None:
     with pytest.raises(BadPlate, match="well"):
         parse_well(text)
 
 
 @pytest.mark.parametrize("size", sorted(PLATE_FORMATS))
-def test_the_last_well_names_the_plate(size: int) -> None:
+def test_the_last_well_determines_the_plate_format(size: int) -> None:
     rows, columns = PLATE_FORMATS[size]
     assert smallest_plate([Well(0, 0), Well(rows - 1, columns - 1)]) == size
 
 
-def test_a_rectangle_of_wells_is_all_in_it() -> None:
+def test_a_range_has_all_wells_of_its_rectangle() -> None:
     assert [str(well) for well in parse_wells("b2-C03")] == ["B02", "B03", "C02", "C03"]
     assert parse_wells("H12") == [Well(7, 11)]
     with pytest.raises(BadPlate, match="backwards"):

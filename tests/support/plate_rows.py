@@ -1,4 +1,4 @@
-"""Made-up rows of a plate, as `plate.curves` and its neighbours give them."""
+"""Simulated rows of a plate, like those of plate/well_curves.py and plate/condition_statistics.py."""
 
 import math
 import random
@@ -34,20 +34,27 @@ def well_rows(
     noise: float = 0.04,
     volume: float = 8e6,
 ) -> Rows:
-    """A well has the condition of its column; `missing` frames have a row without values, `empty` wells no row."""
-    chance = random.Random(6)
-    speeds = rates or RATES
+    """Return well rows. The condition of a well depends on its column.
+
+    missing, flagged: (well, hour) pairs; a missing image has a row without values. empty: wells without rows.
+    """
+    rng = random.Random(6)
+    growth_rates = rates or RATES
     rows, columns = PLATE_FORMATS[wells]
-    found = []
+    table = []
     for well in (Well(row, column) for row in range(rows) for column in range(columns)):
-        condition = list(speeds)[well.column * len(speeds) // columns]
-        start, speed = volume * chance.lognormvariate(0, 0.15), speeds[condition] * chance.gauss(1, 0.08)
+        condition = list(growth_rates)[well.column * len(growth_rates) // columns]
+        start, growth_rate = volume * rng.lognormvariate(0, 0.15), growth_rates[condition] * rng.gauss(1, 0.08)
         if well.name in empty:
             continue
         for point, hour in enumerate(hours):
-            most = 11 * volume
-            size = most * math.exp(math.log(start / most) * math.exp(-speed * hour)) * chance.lognormvariate(0, noise)
-            found.append(
+            plateau = 11 * volume
+            size = (
+                plateau
+                * math.exp(math.log(start / plateau) * math.exp(-growth_rate * hour))
+                * rng.lognormvariate(0, noise)
+            )
+            table.append(
                 well_row(
                     well,
                     condition,
@@ -59,7 +66,7 @@ def well_rows(
                     flags="out_of_focus" if (well.name, hour) in flagged else "",
                 )
             )
-    return found
+    return table
 
 
 def well_row(
@@ -73,7 +80,7 @@ def well_row(
     calibrated: bool = True,
     flags: str = "",
 ) -> dict[str, Any]:
-    """The row of a sphere of `volume` µm³ seen with 2 µm per px."""
+    """Return the row of a sphere of `volume` µm³, imaged with 2 µm per px."""
     diameter = None if volume is None else (6 * volume / math.pi) ** (1 / 3)
     area = None if diameter is None else math.pi / 4 * diameter**2
     um = 1.0 if calibrated else None
@@ -110,7 +117,7 @@ def condition_rows(wells: Rows) -> Rows:
     groups: dict[tuple[str, float], Rows] = {}
     for row in wells:
         groups.setdefault((row["condition"], row["time_point"]), []).append(row)
-    found = []
+    table = []
     for (condition, point), rows in groups.items():
         result: dict[str, Any] = {
             "condition": condition,
@@ -123,8 +130,8 @@ def condition_rows(wells: Rows) -> Rows:
             result[f"{measure}_mean"] = statistics.fmean(values) if values else None
             result[f"{measure}_sd"] = statistics.stdev(values) if len(values) > 1 else None
             result[f"{measure}_n"] = len(values)
-        found.append(result)
-    return found
+        table.append(result)
+    return table
 
 
 def of_well(wells: Rows, name: str) -> Rows:

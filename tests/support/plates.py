@@ -28,29 +28,29 @@ async def add_project(engine: AsyncEngine, owner: str, name: str = "plate") -> U
 
 
 async def add_images(engine: AsyncEngine, project_id: UUID, images: int | Sequence[str | NewImage] = 1) -> list[UUID]:
-    """So many images, or those of these names, that no worker could open."""
-    wanted = [f"image-{next(_numbers)}.png" for _ in range(images)] if isinstance(images, int) else images
+    """Add `images` images, or images of these names. Their files do not exist, so no worker can open them."""
+    names = [f"image-{next(_numbers)}.png" for _ in range(images)] if isinstance(images, int) else images
     new = [
         NewImage(image, f"images/{next(_numbers)}", f"{next(_numbers):064d}") if isinstance(image, str) else image
-        for image in wanted
+        for image in names
     ]
     async with engine.begin() as conn:
         return await ensure_images(conn, project_id, new)
 
 
 async def submitted(client: httpx.AsyncClient, project_id: UUID, **more: Any) -> Any:
-    answer = await client.post(BATCHES, json={"project_id": str(project_id), **more})
-    assert answer.status_code == 202, answer.text
-    return answer.json()
+    response = await client.post(BATCHES, json={"project_id": str(project_id), **more})
+    assert response.status_code == 202, response.text
+    return response.json()
 
 
 async def task_ids(client: httpx.AsyncClient, batch: Any) -> list[UUID]:
-    answer = await client.get(f"{BATCHES}/{batch['id']}/tasks")
-    return [UUID(task["id"]) for task in answer.json()["items"]]
+    response = await client.get(f"{BATCHES}/{batch['id']}/tasks")
+    return [UUID(task["id"]) for task in response.json()["items"]]
 
 
 def a_result(um: float | None = None, objects: int = 1, **more: Any) -> dict[str, Any]:
-    """A record as a worker's child makes it, of `objects` alike."""
+    """Return a result as the child process of a worker makes it, with `objects` equal objects."""
     found = {
         "outer": [[0.5, 0.5], [10.5, 0.5], [10.5, 10.5]],
         "holes": [],

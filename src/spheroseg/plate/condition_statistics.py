@@ -1,6 +1,6 @@
 """Mean and standard deviation over the wells of each condition, through time.
 
-Wells are counted and not images, because images of one well are no independent observations.
+Wells are counted and not images, because images of one well are not independent observations.
 """
 
 import re
@@ -40,7 +40,7 @@ def build_condition_rows(wells: Sequence[WellRow]) -> list[ConditionStatisticsRo
     the number of those that have the measure. `…_sd` is the sample standard deviation, None for fewer than two wells.
     """
     wells = [row for row in wells if row["condition"]]
-    series: dict[tuple[Any, ...], list[float]] = {}
+    series: dict[tuple[object, ...], list[float]] = {}
     for row in wells:
         if row["time_h"] is not None:
             series.setdefault(_well_key(row), []).append(row["time_h"])
@@ -69,7 +69,7 @@ def _build_row(wells: Sequence[WellRow], time_h: float | None) -> ConditionStati
     return row
 
 
-def _well_key(row: WellRow) -> tuple[Any, ...]:
+def _well_key(row: WellRow) -> tuple[object, ...]:
     return row["plate"], row["well"], row["sample"]
 
 

@@ -85,7 +85,8 @@ def _decode(data: bytes, name: str) -> str:
     except UnicodeDecodeError:
         text = data.decode("cp1252", "replace")
     if "\0" in text:
-        raise BadPlate(f"{name} is no CSV: save the table as CSV from your spreadsheet")
+        raise BadPlate(f"{name} is not a CSV file: save the table as CSV from your spreadsheet")
+    # The Greek letter and the micro sign look alike, and must name the same unit.
     return text.replace("μ", "µ")
 
 
@@ -171,7 +172,7 @@ def _read_wells(values: Mapping[str, str]) -> tuple[Well, ...]:
         return tuple(parse_wells(values["well"]))
     if "row" in values and "column" in values:
         if not values["column"].isdecimal():
-            raise BadPlate(f"{values['column']!r} is no column: columns are numbers from 1")
+            raise BadPlate(f"{values['column']!r} is not a column: columns are numbers from 1")
         return (Well(parse_row(values["row"]), int(values["column"]) - 1),)
     return ()
 

@@ -4,7 +4,7 @@
 
 At dose 0 it is `top`, so untreated wells need no special treatment. `hill` is above 0. This is LL.4 of the R package
 drc (Ritz et al. 2015, PLoS ONE 10:e0146021), there with b = hill, c = bottom, d = top, e = ic50. As there by default,
-it is fitted by least squares on the response itself. `ic50` is the relative IC50: the dose half way between the
+it is fitted by least squares on the response itself. `ic50` is the relative IC50: the dose half-way between the
 plateaus of the curve, not the one at half of the control (Sebaugh 2011, Pharm Stat 10:128).
 
 For a given ic50 and hill the plateaus follow from a linear fit, so that only two parameters are searched (Golub and

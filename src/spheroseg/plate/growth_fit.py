@@ -89,11 +89,12 @@ def fit_model(model: GrowthModel, hours: ArrayLike, values: ArrayLike) -> Growth
     times = len(np.unique(t))
     if times < min_times:
         return FitRefusal(f"the points are of {times} different times; a fit of this model needs {min_times}")
-    straight = _fit_exponential(t, np.log(y))
-    return straight if model == "exponential" else _fit_with_capacity(model, t, np.log(y), straight)
+    exponential = _fit_exponential(t, np.log(y))
+    return exponential if model == "exponential" else _fit_with_capacity(model, t, np.log(y), exponential)
 
 
 def _fit_exponential(t: Numbers, y: Numbers) -> GrowthFit:
+    """Fit a straight line to y = ln V at the times t (hours)."""
     s = t - t.min()
     centred = s - s.mean()
     rate = float(centred @ y / (centred @ centred))
@@ -102,20 +103,21 @@ def _fit_exponential(t: Numbers, y: Numbers) -> GrowthFit:
     half = _t95(len(t) - 2) * (squares / (len(t) - 2) / float(centred @ centred)) ** 0.5
     total_squares = float(np.sum((y - y.mean()) ** 2))
     return GrowthFit(
-        "exponential",
-        len(t),
-        float(t.min()),
-        float(t.max()),
-        log_y0,
-        rate,
-        rate - half,
-        rate + half,
-        squares,
-        total_squares,
+        model="exponential",
+        n=len(t),
+        from_h=float(t.min()),
+        to_h=float(t.max()),
+        log_y0=log_y0,
+        rate=rate,
+        rate_low=rate - half,
+        rate_high=rate + half,
+        residual_squares=squares,
+        total_squares=total_squares,
     )
 
 
-def _fit_with_capacity(model: GrowthModel, t: Numbers, y: Numbers, straight: GrowthFit) -> GrowthFit | FitRefusal:
+def _fit_with_capacity(model: GrowthModel, t: Numbers, y: Numbers, exponential: GrowthFit) -> GrowthFit | FitRefusal:
+    """Fit a logistic or Gompertz model to y = ln V at the times t (hours)."""
     s = t - t.min()
 
     def residuals(p: Numbers) -> Numbers:
@@ -132,7 +134,7 @@ def _fit_with_capacity(model: GrowthModel, t: Numbers, y: Numbers, straight: Gro
     # Both models have limits with one parameter less: with an infinite capacity the exponential, with an infinite
     # rate a jump to the plateau. If the F test does not reject a limit, the likelihood interval is open on that side,
     # and the interval below, from the curvature at the best fit, would be false.
-    if _is_limit_as_good(straight.residual_squares, squares, len(t)):
+    if _is_limit_as_good(exponential.residual_squares, squares, len(t)):
         return FitRefusal(
             "the growth does not slow down by more than the scatter of the points: the capacity cannot be estimated"
         )
@@ -160,19 +162,19 @@ def _fit_with_capacity(model: GrowthModel, t: Numbers, y: Numbers, straight: Gro
             f"{MAX_CAPACITY_RATIO:g} times above the largest value"
         )
     return GrowthFit(
-        model,
-        len(t),
-        float(t.min()),
-        float(t.max()),
-        float(p[0]),
-        rate,
-        rate - rate_half,
-        rate + rate_half,
-        squares,
-        straight.total_squares,
-        log_capacity,
-        log_capacity - capacity_half,
-        log_capacity + capacity_half,
+        model=model,
+        n=len(t),
+        from_h=float(t.min()),
+        to_h=float(t.max()),
+        log_y0=float(p[0]),
+        rate=rate,
+        rate_low=rate - rate_half,
+        rate_high=rate + rate_half,
+        residual_squares=squares,
+        total_squares=exponential.total_squares,
+        log_capacity=log_capacity,
+        log_capacity_low=log_capacity - capacity_half,
+        log_capacity_high=log_capacity + capacity_half,
     )
 
 
@@ -183,10 +185,10 @@ def _find_start(model: GrowthModel, residuals: Callable[[Numbers], Numbers], s: 
         for bend in np.geomspace(0.2, 50, 10) / s.max():
             rate = bend * (room if model == "gompertz" else -np.expm1(-room))
             p = np.array([0.0, log(rate), log(room)])
-            off = residuals(p)
-            p[0] = -off.mean()
-            if off.var() < least:
-                best, least = p, float(off.var())
+            misfit = residuals(p)
+            p[0] = -misfit.mean()
+            if misfit.var() < least:
+                best, least = p, float(misfit.var())
     return best
 
 

@@ -67,9 +67,9 @@ def lay_out_plate(
 ) -> PlateLayout:
     """Place every image.
 
-    pattern, wells, interval_h: as for `names.parse_names`. The pattern "off" means that the images are no plate. With
-    "auto" and without conditions, they are a plate only if most of their names say so.
-    Raises BadPlate if no name fits the pattern, and as `parse_names` does.
+    pattern, wells, interval_h: as for `names.parse_names`. The pattern "off" means that the images are not a plate.
+    With "auto" and without conditions, they are a plate only if most of their names say so. Raises BadPlate if no
+    name fits the pattern, and as `parse_names` does.
     """
     no_plate = PlateLayout((NO_POSITION,) * len(pages), (NO_CONDITION,) * len(pages))
     if pattern == OFF:

@@ -69,7 +69,7 @@ def _parse_time(groups: Mapping[str, str]) -> NameTime:
         return NameTime(time_point=int(text))
     time, _ = find_time(text, bare_days=True)
     if not time:
-        raise BadPlate(f"{text!r} is no time: write the number of the time point, or a time like 48h, 2d12h, day2")
+        raise BadPlate(f"{text!r} is not a time: write the number of the time point, or a time like 48h, 2d12h, day2")
     return time
 
 

@@ -36,7 +36,7 @@ def parse_names(
     or "auto", which takes the preset that gives the most names a position of their own.
     wells: the number of wells of the plate, if known. A well that such a plate does not have is a reason to fail.
     interval_h: hours between numbered time points. The lowest number is 0 h.
-    Raises BadPlate if the pattern cannot be used, and if `wells` or `interval_h` is no possible value.
+    Raises BadPlate if the pattern, `wells` or `interval_h` cannot be used.
     """
     names = list(dict.fromkeys(names))
     if wells is not None and wells not in PLATE_FORMATS:

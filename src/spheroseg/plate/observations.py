@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 from spheroseg.plate.debris import has_plate_position, is_debris
 from spheroseg.plate.imaging_rounds import compute_round_tolerance, group_into_rounds
@@ -66,7 +65,7 @@ def collect_observations(rows: Iterable[GrowthRow], well_value: WellValue) -> li
 
 
 def _compute_tolerance(images: Iterable[Sequence[GrowthRow]]) -> float:
-    series: dict[tuple[Any, ...], set[float]] = {}
+    series: dict[tuple[object, ...], set[float]] = {}
     for row, *_ in images:
         if row["time_h"] is not None:
             site = tuple(row[name] for name in ("plate", "well", "sample", "site", "channel", "z"))

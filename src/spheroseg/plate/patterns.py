@@ -11,7 +11,6 @@ GROUP_NAMES = (
     *("time", "week", "day", "hour", "minute", "year", "month"),
 )
 
-
 # What each placeholder of a template such as {well}_day{day} matches. All others match a whole number.
 _PLACEHOLDERS = {
     "well": r"[A-Za-z]{1,2}\d{1,3}",
@@ -55,14 +54,14 @@ def compile_pattern(text: str) -> Pattern:
     try:
         expression = re.compile(source)
     except re.error as error:
-        raise BadPlate(f"the pattern {text!r} is no regular expression: {error}") from None
+        raise BadPlate(f"the pattern {text!r} is not a regular expression: {error}") from None
     groups = set(expression.groupindex)
     if unknown := sorted(groups - set(GROUP_NAMES)):
         raise BadPlate(f"the pattern names {', '.join(unknown)}; known are {', '.join(GROUP_NAMES)}")
     if not groups:
         raise BadPlate(
             f"the pattern {text!r} names nothing: write it like {{well}}_t{{time}}, or as a regular expression with "
-            "named groups, (?P<well>...); presets are named by `spheroseg plate preview --help`"
+            "named groups, (?P<well>...); `spheroseg plate preview --help` lists the presets"
         )
     if len(groups & {"row", "column"}) == 1:
         raise BadPlate("the pattern has a row or a column alone: name both, or the well")

@@ -1,7 +1,6 @@
 """Compare each image with the beginning of its growth curve, and with its neighbours in time."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from spheroseg.plate.flags import join_flags, split_flags
 from spheroseg.plate.imaging_rounds import compute_round_tolerance
@@ -48,8 +47,8 @@ def add_relative_growth(rows: Sequence[GrowthRow], options: GrowthOptions) -> li
     return rows
 
 
-def _group_by_site(observations: Iterable[Observation]) -> dict[tuple[Any, ...], list[Observation]]:
-    groups: dict[tuple[Any, ...], list[Observation]] = {}
+def _group_by_site(observations: Iterable[Observation]) -> dict[tuple[object, ...], list[Observation]]:
+    groups: dict[tuple[object, ...], list[Observation]] = {}
     for one in observations:
         groups.setdefault((*one.curve, *(one.first[name] for name in ("site", "channel", "z"))), []).append(one)
     return groups

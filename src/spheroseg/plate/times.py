@@ -101,7 +101,7 @@ def _find_date(text: str) -> tuple[datetime | None, str]:
         try:
             date = datetime(int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0))
         except ValueError:
-            # Not all eight digits are a date.
+            # Eight digits need not be a date.
             continue
         return date, text.replace(match[0], " ", 1)
     return None, text
@@ -141,7 +141,7 @@ def _add_parts(parts: list[tuple[str, float]]) -> float:
         if by_unit.setdefault(unit, amount) != amount:
             raise BadPlate(
                 f"two times in one name: {unit} {format_hours(by_unit[unit])} and {unit} {format_hours(amount)}; "
-                "say which one counts with a pattern"
+                "use a pattern to say which one counts"
             )
     hours = [amount * HOURS_PER_UNIT[unit] for unit, amount in by_unit.items()]
     if len({round(amount, 9) for amount in hours}) == 1:
@@ -151,6 +151,6 @@ def _add_parts(parts: list[tuple[str, float]]) -> float:
         if by_unit[smaller] * HOURS_PER_UNIT[smaller] >= HOURS_PER_UNIT[larger]:
             raise BadPlate(
                 f"two times in one name: {larger} {format_hours(by_unit[larger])} and {smaller} "
-                f"{format_hours(by_unit[smaller])}; say which one counts with a pattern"
+                f"{format_hours(by_unit[smaller])}; use a pattern to say which one counts"
             )
     return sum(hours)

@@ -52,7 +52,7 @@ def parse_row(text: str) -> int:
     elif re.fullmatch(r"[A-Za-z]|[Aa][A-Fa-f]", text):
         row = 26 * (len(text) - 1) + ord(text[-1].upper()) - ord("A")
     else:
-        raise BadPlate(f"{text!r} is no row: rows are A to Z and AA to AF, or numbers from 1")
+        raise BadPlate(f"{text!r} is not a row: rows are A to Z and AA to AF, or numbers from 1")
     if not 0 <= row < MAX_ROWS:
         raise BadPlate(f"there is no row {text}: the largest plate has rows 1 to {MAX_ROWS}")
     return row
@@ -62,7 +62,7 @@ def parse_well(text: str) -> Well:
     """Return the well that is written as A1, a01, A001 or AA07. Raises BadPlate if there is no such well."""
     match = _WELL.fullmatch(text.strip())
     if not match:
-        raise BadPlate(f"{text!r} is no well: wells are named like A01, H12 or AA07")
+        raise BadPlate(f"{text!r} is not a well: wells are named like A01, H12 or AA07")
     try:
         return Well(parse_row(match[1]), int(match[2]) - 1)
     except BadPlate:

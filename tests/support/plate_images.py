@@ -18,14 +18,14 @@ PARAMETERS = {"threshold": 0.5, "min_area_px": 50.0, "objects": "all"}
 
 
 def ellipse(a: float, b: float, flags: Sequence[str] = ()) -> dict[str, Any]:
-    """An object with the measurements of an ellipse of these semi-axes (px)."""
+    """Return an object with the measurements of an ellipse of these semi-axes (px)."""
     angles = np.linspace(0, 2 * math.pi, 2000, endpoint=False)
     outline = Outline(np.column_stack([a * np.cos(angles), b * np.sin(angles)]) + 500, ())
     return {"outer": [], "holes": [], "flags": list(flags), "measurements": vars(measure(outline))}
 
 
 def of_area(area: float, flags: Sequence[str] = ()) -> dict[str, Any]:
-    """A disk of this area (px²), computed."""
+    """Return an object with the computed measurements of a disk of this area (px²)."""
     diameter = 2 * math.sqrt(area / math.pi)
     measurements = ellipse(10, 10)["measurements"] | {
         "area": area,
@@ -48,16 +48,16 @@ def result(objects: Sequence[Mapping[str, Any]], um: float | None = 1.0, **more:
     }
 
 
-def frame(
+def plate_image(
     well: str = "A01",
     time_h: float | None = 0.0,
     *areas: float,
     um: float | None = 1.0,
     condition: Condition = NO_CONDITION,
-    **place: Any,
+    **position: Any,
 ) -> PlateImage:
-    """An image with disks of these areas (px²)."""
-    where = PlatePosition(well=parse_well(well) if well else None, time_h=time_h, **place)
+    """Return an image with disks of these areas (px²)."""
+    where = PlatePosition(well=parse_well(well) if well else None, time_h=time_h, **position)
     name = "_".join(str(part) for part in (where.plate, well, where.sample, where.site, time_h, where.time_point))
     extra = "_".join(str(part) for part in (where.channel, where.z))
     return PlateImage(
