@@ -34,7 +34,7 @@ def test_models_are_listed_and_shown_to_people_and_programs(tmp_path: Path) -> N
     assert listed.returncode == 0
     assert "classical-contrast" in listed.stdout
     assert "licence: is missing" in listed.stdout
-    assert "nowhere, which is no folder" in listed.stderr
+    assert "nowhere, which is not a folder" in listed.stderr
     rows: list[dict[str, Any]] = json.loads(spheroseg("model", "list", "--json", **env).stdout)
     (mine,) = [row for row in rows if row["name"] == "mine"]
     found = find_model("mine", [tmp_path])

@@ -55,7 +55,7 @@ async def test_tasks_and_queues_are_told_as_ever(here: tuple[AsyncEngine, dict[s
     await fail(engine, failed)
     said = spheroseg("task", "show", failed, env=env)
     assert "because of timeout" in said
-    assert "No failed attempt is on record." in said
+    assert "There are no failed attempts." in said
     story = json.loads(spheroseg("task", "show", waiting, "--json", env=env))
     assert (story["state"], story["retries"], story["failures"]) == ("queued", 0, [])
     assert json.loads(spheroseg("queue", "list", "--json", env=env))[0]["waiting"] == 1

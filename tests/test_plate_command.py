@@ -44,7 +44,7 @@ def test_a_stranger_sees_wells_times_the_map_and_what_was_not_understood(plate: 
     assert "Plate, 96 of 96 wells, images in each:" in lines
     assert " C   2  2  2  2  1  2  2  2  2  2  2  2" in lines
     assert "fewer than 2: C05 1" in lines
-    assert "191 of 192 images read as plain, the best guess: 96 wells, 2 times" in lines
+    assert "191 of 192 images read as plain (best guess): 96 wells, 2 times" in lines
     assert "  overview.png: no well in the name" in lines
     assert "… and 171 more: --all shows them, --csv FILE writes them" in lines
     assert len(preview(plate, "--all").output.splitlines()) > 191
@@ -90,7 +90,7 @@ def test_numbered_time_points_ask_for_the_interval(tmp_path: Path) -> None:
     assert "--interval" in shown.output
     shown = preview(tmp_path, "--interval", 12)
     assert "12 h" in shown.output
-    assert "read as imagexpress, the best guess: 2 wells, 2 times, 1 site, 1 channel" in shown.output
+    assert "read as imagexpress (best guess): 2 wells, 2 times, 1 site, 1 channel" in shown.output
 
 
 def test_exit_code_1_where_no_name_is_understood(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ async def test_what_is_done_already_is_not_done_again(pg: AsyncEngine) -> None:
         await psql(url_of(pg), script)
         before = await catalogue(pg)
         said = await psql(url_of(pg), script)
-        assert f"The database is at revision {await current(pg)} already: nothing to do." in said
+        assert f"The database is at revision {await current(pg)} already. Nothing to do." in said
         assert await catalogue(pg) == before
 
 
@@ -251,7 +251,7 @@ async def test_an_upgrade_that_was_cut_off_can_be_done_again(pg: AsyncEngine) ->
 
 async def test_several_upgrades_at_once_are_one(either: AsyncEngine) -> None:
     said = await asyncio.gather(*(asyncio.to_thread(spheroseg, either, "db", "upgrade") for _ in range(2)))
-    assert sorted("nothing to do" in words for words in said) == [False, True]
+    assert sorted("Nothing to do" in words for words in said) == [False, True]
     assert await current(either) == "010"
 
 
@@ -340,18 +340,18 @@ async def test_an_embedded_database_comes_up_by_itself_with_what_is_in_it(tmp_pa
 async def test_the_command_says_what_it_has_done(either: AsyncEngine) -> None:
     assert "no tables of spheroseg yet: run `spheroseg db upgrade`" in spheroseg(either, "db", "current")
     assert "at revision 010 now (before: empty)" in spheroseg(either, "db", "upgrade")
-    assert "nothing to do" in spheroseg(either, "db", "upgrade")
+    assert "Nothing to do" in spheroseg(either, "db", "upgrade")
     assert "010: the newest" in spheroseg(either, "db", "current")
     said = spheroseg(either, "db", "downgrade", "009", "--yes")
-    assert "at revision 009 now (before: 010); its failures are kept aside" in said
-    assert ("brought up again" in said) == (either.dialect.name == "sqlite")
+    assert "at revision 009 now (before: 010); its failures are set aside" in said
+    assert ("upgraded again" in said) == (either.dialect.name == "sqlite")
 
 
 async def test_the_command_refuses_in_words(tmp_path: Path) -> None:
     engine = open_engine(f"sqlite:///{tmp_path / 'test.db'}")
     await upgrade(engine, "009")
     assert "009: tasks can be worked on" in spheroseg(engine, "db", "current")
-    assert "nothing to do" in spheroseg(engine, "db", "downgrade", "009", "--yes")
+    assert "Nothing to do" in spheroseg(engine, "db", "downgrade", "009", "--yes")
     assert "add --yes" in spheroseg(engine, "db", "downgrade", "009", code=2)
     assert "drop the database" in spheroseg(engine, "db", "downgrade", "base", "--yes", code=2)
     assert "Can't locate revision" in spheroseg(engine, "db", "upgrade", "099", code=2)

@@ -23,7 +23,7 @@ def test_a_plate_is_written_with_its_tables(tmp_path: Path) -> None:
     out = tmp_path / "new" / "plate"
     shown = simulate(out, *SMALL)
     assert shown.exit_code == 0
-    assert "12 images of 6 wells × 2 times, 96 × 96 px, 8 µm a pixel" in shown.output
+    assert "12 images of 6 wells × 2 times, 96 × 96 px, 8 µm per pixel" in shown.output
     assert sorted(path.name for path in out.iterdir() if path.suffix != ".tif") == [
         "conditions.csv",
         "simulation.json",

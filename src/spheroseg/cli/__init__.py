@@ -1,4 +1,4 @@
-"""The command line: processes and questions."""
+"""The command line. Each command has its own module, which is loaded when the command is used."""
 
 import io
 import logging
@@ -19,44 +19,53 @@ from spheroseg.errors import SpherosegError
 from spheroseg.extras import describe_missing, extra_of
 from spheroseg.logs import log_to
 
-# Where the code of each command is. It is loaded when it is asked for, as all of it together takes a second to load.
+# The module and attribute of each command. Loading all of them would take a second.
 COMMANDS = {
     "run": "run:run",
     "history": "history:history",
-    "exporter": "exporter:exporter",
-    "doctor": "doctor:doctor",
+    "plate": "plate:plate_app",
+    "model": "models:model_app",
+    "simulate": "simulate:simulate_app",
     "serve": "processes:serve",
     "worker": "processes:worker",
     "worker-http": "processes:worker_http",
     "relay": "processes:relay",
     "collect": "processes:collect",
+    "exporter": "exporter:exporter",
+    "doctor": "doctor:doctor",
     "settings": "settings:settings",
-    "queue": "queues:queue_app",
-    "dlq": "queues:dlq_app",
-    "task": "queues:task_app",
-    "broker": "queues:broker_app",
-    "model": "models:model_app",
-    "plate": "plate:plate_app",
-    "simulate": "simulate:simulate_app",
+    "queue": "queue:queue_app",
+    "dlq": "dead_letters:dlq_app",
+    "task": "task:task_app",
+    "broker": "broker:broker_app",
     "db": "db:db_app",
     "user": "accounts:user_app",
     "token": "accounts:token_app",
 }
 
 
+# The groups of `spheroseg --help`.
+PANELS = {
+    "On this computer": ("run", "history", "plate", "model", "simulate"),
+    "Server processes": ("serve", "worker", "worker-http", "relay", "collect", "exporter"),
+    "Server maintenance": ("doctor", "settings", "queue", "dlq", "task", "broker", "db", "user", "token"),
+}
+
+
 class _Loaded(UserDict[str, Any]):
-    """The commands by name, each loaded when it is looked up."""
+    """The commands by name. Each one is loaded when it is looked up."""
 
     def __getitem__(self, name: str) -> Any:
         found = super().__getitem__(name)
         if isinstance(found, str):
             module, _, attribute = found.partition(":")
             command = getattr(import_module(f"spheroseg.cli.{module}"), attribute)
+            panel = next(panel for panel, names in PANELS.items() if name in names)
             home = typer.Typer()
             if isinstance(command, typer.Typer):
-                home.add_typer(command, name=name)
+                home.add_typer(command, name=name, rich_help_panel=panel)
             else:
-                home.command(name)(command)
+                home.command(name, rich_help_panel=panel)(command)
             found = self[name] = get_group(home).commands[name]
         return found
 
@@ -79,9 +88,9 @@ app = typer.Typer(
 def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A terminal that knows only ASCII must not stop a run over a file name.
+            # A terminal that can only show ASCII must not stop a run because of a file name.
             stream.reconfigure(errors="backslashreplace")
-    # Answers go to stdout, and only they.
+    # Only answers go to stdout.
     log_to(sys.stderr, logging.WARNING)
     try:
         _unwrapped(app)
@@ -115,7 +124,10 @@ def _unwrapped(command: Callable[[], None]) -> None:
 def version(
     show: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
 ) -> None:
-    """Segment microscope images of spheroids; look after the queue that does it."""
+    """Segment microscope images of spheroids and measure their growth.
+
+    `spheroseg run` is all that one computer needs. The other commands run and maintain a server with a task queue.
+    """
     if show:
         print(__version__)
         raise typer.Exit

@@ -1,4 +1,4 @@
-"""`spheroseg user`, `token`: who may use the backend, and with which tokens."""
+"""`spheroseg user`, `token`: manage users of the backend and their API tokens."""
 
 import asyncio
 import sys
@@ -30,8 +30,8 @@ from spheroseg.settings import read_settings
 
 T = TypeVar("T")
 
-user_app = typer.Typer(help="Users of the backend: who there is, their tier and role.", no_args_is_help=True)
-token_app = typer.Typer(help="API tokens: make one, list them, revoke one.", no_args_is_help=True)
+user_app = typer.Typer(help="Add, list and change users of the backend.", no_args_is_help=True)
+token_app = typer.Typer(help="Create, list and revoke API tokens.", no_args_is_help=True)
 
 
 class Tier(StrEnum):
@@ -62,9 +62,9 @@ def _in_transaction(work: Callable[[AsyncConnection], Awaitable[T]], *, only_rea
 
 @user_app.command("add")
 def user_add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What the user is called, and known by.")],
-    tier: Annotated[Tier, typer.Option(help="A premium user's tasks go first.")] = Tier.REGULAR,
-    role: Annotated[Role, typer.Option(help="An admin sees the queues and deals with dead letters.")] = Role.MEMBER,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Unique name of the new user.")],
+    tier: Annotated[Tier, typer.Option(help="Tasks of premium users are processed first.")] = Tier.REGULAR,
+    role: Annotated[Role, typer.Option(help="Admins can see the queues and handle dead letters.")] = Role.MEMBER,
 ) -> None:
     """Add a user."""
 
@@ -74,30 +74,32 @@ def user_add(
 
     user = _in_transaction(add)
     print(f"added {user.name} ({user.tier}, {user.role})")
-    print("`spheroseg token create USER --name NAME` makes a token to work with.", file=sys.stderr)
+    print("Create a token for this user with `spheroseg token create USER --name NAME`.", file=sys.stderr)
 
 
 @user_app.command("list")
 def user_list(as_json: Json = False) -> None:
-    """All users."""
+    """List all users."""
     rows = [
         {column: getattr(row, column) for column in ("name", "tier", "role", "created_at")}
         for row in _in_transaction(list_users, only_reads=True)
     ]
     columns = ["name", "tier", "role", "created_at"]
-    print_rows(rows, columns, as_json=as_json, nothing="No users yet: `spheroseg user add NAME` adds one.")
+    print_rows(
+        rows, columns, as_json=as_json, nothing="There are no users yet. Add one with `spheroseg user add NAME`."
+    )
 
 
 @user_app.command("set")
 def user_set(
     name: UserName,
-    tier: Annotated[Tier | None, typer.Option(help="For the batches from now on.")] = None,
-    role: Annotated[Role | None, typer.Option(help="From the next request on.")] = None,
+    tier: Annotated[Tier | None, typer.Option(help="New tier. It applies to new batches.")] = None,
+    role: Annotated[Role | None, typer.Option(help="New role. It applies from the next request on.")] = None,
 ) -> None:
-    """Give a user another tier or role."""
+    """Change the tier or role of a user."""
     values = {key: str(value) for key, value in (("tier", tier), ("role", role)) if value is not None}
     if not values:
-        raise typer.BadParameter("say what is to change: --tier, --role, or both")
+        raise typer.BadParameter("use --tier, --role or both to say what to change")
 
     async def change(conn: AsyncConnection) -> User:
         await record(conn, actor(), "user.set", user=name, **values)
@@ -110,12 +112,15 @@ def user_set(
 @token_app.command("create")
 def token_create(
     user: UserName,
-    name: Annotated[str, typer.Option(help="What it is for, to know it by when it is to be revoked.")],
+    name: Annotated[str, typer.Option(help="Name of the token, by which you can revoke it later.")],
     days: Annotated[
-        int | None, typer.Option(min=1, max=MAX_TOKEN_DAYS, help="How long it is valid; by default until revoked.")
+        int | None,
+        typer.Option(
+            min=1, max=MAX_TOKEN_DAYS, help="Number of days that it is valid. By default until it is revoked."
+        ),
     ] = None,
 ) -> None:
-    """Make a token. It is printed once, on stdout alone, and kept nowhere."""
+    """Create a token and print it on stdout. Only its hash is stored, so it cannot be shown again."""
 
     async def create(conn: AsyncConnection) -> str:
         owner = await find_user(conn, user)
@@ -125,15 +130,15 @@ def token_create(
 
     token = _in_transaction(create)
     print(token)
-    print("Keep it now: it is not shown again. Send it as `Authorization: Bearer TOKEN`.", file=sys.stderr)
+    print("Store it now, because it is not shown again. Send it as `Authorization: Bearer TOKEN`.", file=sys.stderr)
 
 
 @token_app.command("list")
 def token_list(
-    user: Annotated[str | None, typer.Argument(metavar="[USER]", help="Only this user's.")] = None,
+    user: Annotated[str | None, typer.Argument(metavar="[USER]", help="Only tokens of this user.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Tokens: whose, what for, how long; never the tokens themselves."""
+    """List tokens with their user, name and dates, but never the tokens themselves."""
     columns = ["user", "name", "created_at", "expires_at", "revoked_at", "last_used_at"]
 
     async def read(conn: AsyncConnection) -> list[dict[str, object]]:
@@ -141,7 +146,7 @@ def token_list(
         rows = await list_tokens(conn, owner.id if owner else None)
         return [{column: getattr(row, column) for column in columns} for row in rows]
 
-    nothing = "No tokens yet: `spheroseg token create USER --name NAME` makes one."
+    nothing = "There are no tokens yet. Create one with `spheroseg token create USER --name NAME`."
     print_rows(_in_transaction(read, only_reads=True), columns, as_json=as_json, nothing=nothing)
 
 
@@ -150,7 +155,7 @@ def token_revoke(
     user: UserName,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the token, see `spheroseg token list`.")],
 ) -> None:
-    """Make a token useless, at once and for good."""
+    """Revoke a token, immediately and permanently."""
 
     async def revoke(conn: AsyncConnection) -> None:
         owner = await find_user(conn, user)

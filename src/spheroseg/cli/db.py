@@ -1,4 +1,4 @@
-"""`spheroseg db`: which revision the schema is at, and the way to another."""
+"""`spheroseg db`: show or change the revision of the database schema."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,13 +15,13 @@ from spheroseg.settings import read_settings
 
 T = TypeVar("T")
 
-db_app = typer.Typer(help="The database's schema: its revision, and the way to another.", no_args_is_help=True)
+db_app = typer.Typer(help="Show or change the revision of the database schema.", no_args_is_help=True)
 
 EMPTY = f"the database has no tables of spheroseg yet: {revisions.UPGRADE}"
 
 
 def _ask(question: Callable[[AsyncEngine], Awaitable[T]]) -> T:
-    """Without a look at the schema first: it may be one that nothing else can work with."""
+    """Ask the database without checking its schema first, because it may be one that nothing else can work with."""
     url = read_settings().resolved_database_url()
 
     async def asking() -> T:
@@ -51,30 +51,30 @@ def db_current() -> None:
 
 @db_app.command("upgrade")
 def db_upgrade(
-    revision: Annotated[str, typer.Argument(help="Revision to go to; by default the newest.")] = revisions.HEAD,
+    revision: Annotated[str, typer.Argument(help="Target revision. By default the newest.")] = revisions.HEAD,
 ) -> None:
-    """Bring the schema up, or make it. Work may go on meanwhile; restart the processes afterwards."""
+    """Create the schema or upgrade it. Processes may keep working; restart them afterwards."""
 
     async def go(engine: AsyncEngine) -> tuple[str | None, str | None]:
         return await revisions.upgrade(engine, revision)
 
     before, after = _ask(go)
     if before == after:
-        print(f"The database is at revision {after} already: nothing to do.")
+        print(f"The database is at revision {after} already. Nothing to do.")
     else:
         print(f"The database is at revision {after} now (before: {before or 'empty'}).")
 
 
 @db_app.command("downgrade")
 def db_downgrade(
-    revision: Annotated[str, typer.Argument(help=f"Revision to go back to, such as {revisions.BASE}.")],
+    revision: Annotated[str, typer.Argument(help=f"Target revision, such as {revisions.BASE}.")],
     yes: Yes = False,
 ) -> None:
-    """Bring the schema back. The record of failures is kept aside, and found again by the next upgrade.
+    """Downgrade the schema. The records of failures are set aside, and restored by the next upgrade.
 
     Set ENABLE_MESSAGE_QUEUE=false first, and restart the processes afterwards.
     """
-    confirm(f"Bring the schema back to revision {revision}?", yes=yes)
+    confirm(f"Downgrade the schema to revision {revision}?", yes=yes)
 
     async def go(engine: AsyncEngine) -> tuple[str | None, str | None, bool]:
         before, after = await revisions.downgrade(engine, revision)
@@ -82,18 +82,20 @@ def db_downgrade(
 
     before, after, is_embedded = _ask(go)
     if before == after:
-        print(f"The database is at revision {after} already: nothing to do.")
+        print(f"The database is at revision {after} already. Nothing to do.")
         return
-    print(f"The database is at revision {after} now (before: {before}); its failures are kept aside.")
+    print(f"The database is at revision {after} now (before: {before}); its failures are set aside.")
     if is_embedded:
-        print("An embedded database is brought up again by whichever process opens it next.")
+        print("An embedded database is upgraded again by the next process that opens it.")
 
 
 @db_app.command("sql")
 def db_sql(
-    way: Annotated[str, typer.Argument(metavar="SOURCE:TARGET", help="Revisions; no SOURCE: an empty database.")],
+    way: Annotated[
+        str, typer.Argument(metavar="SOURCE:TARGET", help="Revisions. Without SOURCE: from an empty database.")
+    ],
 ) -> None:
-    """Print the script for psql that leads from one revision to another, on PostgreSQL."""
+    """Print the psql script that migrates PostgreSQL from one revision to another."""
     source, colon, target = way.partition(":")
     if not colon or not target:
         raise typer.BadParameter(

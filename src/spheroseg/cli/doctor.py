@@ -1,4 +1,4 @@
-"""`spheroseg doctor`: what is wrong at this site, and what to do."""
+"""`spheroseg doctor`: check a site and give advice."""
 
 import asyncio
 import logging
@@ -21,11 +21,11 @@ COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bol
 
 
 def doctor(as_json: Json = False) -> None:
-    """Look at everything that this site needs, and say what is wrong and what to do. Nothing is changed.
+    """Check everything that this site needs and say what to do. Nothing is changed.
 
-    Settings, database, processes, storage, model, RabbitMQ, queues, policies, clocks.
+    Checks settings, database, processes, storage, model, RabbitMQ, queues, policies and clocks.
 
-    Exit code: 0 nothing is a problem, 1 something is.
+    Exit codes: 0 no problems, 1 at least one problem.
     """
     # What the checks meet is told by their findings.
     log_to(sys.stderr, logging.CRITICAL)
@@ -33,7 +33,7 @@ def doctor(as_json: Json = False) -> None:
     if as_json or not console.is_terminal:
         findings = asyncio.run(run_checks())
     else:
-        with console.status("Looking …"):
+        with console.status("Checking …"):
             findings = asyncio.run(run_checks())
     if as_json:
         print_json(_plain(findings))

@@ -1,4 +1,4 @@
-"""`spheroseg model evaluate`: how good a model is, on pictures whose truth is known."""
+"""`spheroseg model evaluate`: score models on images with known objects."""
 
 import itertools
 import json
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 OF_KIND = ": "
 DATA = Path("../shared/data")
-Source = tuple[str, str, str, str]  # set, source, licence, what the masks tell
+Source = tuple[str, str, str, str]  # set, source, licence, what the masks contain
 COLUMNS = ("set", "model", "n", "mean IoU", "median", "worst", "picture", "F1", "objects", "CPU s/image")
 
 
@@ -34,50 +34,53 @@ def evaluate(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
-            help="Models, or otsu and sauvola; by default these two beside the default model and classical-contrast.",
+            help="Models, or otsu and sauvola. By default the default model, classical-contrast, otsu and sauvola.",
         ),
     ] = None,
     data: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder with manifest.csv and the pictures that it names.")
+        Path, typer.Option(metavar="DIR", help="Folder with manifest.csv and the images that it lists.")
     ] = DATA,
     sets: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="NAME",
-            help="Only this set, can be given again: a folder of the data, scenes (drawn), fields (many, composed of "
-            "the spheroids in the data), sizes (one of these, small to wider than its picture), or unlabelled "
-            "(nothing to score, good with --overlays). By default all but the last.",
+            help="Only this set. Can be given several times. A folder of the data, scenes (simulated), fields (many "
+            "spheroids of the data in one image), sizes (one spheroid, from small to wider than the image), or "
+            "unlabelled (no scores, for --overlays). By default all but unlabelled.",
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="At most N pictures of each set.")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Maximum number of images per set.")] = None,
     jobs: Annotated[
-        int | None, typer.Option(metavar="N", min=1, max=256, help="Processes; by default the cores.")
+        int | None, typer.Option(metavar="N", min=1, max=256, help="Number of processes. By default all cores.")
     ] = None,
     by_kind: Annotated[
-        bool, typer.Option("--by-kind", help="Beside each set, a row for each kind of picture in it.")
+        bool, typer.Option("--by-kind", help="Also print a row for each kind of image in a set.")
     ] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Every score of every picture, for programs.")
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all scores of all images to a JSON file.")
     ] = None,
     overlays: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Pictures to look at: truth in blue, what was found in amber."),
+        typer.Option(
+            metavar="FOLDER", help="Write images with the true outlines in blue and those of the model in amber."
+        ),
     ] = None,
 ) -> None:
-    """Measure models on pictures whose truth is known, side by side.
+    """Score models on images with known objects, and compare them in a table.
 
-    IoU: pixels in both the objects found and those in truth, over pixels in either. F1: of objects that overlap
-    their partner with an IoU of at least 0.5; ~ where masks do not say which object is which, and connected areas
-    are compared instead. "largest" keeps the largest object alone, on sets with one object a picture.
+    IoU: number of pixels in both the found and the true objects, divided by the number of pixels in either. F1: of
+    objects that overlap a true object with an IoU of at least 0.5. It is marked with ~ if the true masks do not
+    separate objects, so that connected areas are compared instead. Rows named "largest" keep only the largest object,
+    for sets with one object per image.
     """
-    # They bring SciPy along, which the rest of the command line need not wait for.
+    # These load SciPy, which takes half a second.
     from spheroseg.training.baselines import BASELINES
     from spheroseg.training.evaluate import evaluate as run
     from spheroseg.training.evaluate import summaries
 
     if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise typer.BadParameter(f"there is no folder {json_file.parent}: make it first", param_hint="--json")
+        raise typer.BadParameter(f"there is no folder {json_file.parent}: create it first", param_hint="--json")
     settings = read_settings()
     wanted = names or dict.fromkeys((settings.model or DEFAULT_MODEL, CLASSICAL, *BASELINES))
     factories: dict[str, Callable[[], Model]] = {
@@ -98,7 +101,7 @@ def evaluate(
 
 
 def _samples(data: Path, sets: Sequence[str], limit: int | None) -> "tuple[int, Iterator[Sample]]":
-    """How many there are, and they themselves."""
+    """Return the number of samples and an iterator over them."""
     from spheroseg.training.composed import (
         TEST_FIELDS,
         TEST_SIZES,
@@ -163,7 +166,7 @@ def _report(
 
 
 def _show(rows: "Sequence[Summary]", truths: dict[str, str]) -> None:
-    """A table on a terminal, Markdown elsewhere."""
+    """Print a table on a terminal, else Markdown."""
     cells = [_cells(row, truths[row.set.partition(OF_KIND)[0]]) for row in rows]
     console = Console()
     if not console.is_terminal:
@@ -184,7 +187,7 @@ def _show(rows: "Sequence[Summary]", truths: dict[str, str]) -> None:
 
 
 def _cells(row: "Summary", truth: str) -> list[str]:
-    # A union's islands are not its objects.
+    # In such masks, objects that touch are one connected area.
     about = "~" if truth == "union" else ""
     return [
         row.set if row.kept == "all" else f"{row.set}, {row.kept}",

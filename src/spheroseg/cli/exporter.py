@@ -1,4 +1,4 @@
-"""`spheroseg exporter`."""
+"""`spheroseg exporter`: metrics for Prometheus."""
 
 from functools import partial
 
@@ -8,7 +8,7 @@ from spheroseg.settings import read_settings
 
 
 def exporter() -> None:
-    """Answer Prometheus over HTTP until stopped: /metrics, /health."""
+    """Serve metrics for Prometheus over HTTP until stopped: /metrics, /health."""
     settings = read_settings()
     from spheroseg.api.exporter import create_exporter_app
     from spheroseg.monitoring.exporter import open_exporter

@@ -1,4 +1,4 @@
-"""`spheroseg history`: in which ways the images of a run were segmented."""
+"""`spheroseg history`: show the result versions of a run."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,20 +18,20 @@ _DEFAULTS = {field.name: field.default for field in fields(Parameters)}
 
 
 def history(
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that was given to `run --out`.")],
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of `spheroseg run`.")],
     as_json: Json = False,
 ) -> None:
-    """Show the result versions of a run: one for each model, parameters and pixel size that were asked for.
+    """Show the result versions of a run: one per combination of model, parameters and pixel size.
 
-    None is lost when another is asked for. The same command as then brings its tables and pictures back into DIR, and
-    segments nothing again.
+    All versions are kept. To restore the tables and pictures of a version in DIR, run the same command as then; no
+    image is segmented again.
     """
     versions = asyncio.run(read_versions(out))
     print_rows(
         (_row(version, whole=as_json) for version in versions),
         COLUMNS,
         as_json=as_json,
-        nothing="Nothing was segmented here yet.",
+        nothing="No images have been segmented here yet.",
     )
 
 
@@ -50,7 +50,7 @@ def _row(version: ResultVersion, *, whole: bool) -> dict[str, Any]:
 
 
 def _as_options(parameters: dict[str, Any]) -> str:
-    """As they are typed, and only those that are not the default."""
+    """Return the parameters that are not the default, as command line options."""
     changed = {name: value for name, value in parameters.items() if value != _DEFAULTS.get(name)}
     words: Sequence[str] = [
         f"--no-{name}" if value is False else f"--{name.replace('_', '-')} {value}" for name, value in changed.items()

@@ -1,4 +1,4 @@
-"""`spheroseg model`: which models there are, what is known of them, and whether one can be used."""
+"""`spheroseg model`: list, show, check, evaluate and train models."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,24 +14,24 @@ from spheroseg.cli.train import train
 from spheroseg.segmentation.model import DEFAULT_MODEL, KnownModel, find_model, known_models
 from spheroseg.settings import read_settings
 
-model_app = typer.Typer(no_args_is_help=True, help="Models: those shipped, and your own.")
+model_app = typer.Typer(no_args_is_help=True, help="List, check, evaluate and train models.")
 
 
 @model_app.command(name="list")
 def list_models(as_json: Json = False) -> None:
-    """Show all models: the built-in one, those shipped, those in the folders of MODEL_DIRS."""
+    """List all models: the built-in one, the shipped ones, and those in the folders of MODEL_DIRS."""
     settings = read_settings()
-    for place in settings.model_folders:
-        if not place.is_dir():
-            Console(stderr=True).print(f"MODEL_DIRS names {place}, which is no folder", style="yellow")
-    wanted = settings.model or DEFAULT_MODEL
+    for folder in settings.model_folders:
+        if not folder.is_dir():
+            Console(stderr=True).print(f"MODEL_DIRS names {folder}, which is not a folder", style="yellow")
+    default = settings.model or DEFAULT_MODEL
     rows = [
         {
             "name": model.name,
             "version": model.version,
             "sha256": model.sha256 if as_json else model.sha256[:12],
             "licence": model.licence,
-            "default": (model.name == wanted) if as_json else "default" if model.name == wanted else "",
+            "default": (model.name == default) if as_json else "default" if model.name == default else "",
             "where": str(model.folder or "built in"),
             "fault": model.fault,
         }
@@ -43,21 +43,21 @@ def list_models(as_json: Json = False) -> None:
 
 @model_app.command()
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="One of `spheroseg model list`.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a model, see `spheroseg model list`.")],
     as_json: Json = False,
 ) -> None:
-    """Show all that is known of a model: its hashes, what it takes and gives, its training, its quality."""
+    """Show everything about a model: hashes, inputs and outputs, training data and measured quality."""
     model = find_model(name, read_settings().model_folders)
-    known = _all_of(model)
+    details = _details(model)
     if as_json:
-        print_json(known)
+        print_json(details)
         return
     console = Console(highlight=False, soft_wrap=True)
-    for line in _lines(known):
+    for line in _lines(details):
         console.print(line)
 
 
-def _all_of(model: KnownModel) -> dict[str, Any]:
+def _details(model: KnownModel) -> dict[str, Any]:
     known: dict[str, Any] = {
         "name": model.name,
         "version": model.version,
@@ -92,14 +92,14 @@ def _is_list(value: object) -> bool:
 
 @model_app.command()
 def check(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="With model.json and model.onnx.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder with model.json and model.onnx.")],
     as_json: Json = False,
 ) -> None:
-    """Try whether a model folder can be used: all that its model.json promises, on pictures. Takes some seconds.
+    """Check that a model folder can be used: test everything that its model.json states. Takes some seconds.
 
-    Exit code: 0 it can, 1 it cannot.
+    Exit codes: 0 it can be used, 1 it cannot.
     """
-    # Not before it is wanted: it loads what every other command does without.
+    # Loaded here because no other command needs it.
     from spheroseg.segmentation.model.check import check_model
 
     console = Console(highlight=False, soft_wrap=True)
@@ -118,7 +118,7 @@ def check(
     if not all(result.is_ok for result in results):
         raise typer.Exit(1)
     if not as_json:
-        console.print("It can be used: put the folder into one of MODEL_DIRS, then name it with --model.")
+        console.print("The model can be used: put its folder into one of MODEL_DIRS, then name it with --model.")
 
 
 model_app.command()(evaluate)

@@ -1,4 +1,4 @@
-"""`spheroseg plate preview`: what the names of images say, before anything is queued."""
+"""`spheroseg plate preview`: show which well and time each file name stands for."""
 
 import statistics
 import sys
@@ -23,13 +23,13 @@ from spheroseg.plate.wells import PLATE_FORMATS, Well, row_name
 from spheroseg.run.inputs import find_names
 from spheroseg.run.plate_layout import conditions_beside, read_conditions_file
 
-plate_app = typer.Typer(help="Plates: what the names of images say of well and time.", no_args_is_help=True)
+plate_app = typer.Typer(help="Check how file names are read as wells and times.", no_args_is_help=True)
 
-ROWS = 20
+MAX_ROWS = 20
 SHOWN = ("plate", "well", "sample", "site", "time", "channel", "z", "condition", "replicate")
 
 
-# Otherwise a group with one command is that command.
+# Typer would turn a group with a single command into that command.
 @plate_app.callback()
 def _group() -> None:
     pass
@@ -39,7 +39,9 @@ def _group() -> None:
 def preview(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="FOLDER...", help="Folders of images, zip archives, images. None is opened."),
+        typer.Argument(
+            metavar="FOLDER...", help="Folders of images, zip archives, images. Only their names are read."
+        ),
     ],
     pattern: Annotated[str, typer.Option(metavar="P", help=PATTERNS, rich_help_panel=PANEL)] = AUTO,
     conditions: Conditions = None,
@@ -47,14 +49,18 @@ def preview(
     wells: Wells = None,
     csv: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write all of it there; corrected, it can be given to --conditions."),
+        typer.Option(
+            metavar="FILE", help="Write the whole table to FILE. You can correct it and use it with --conditions."
+        ),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help=f"Show all images, not the first {ROWS}.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help=f"Show all images instead of the first {MAX_ROWS}.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show which well, time and condition each image has by its name. Nothing is segmented or queued.
+    """Show the well, time and condition that are read from each file name. Nothing is segmented or queued.
 
-    Exit code: 0 names were understood, 1 not one was, 2 wrong use.
+    Exit codes: 0 names were understood, 1 no name was understood, 2 wrong usage.
     """
     listing = find_names(paths)
     found = parse_names((item.name for item in listing.inputs), pattern, wells=wells, interval_h=interval)
@@ -68,7 +74,7 @@ def preview(
     else:
         _show(found, everything=everything)
         if csv is not None:
-            print(f"All of it is in {csv}; corrected, it goes to --conditions.")
+            print(f"The whole table is in {csv}. You can correct it and use it with --conditions.")
     sys.exit(0 if found.placed else 1)
 
 
@@ -100,10 +106,12 @@ def _for_programs(found: Preview) -> dict[str, Any]:
 def _show(found: Preview, *, everything: bool) -> None:
     console = Console()
     if not found.images:
-        console.print("No images here: PNG, JPEG, BMP and TIFF are read, in folders and zip archives.")
+        console.print(
+            "No images found: spheroseg reads PNG, JPEG, BMP and TIFF files, also in folders and zip archives."
+        )
         return
     rows = [(picture, _cells(picture)) for picture in found.images if picture.position]
-    shown = rows if everything else rows[:ROWS]
+    shown = rows if everything else rows[:MAX_ROWS]
     if rows:
         console.print(_table(shown, rows))
     if len(rows) > len(shown):
@@ -117,13 +125,13 @@ def _show(found: Preview, *, everything: bool) -> None:
     _print_counts(console, found)
     _print_list(
         console,
-        f"{len(found.failed)} not understood" if found.placed else "No name was understood",
+        f"{len(found.failed)} names not understood" if found.placed else "No name was understood",
         [f"{escape(picture.name)}: {escape(picture.reason)}" for picture in found.failed],
         everything=everything,
     )
     _print_list(
         console,
-        "The same place more than once; if they are of different plates, say so with a pattern",
+        "Images with the same well and time. If they belong to different plates, use a pattern with {plate}",
         [" = ".join(map(escape, names)) for names in found.clashes],
         everything=everything,
     )
@@ -147,7 +155,6 @@ def _cells(picture: PreviewImage) -> dict[str, str]:
 def _table(
     shown: Sequence[tuple[PreviewImage, dict[str, str]]], rows: Iterable[tuple[PreviewImage, dict[str, str]]]
 ) -> Table:
-    # What says nothing in any row takes room from what does.
     columns = [word for word in SHOWN if any(cells[word] for _, cells in rows)]
     table = Table(show_edge=False, header_style="bold")
     table.add_column("image", overflow="fold")
@@ -168,7 +175,7 @@ def _print_map(console: Console, found: Preview, plate: str, size: int) -> None:
     counts = found.count_images_per_well(plate)
     usual = statistics.mode(sorted(counts.values(), reverse=True))
     rows, columns = PLATE_FORMATS[size]
-    # A well of the largest plate has one character.
+    # The largest plate only fits into a terminal with one character per well.
     width = 1 if size == 1536 else max(2, len(str(max(counts.values()))))
     gap = "" if size == 1536 else " "
     title = f"Plate {plate}" if plate else "Plate"
@@ -188,8 +195,8 @@ def _print_map(console: Console, found: Preview, plate: str, size: int) -> None:
         console.print(f"[dim]{row_name(row):>2}[/] {gap}{gap.join(cells)}", highlight=False, no_wrap=True, crop=False)
     fewer = [f"{well} {count}" for well, count in sorted(counts.items()) if count < usual]
     if fewer:
-        more = f" and {len(fewer) - ROWS} more" if len(fewer) > ROWS else ""
-        console.print(f"[yellow]fewer than {usual}:[/] {', '.join(fewer[:ROWS])}{more}", highlight=False)
+        more = f" and {len(fewer) - MAX_ROWS} more" if len(fewer) > MAX_ROWS else ""
+        console.print(f"[yellow]fewer than {usual}:[/] {', '.join(fewer[:MAX_ROWS])}{more}", highlight=False)
 
 
 def _print_counts(console: Console, found: Preview) -> None:
@@ -205,7 +212,7 @@ def _print_counts(console: Console, found: Preview) -> None:
         _count({place.z for place in places} - {None}, "z position"),
         _count({picture.condition.label for picture, _ in found.placed} - {""}, "condition"),
     ]
-    how = f"read as {found.preset}" + (", the best guess" if found.is_guessed else "")
+    how = f"read as {found.preset}" + (" (best guess)" if found.is_guessed else "")
     console.print(
         f"{len(places)} of {len(found.images)} images {escape(how)}: {', '.join(filter(None, counts))}",
         highlight=False,
@@ -220,7 +227,7 @@ def _print_list(console: Console, title: str, lines: Sequence[str], *, everythin
     if not lines:
         return
     console.print(f"[bold red]{escape(title)}:[/]", highlight=False)
-    shown = lines if everything else lines[:ROWS]
+    shown = lines if everything else lines[:MAX_ROWS]
     for line in shown:
         console.print(f"  {line}", highlight=False)
     if len(lines) > len(shown):

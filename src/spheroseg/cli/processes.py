@@ -1,4 +1,4 @@
-"""`spheroseg serve`, `worker`, `worker-http`, `relay`, `collect`: the processes of a site."""
+"""`spheroseg serve`, `worker`, `worker-http`, `relay`, `collect`: the long-running processes of a server."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -15,9 +15,9 @@ from spheroseg.settings import Settings, read_settings
 
 
 def serve() -> None:
-    """Answer over HTTP, and run beside it what the settings ask for: collect, relay, workers.
+    """Run the HTTP backend, with the collector, relay and workers that the settings ask for.
 
-    With no settings at all this is everything in one process, on SQLite, for this machine alone.
+    Without any settings, this one process does everything, with an SQLite database, for this machine only.
     """
     from spheroseg.api.serve import serve_backend
 
@@ -32,17 +32,17 @@ def serve() -> None:
 
 
 def worker() -> None:
-    """Take tasks from the queue and work on them until stopped."""
+    """Segment the images of the queue until stopped."""
     run_until_stopped(serve_worker)
 
 
 def worker_http() -> None:
-    """Answer over HTTP for the worker on this machine: /health, /ready, /models, /metrics."""
+    """Serve the status of the worker on this machine over HTTP: /health, /ready, /models, /metrics."""
     settings = read_settings()
     from spheroseg.api.ml import create_ml_app
 
     app = create_ml_app(settings.worker_status_file(), settings.model_folders)
-    # A container's probes come from outside.
+    # The health probes of a container come from outside it.
     serve_http(app, "0.0.0.0", settings.worker_http_port)  # noqa: S104
 
 
@@ -52,11 +52,12 @@ def relay() -> None:
 
 
 def collect() -> None:
-    """Turn what workers report into the state of tasks until stopped."""
+    """Apply the reports of workers to the tasks in the database until stopped."""
     run_until_stopped(serve_collect)
 
 
 def run_until_stopped(service: Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run `service` with the settings until SIGINT or SIGTERM sets its event. Logs go to stderr as JSON lines."""
     settings = read_settings()
     log_to()
 

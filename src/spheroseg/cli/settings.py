@@ -1,4 +1,4 @@
-"""`spheroseg settings`."""
+"""`spheroseg settings`: show every setting."""
 
 from rich.console import Console
 from rich.markup import escape
@@ -10,7 +10,7 @@ from spheroseg.settings import Settings, read_settings
 
 
 def settings() -> None:
-    """Show every setting, its value, where it comes from, and what it means."""
+    """Show every setting with its value, its source and its meaning."""
     found = read_settings()
     table = Table(show_edge=False, header_style="bold")
     for column in ("variable", "value", "from", "meaning"):

@@ -1,4 +1,4 @@
-"""`spheroseg simulate plate`: pictures of a plate whose truth is known."""
+"""`spheroseg simulate plate`: images of a plate with known measurements."""
 
 import sys
 import time
@@ -16,17 +16,17 @@ from spheroseg.simulate.laws import DoseResponse, Law
 from spheroseg.simulate.plate import count_files, draw_files
 from spheroseg.simulate.truth import make_tables
 
-simulate_app = typer.Typer(help="Pictures whose truth is known, to try things on.", no_args_is_help=True)
+simulate_app = typer.Typer(help="Simulate images with known measurements, for tests.", no_args_is_help=True)
 
 WRITTEN = {
-    "truth.csv": "what every image shows",
-    "conditions.csv": "what is in every well, for --conditions",
-    "faults.csv": "what is wrong with which file",
-    "simulation.json": "the numbers behind it",
+    "truth.csv": "true measurements of every image",
+    "conditions.csv": "what is in each well, for --conditions",
+    "faults.csv": "the files with faults",
+    "simulation.json": "all settings of the simulation",
 }
 
 
-# Otherwise a group with one command is that command.
+# Typer would turn a group with a single command into that command.
 @simulate_app.callback()
 def _group() -> None:
     pass
@@ -34,55 +34,68 @@ def _group() -> None:
 
 @simulate_app.command()
 def plate(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for it: a new one, or an empty one.")],
-    wells: Annotated[int, typer.Option(metavar="N", help="Wells, row by row.")] = Design.wells,
-    times: Annotated[int, typer.Option(metavar="N", help="Images of each well.")] = Design.times,
-    interval: Annotated[float, typer.Option(metavar="HOURS", help="Between them.")] = Design.interval_h,
-    law: Annotated[Law, typer.Option(help="How the volume of a spheroid grows.")] = Design.law,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the images: a new or an empty one.")],
+    wells: Annotated[int, typer.Option(metavar="N", help="Number of wells, filled row by row.")] = Design.wells,
+    times: Annotated[int, typer.Option(metavar="N", help="Number of images of each well.")] = Design.times,
+    interval: Annotated[float, typer.Option(metavar="HOURS", help="Time between images.")] = Design.interval_h,
+    law: Annotated[Law, typer.Option(help="Growth law of the volume.")] = Design.law,
     doubling_time: Annotated[
-        float, typer.Option(metavar="HOURS", help="Of the volume, without drug and far from the capacity.")
+        float,
+        typer.Option(metavar="HOURS", help="Doubling time of the volume, without drug and far below the capacity."),
     ] = Design.doubling_time_h,
-    diameter: Annotated[float, typer.Option(metavar="UM", help="Of a spheroid at 0 h.")] = Design.diameter_um,
+    diameter: Annotated[
+        float, typer.Option(metavar="UM", help="Diameter of a spheroid at 0 h.")
+    ] = Design.diameter_um,
     capacity: Annotated[
-        float, typer.Option(metavar="UM", help="Diameter that logistic and gompertz growth tends to.")
+        float, typer.Option(metavar="UM", help="Maximum diameter of logistic and gompertz growth.")
     ] = Design.capacity_um,
     pixel_size: Annotated[float, typer.Option(metavar="UM", help="µm per pixel.")] = Design.pixel_size_um,
-    size: Annotated[int, typer.Option(metavar="PX", min=32, max=4096, help="Side of an image.")] = Design.size,
+    size: Annotated[
+        int, typer.Option(metavar="PX", min=32, max=4096, help="Width and height of an image.")
+    ] = Design.size,
     noise: Annotated[
-        float, typer.Option(metavar="GREY", min=0, max=50, help="Of the camera, in grey values of 255.")
+        float, typer.Option(metavar="GREY", min=0, max=50, help="Camera noise in grey values, of 255.")
     ] = Design.noise,
     debris: Annotated[
-        float, typer.Option(metavar="N", min=0, max=500, help="Loose cells in a well, on average.")
+        float, typer.Option(metavar="N", min=0, max=500, help="Mean number of loose cells in a well.")
     ] = Design.debris,
-    drug: Annotated[str, typer.Option(metavar="NAME", help="What slows the growth.")] = Design.drug,
+    drug: Annotated[str, typer.Option(metavar="NAME", help="Name of the drug that slows the growth.")] = Design.drug,
     doses: Annotated[
         str | None,
         typer.Option(
             metavar="LIST",
-            help="Its concentrations beside the control, as 0.1,1,10; '' for none.",
+            help="Concentrations besides the control, such as 0.1,1,10; '' for none.",
             show_default="1 to 7",
         ),
     ] = None,
-    unit: Annotated[str, typer.Option(metavar="TEXT", help="Of the concentrations.")] = Design.unit,
-    ic50: Annotated[float, typer.Option(metavar="C", help="Of the growth rate.")] = Design.response.ic50,
-    hill: Annotated[float, typer.Option(metavar="N", help="Steepness of the response.")] = Design.response.hill,
+    unit: Annotated[str, typer.Option(metavar="TEXT", help="Unit of the concentrations.")] = Design.unit,
+    ic50: Annotated[float, typer.Option(metavar="C", help="IC50 of the growth rate.")] = Design.response.ic50,
+    hill: Annotated[float, typer.Option(metavar="N", help="Hill slope of the response.")] = Design.response.hill,
     floor: Annotated[
-        float, typer.Option(metavar="PART", help="Of the growth rate that no dose takes; below 0 spheroids shrink.")
+        float,
+        typer.Option(
+            metavar="PART",
+            help="Share of the growth rate that remains at the highest dose. Below 0, spheroids shrink.",
+        ),
     ] = Design.response.bottom,
     faults: Annotated[
         bool,
         typer.Option(
             "--faults",
-            help="With 3 broken files, a well without spheroid, and a well as one 16-bit TIFF of all times.",
+            help="Add faults: 3 broken files, a well without a spheroid, and a well as one 16-bit TIFF of all times.",
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same seed gives the same plate.")] = Design.seed,
-    format: Annotated[Format, typer.Option(help="PNG carries no pixel size: give it to `run`.")] = Design.format,
-    naming: Annotated[Naming, typer.Option(help="Whose file names.")] = Design.naming,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Random seed. The same seed gives the same plate.")
+    ] = Design.seed,
+    format: Annotated[
+        Format, typer.Option(help="File format. PNG stores no pixel size, so `run` needs --pixel-size.")
+    ] = Design.format,
+    naming: Annotated[Naming, typer.Option(help="Style of the file names.")] = Design.naming,
 ) -> None:
-    """Draw a brightfield time-lapse of a plate, with tables of what it truly shows; see docs/simulate.md.
+    """Simulate a brightfield time-lapse of a plate, with tables of its true measurements. See docs/simulate.md.
 
-    Exit code: 0 it is there, 2 wrong use.
+    Exit codes: 0 written, 2 wrong usage.
     """
     design = Design(
         wells=wells,
@@ -107,7 +120,7 @@ def plate(
     )
     started = time.monotonic()
     try:
-        _make_room(out)
+        _make_folder(out)
         _write(out, design)
     except OSError as error:
         raise OutputUnusable(f"cannot write {error.filename or out}: {error.strerror}") from None
@@ -119,13 +132,13 @@ def _numbers(text: str) -> tuple[float, ...]:
         return tuple(float(word) for word in text.split(",") if word.strip())
     except ValueError:
         raise BadParameters(
-            f"--doses is {text!r}; it must be numbers with commas between them, as 0.1,1,10"
+            f"--doses is {text!r}; it must be numbers separated by commas, such as 0.1,1,10"
         ) from None
 
 
-def _make_room(out: Path) -> None:
+def _make_folder(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OutputUnusable(f"{out} holds something already, and nothing is written over: name a new folder")
+        raise OutputUnusable(f"{out} is not an empty folder: name a new folder, so that nothing is overwritten")
     out.mkdir(parents=True, exist_ok=True)
 
 
@@ -153,7 +166,7 @@ def _print_summary(out: Path, design: Design, seconds: float) -> None:
     console.print(
         f"{count_files(design)} images of {design.wells} wells × {design.times} times, "
         f"{design.size} × {design.size} px, "
-        f"{design.pixel_size_um:g} µm a pixel, in {seconds:.0f} s",
+        f"{design.pixel_size_um:g} µm per pixel, in {seconds:.0f} s",
         highlight=False,
     )
     for name, what in WRITTEN.items():

@@ -1,4 +1,4 @@
-"""`spheroseg model train`: a network from labelled pictures and drawn scenes."""
+"""`spheroseg model train`: train a network on labelled images and simulated scenes."""
 
 import os
 from importlib.util import find_spec
@@ -15,22 +15,28 @@ from spheroseg.errors import ModelUnusable
 if TYPE_CHECKING:
     from spheroseg.training.course import Course
 
-EVERY = 100  # steps between two lines where there is no terminal
+STEPS_BETWEEN_LINES = 100  # without a terminal
 
 
 def train(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Where the model goes; its last part is the model's name.")
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="Folder for the model. The name of the folder becomes the name of the model."
+        ),
     ],
     data: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder with manifest.csv and the pictures that it names.")
+        Path, typer.Option(metavar="DIR", help="Folder with manifest.csv and the images that it lists.")
     ] = DATA,
     version: Annotated[str, typer.Option(metavar="TEXT", help="Version of the model.")] = "1",
     steps: Annotated[
-        int, typer.Option(metavar="N", min=25, help="Steps of the base, which sees no spheroid.")
+        int, typer.Option(metavar="N", min=25, help="Training steps of the base network, on simulated scenes only.")
     ] = 3000,
     tuning: Annotated[
-        int, typer.Option(metavar="N", min=25, help="Steps from there of the shipped network, and of each fold's.")
+        int,
+        typer.Option(
+            metavar="N", min=25, help="Fine-tuning steps of the final network and of the network of each fold."
+        ),
     ] = 250,
     processes: Annotated[
         int,
@@ -38,31 +44,37 @@ def train(
             metavar="N",
             min=1,
             max=16,
-            help="Processes that share each step of the base; another number is another network.",
+            help="Number of processes that share each step of the base. It changes the resulting network.",
         ),
     ] = 2,
     folds: Annotated[
         int,
-        typer.Option(metavar="N", min=0, max=36, help="Networks of the cross-validation on spheroids; 0 for none."),
+        typer.Option(metavar="N", min=0, max=36, help="Number of folds of the cross-validation on spheroids, or 0."),
     ] = 3,
-    scenes: Annotated[int, typer.Option(metavar="N", min=9, help="Scenes that are drawn to cut from.")] = 3400,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same seed gives the same crops.")] = 1,
+    scenes: Annotated[int, typer.Option(metavar="N", min=9, help="Number of scenes to simulate.")] = 3400,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Random seed. The same seed gives the same crops.")
+    ] = 1,
     jobs: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Networks at the same time, a core each; by default the cores."),
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Number of networks to train at the same time, one core each. By default all cores.",
+        ),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="cpu or cuda; by default a GPU where there is one.")
+        str | None, typer.Option(metavar="NAME", help="cpu or cuda. By default a GPU if there is one.")
     ] = None,
     parts: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Keep the base and the networks of the folds there, each as a model."),
+        typer.Option(metavar="DIR", help="Also keep the base and the networks of the folds in DIR, each as a model."),
     ] = None,
 ) -> None:
-    """Train a network and write it into FOLDER, with its recipe and its measured quality.
+    """Train a network and write it to FOLDER, with its recipe and its measured quality.
 
-    Needs PyTorch: pip install 'spheroseg[train]'. On two cores of a processor the defaults take an hour
-    and a half.
+    Needs PyTorch: pip install 'spheroseg[train]'. With the defaults it takes an hour and a half on two processor
+    cores.
     """
     if find_spec("torch") is None or find_spec("onnxscript") is None:
         raise ModelUnusable("training needs PyTorch, which is not installed here: pip install 'spheroseg[train]'")
@@ -73,11 +85,11 @@ def train(
     course = Course(folder.absolute().name, version, data, recipe, folds, parts=parts)
     with _Bars(course) as bars:
         make(course, folder, jobs or os.cpu_count() or 1, bars.tell)
-    print(f"{folder}: look at it with `spheroseg model show`, try it with `spheroseg model check {folder}`")
+    print(f"The model is in {folder}. Check it with `spheroseg model check {folder}`.")
 
 
 class _Bars:
-    """A bar for each network on a terminal, else a line now and then."""
+    """A progress bar per network on a terminal, else printed lines."""
 
     def __init__(self, course: "Course") -> None:
         self._course = course
@@ -106,5 +118,5 @@ class _Bars:
 
     def tell(self, name: str, step: int, loss: float) -> None:
         self._bars.update(self._rows[name], completed=step, description=f"{name}, loss {loss:.3f}")
-        if not self._terminal and step % EVERY == 0:
+        if not self._terminal and step % STEPS_BETWEEN_LINES == 0:
             typer.echo(f"{name}: step {step}, loss {loss:.3f}", err=True)

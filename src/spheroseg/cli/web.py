@@ -1,4 +1,4 @@
-"""Answering over HTTP until stopped."""
+"""Run an HTTP server until stopped."""
 
 import signal
 import sys
@@ -6,9 +6,9 @@ from typing import Any
 
 
 def serve_http(app: Any, host: str, port: int) -> None:
-    """Returns, or exits with 0, once it is stopped and every answer is given."""
+    """Serve `app`. Return, or exit with 0, after the server was stopped and has answered every open request."""
     import uvicorn
 
-    # uvicorn stops in good order, and then hands the signal on, which would end the process as if it had been killed.
+    # uvicorn shuts down and then raises the signal again, which would end the process as if it had been killed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(app, host=host, port=port, log_level="warning")
