@@ -1,4 +1,4 @@
-"""collect: reports and dead letters become state, on both databases."""
+"""How reports and dead letters change the state of tasks, on both databases."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.broker.table import TableBroker
+from spheroseg.database.queue import withdraw
 from spheroseg.messages import Message, Queue, Report, TaskCompleted, TaskFailed, TaskNew, TaskStarted, decode_task
 from spheroseg.queueing.outcomes import apply_reports
 from spheroseg.queueing.submit import cancel, retry
@@ -63,23 +64,23 @@ async def test_a_result_may_overtake_its_start(engine: AsyncEngine, task_id: UUI
     assert (await read_task(engine, task_id)).state == "completed"
 
 
-async def test_a_start_that_is_told_again_renews_the_lease_of_a_task_that_rabbitmq_gave_out(
+async def test_a_repeated_start_renews_the_lease_of_a_task_that_was_taken_from_rabbitmq(
     engine: AsyncEngine, task_id: UUID
 ) -> None:
     await apply(engine, started(task_id))
     await apply(engine, started(task_id))
     task = await read_task(engine, task_id)
-    assert (task.version, task.lease_until) == (2, None), "the queue in the database has it"
+    assert (task.version, task.lease_until) == (2, None), "a queue in the database holds it: no lease"
     await execute(engine, "UPDATE segmentation_tasks SET lease_until = '2026-01-01 00:00:00+00:00'")
     await apply(engine, started(task_id, attempt=2))
-    lapsed = (await read_task(engine, task_id)).lease_until
+    before = (await read_task(engine, task_id)).lease_until
     await apply(engine, started(task_id))
     renewed = (await read_task(engine, task_id)).lease_until
-    assert (renewed - lapsed).total_seconds() > 0
+    assert (renewed - before).total_seconds() > 0
     assert (renewed - datetime.now(UTC)).total_seconds() > POLICY.silence - 60
 
 
-async def test_a_failure_is_recorded_and_tried_again_with_backoff(engine: AsyncEngine, task_id: UUID) -> None:
+async def test_a_failure_is_recorded_and_retried_with_backoff(engine: AsyncEngine, task_id: UUID) -> None:
     await apply(engine, failed(task_id))
     task = await read_task(engine, task_id)
     assert (task.state, task.attempt, task.retry_count) == ("queued", 2, 1)
@@ -104,7 +105,7 @@ async def test_the_next_attempt_comes_only_after_its_delay(engine: AsyncEngine, 
 
 
 @at_both_revisions
-async def test_jitter_is_drawn_from_nothing_to_the_whole_backoff(engine: AsyncEngine, task_id: UUID) -> None:
+async def test_the_jitter_is_drawn_between_zero_and_the_whole_backoff(engine: AsyncEngine, task_id: UUID) -> None:
     drawn = []
 
     def draw(low: float, high: float) -> float:
@@ -116,7 +117,7 @@ async def test_jitter_is_drawn_from_nothing_to_the_whole_backoff(engine: AsyncEn
     assert drawn == [(0.0, 4.0), (0.0, 8.0), (0.0, 16.0)]
 
 
-async def test_after_three_retries_it_failed_for_good(engine: AsyncEngine, task_id: UUID) -> None:
+async def test_a_task_fails_for_good_after_three_retries(engine: AsyncEngine, task_id: UUID) -> None:
     for attempt in (1, 2, 3, 4):
         await apply(engine, failed(task_id, attempt, error=f"broke {attempt} times"))
     task = await read_task(engine, task_id)
@@ -126,14 +127,14 @@ async def test_after_three_retries_it_failed_for_good(engine: AsyncEngine, task_
 
 
 @at_both_revisions
-async def test_what_cannot_get_better_fails_at_once(engine: AsyncEngine, task_id: UUID) -> None:
+async def test_an_error_that_is_not_retryable_fails_the_task_at_once(engine: AsyncEngine, task_id: UUID) -> None:
     await apply(engine, failed(task_id, reason="bad_image", error="not an image", retryable=False))
     task = await read_task(engine, task_id)
     assert (task.state, task.reason, task.attempt) == ("failed", "bad_image", 1)
 
 
 @at_both_revisions
-async def test_a_person_may_try_again_and_late_news_of_before_is_ignored(engine: AsyncEngine, task_id: UUID) -> None:
+async def test_late_reports_from_before_a_persons_retry_change_nothing(engine: AsyncEngine, task_id: UUID) -> None:
     await apply(engine, failed(task_id, retryable=False))
     async with engine.begin() as conn:
         await retry(conn, [task_id])
@@ -183,7 +184,7 @@ async def test_a_cancelled_task_stays_cancelled_whatever_arrives(engine: AsyncEn
 
 
 @at_both_revisions
-async def test_a_lost_worker_burns_no_retry_but_has_its_own_limit(engine: AsyncEngine, task_id: UUID) -> None:
+async def test_a_lost_attempt_uses_up_no_retry_but_has_its_own_limit(engine: AsyncEngine, task_id: UUID) -> None:
     for attempt in (1, 2):
         await apply(engine, started(task_id, attempt), failed(task_id, attempt, cause="lost", reason="worker_lost"))
         task = await read_task(engine, task_id)
@@ -196,15 +197,15 @@ async def test_a_lost_worker_burns_no_retry_but_has_its_own_limit(engine: AsyncE
 @at_both_revisions
 async def test_a_handed_back_task_is_queued_as_the_same_attempt(engine: AsyncEngine, task_id: UUID) -> None:
     await execute(engine, "DELETE FROM segmentation_queue")
-    given_back = failed(task_id, cause="handed_back", reason="handed_back")
-    await apply(engine, started(task_id), given_back, given_back)
+    handed_back = failed(task_id, cause="handed_back", reason="handed_back")
+    await apply(engine, started(task_id), handed_back, handed_back)
     task = await read_task(engine, task_id)
     assert (task.state, task.attempt, task.retry_count, task.lost_count) == ("queued", 1, 0, 0)
     assert await TableBroker(engine).depth(Queue.TASKS) == 1
 
 
 @at_both_revisions
-async def test_a_report_of_an_unknown_task_is_no_disaster(engine: AsyncEngine, task_id: UUID) -> None:
+async def test_a_report_of_an_unknown_task_is_ignored(engine: AsyncEngine, task_id: UUID) -> None:
     await apply(engine, completed(uuid4()), completed(task_id))
     assert (await read_task(engine, task_id)).state == "completed"
 
@@ -216,7 +217,7 @@ def dead(task_id: UUID, reason: str, body: bytes | None = None) -> Message:
 
 
 @pytest.mark.parametrize("reason", ["expired", "maxlen"])
-async def test_an_undelivered_message_goes_back_and_uses_up_nothing(
+async def test_an_undelivered_message_is_queued_again_and_uses_up_nothing(
     engine: AsyncEngine, task_id: UUID, reason: str
 ) -> None:
     await execute(engine, "DELETE FROM segmentation_queue")
@@ -255,12 +256,10 @@ async def test_a_message_that_nobody_can_read_is_kept_and_fails_its_task(engine:
 
 
 @at_both_revisions
-async def test_the_sweep_puts_back_what_no_queue_holds(engine: AsyncEngine) -> None:
+async def test_the_sweep_requeues_tasks_that_no_queue_holds(engine: AsyncEngine) -> None:
     queued, running, held = (await submit_images(engine, 3)).task_ids
     await apply(engine, started(running))
     async with engine.begin() as conn:
-        from spheroseg.database.queue import withdraw
-
         await withdraw(conn, [queued, running])
     assert await sweep(engine, POLICY) == 2
     assert await sweep(engine, POLICY) == 0
@@ -272,9 +271,7 @@ async def test_the_sweep_puts_back_what_no_queue_holds(engine: AsyncEngine) -> N
 
 
 @at_both_revisions
-async def test_the_sweep_leaves_alone_what_is_reported_but_not_yet_applied(
-    engine: AsyncEngine, task_id: UUID
-) -> None:
+async def test_the_sweep_does_not_requeue_a_task_whose_report_waits(engine: AsyncEngine, task_id: UUID) -> None:
     broker = TableBroker(engine)
     async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
         deliveries = await consumer.take(1, 5)

@@ -1,4 +1,4 @@
-"""What happens at the same moment, and what happens while the database is away; on PostgreSQL, where it can."""
+"""Changes at the same moment, and work while the database is unreachable. Mostly on PostgreSQL."""
 
 import asyncio
 import sqlite3
@@ -50,14 +50,14 @@ async def test_a_cancel_holds_against_a_retry_at_the_same_moment(engine: AsyncEn
     async with engine.begin() as conn:
         await apply_reports(conn, [failed(task_id)], POLICY)
         task = asyncio.create_task(cancelling())
-        # It waits for our lock, and then finds the task at another attempt than when it began.
+        # It waits for our lock. Then the task is at another attempt than when it began.
         await asyncio.sleep(0.3)
     assert await task == [task_id]
     assert (await read_task(engine, task_id)).state == "cancelled"
     assert await TableBroker(engine).depth(Queue.TASKS) == 0
 
 
-async def test_two_sweeps_put_one_message_back(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_two_sweeps_at_once_requeue_a_task_once(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     (task_id,) = (await submit_images(engine, 1)).task_ids
     await execute(engine, "DELETE FROM segmentation_queue")
     both = asyncio.Barrier(2)
@@ -88,7 +88,7 @@ async def test_two_people_may_submit_the_same_images_at_once(engine: AsyncEngine
     assert forwards == backwards[::-1]
 
 
-async def test_processes_that_start_together_make_the_tables_once(postgres: Postgres) -> None:
+async def test_processes_that_start_together_create_the_tables_once(postgres: Postgres) -> None:
     engines = [open_engine(postgres.url) for _ in range(4)]
     for _ in range(3):
         async with engines[0].begin() as conn:
@@ -127,9 +127,7 @@ async def test_a_database_that_restarts_loses_nothing(engine: AsyncEngine, postg
         await asyncio.gather(*services, return_exceptions=True)
 
 
-async def test_one_error_of_the_database_strands_no_report(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_reports_survive_an_error_of_the_database(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     (task_id,) = (await submit_images(engine, 1)).task_ids
     broker = TableBroker(engine, poll=0.05)
     apply = apply_reports
@@ -199,7 +197,7 @@ async def test_the_statements_of_the_queue_search_their_indexes(engine: AsyncEng
     plans = []
     async with engine.connect() as conn:
         await conn.execute(text("ANALYZE segmentation_queue"))
-        # The plans of the statements as they are sent, not of copies of them.
+        # The plans of the statements that the program sends, not of copies of them.
         await conn.execute(text("LOAD 'auto_explain'"))
         for setting in ("log_min_duration = 0", "log_analyze = false"):
             await conn.execute(text(f"SET auto_explain.{setting}"))
@@ -221,13 +219,13 @@ async def test_the_statements_of_the_queue_search_their_indexes(engine: AsyncEng
         assert "Seq Scan on segmentation_queue" not in plan
 
 
-async def test_who_comes_to_a_new_file_that_another_is_writing_waits(tmp_path: Path) -> None:
-    """SQLite itself would refuse at once: the change to WAL needs the file for itself."""
+async def test_opening_a_new_file_waits_while_another_process_writes_it(tmp_path: Path) -> None:
+    """SQLite itself would refuse at once, because the change to WAL needs the file exclusively."""
     path = tmp_path / "new.db"
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
     other.execute("CREATE TABLE a (b)")
-    threading.Timer(0.3, other.close).start()  # which gives up what it has begun
+    threading.Timer(0.3, other.close).start()  # rolls its transaction back
     engine = open_engine(f"sqlite:///{path}")
     async with engine.connect() as conn:
         assert (await conn.exec_driver_sql("PRAGMA journal_mode")).scalar_one() == "wal"

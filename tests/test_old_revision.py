@@ -1,6 +1,6 @@
-"""What is told and kept at revision 009, which has no table of failures, and found again at 010.
+"""Work at revision 009, which has no table of failures, and what it keeps for revision 010.
 
-That the queue itself works there as ever, `test_collect`, `test_submit` and `test_worker` show at both revisions.
+`test_collect`, `test_submit` and `test_worker` run at both revisions.
 """
 
 import asyncio
@@ -44,12 +44,12 @@ def revision() -> str:
 
 @pytest.fixture
 async def here(postgres: Postgres, tmp_path: Path) -> AsyncIterator[tuple[AsyncEngine, dict[str, str]]]:
-    """PostgreSQL, since a command that meets SQLite at 009 brings it up; and the environment that names it."""
+    """A database and the environment of a command that uses it. PostgreSQL, because a command upgrades SQLite."""
     async with empty_database(postgres.url, "009") as engine:
         yield engine, {"DATABASE_URL": postgres.url, "SPHEROSEG_DATA_DIR": str(tmp_path)}
 
 
-async def test_tasks_and_queues_are_told_as_ever(here: tuple[AsyncEngine, dict[str, str]]) -> None:
+async def test_tasks_and_queues_are_shown_as_usual(here: tuple[AsyncEngine, dict[str, str]]) -> None:
     engine, env = here
     failed, waiting = (await submit_images(engine, 2)).task_ids
     await fail(engine, failed)
@@ -66,7 +66,7 @@ async def test_tasks_and_queues_are_told_as_ever(here: tuple[AsyncEngine, dict[s
     assert (await read_task(engine, failed)).attempt == 2
 
 
-async def test_dead_letters_are_the_failed_tasks(here: tuple[AsyncEngine, dict[str, str]]) -> None:
+async def test_the_dead_letters_are_the_failed_tasks(here: tuple[AsyncEngine, dict[str, str]]) -> None:
     engine, env = here
     first, second, third = (await submit_images(engine, 3)).task_ids
     await fail(engine, first, "timeout")
@@ -89,7 +89,7 @@ async def dead_letters(engine: AsyncEngine) -> list[Any]:
         return list(await list_dead_letters(conn, FailureFilter()))
 
 
-async def test_what_nobody_can_read_is_kept_aside_and_told_after_the_upgrade(
+async def test_unreadable_messages_are_quarantined_and_listed_after_the_upgrade(
     engine: AsyncEngine, database_url: str, tmp_path: Path
 ) -> None:
     (task_id,) = (await submit_images(engine, 1)).task_ids
@@ -119,7 +119,7 @@ async def test_what_nobody_can_read_is_kept_aside_and_told_after_the_upgrade(
     assert {bytes(letter.body) for letter in await dead_letters(engine)} == {b"{not json", b"\xff"}
 
 
-async def test_a_report_stays_in_hand_while_the_tables_are_not_those_that_collect_knows(
+async def test_a_report_stays_unacknowledged_while_the_tables_are_at_another_revision(
     postgres: Postgres, tmp_path: Path
 ) -> None:
     async with empty_database(postgres.url) as engine:

@@ -1,4 +1,4 @@
-"""`spheroseg queue | dlq | task | broker`, as a person starts them, with and without RabbitMQ."""
+"""The commands `spheroseg queue`, `dlq`, `task` and `broker`, with and without RabbitMQ."""
 
 import json
 import os
@@ -39,12 +39,12 @@ def spheroseg(*arguments: Any, env: dict[str, str], code: int = 0) -> str:
     )
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    # Programs read stdout alone; a person sees both.
+    # Other programs read stdout only. A person sees stderr too.
     return done.stdout if code == 0 else done.stdout + done.stderr
 
 
 async def audited(engine: AsyncEngine) -> list[tuple[str, Any]]:
-    """The audit trail: actions and details, the oldest first; all by who sits here."""
+    """Return the actions and details of the audit trail, the oldest first. All are by the current user."""
     async with reading(engine) as conn:
         records = await list_records(conn, 100)
     assert all(found.actor.startswith("cli:") and found.actor != "cli:" for found in records)
@@ -53,7 +53,7 @@ async def audited(engine: AsyncEngine) -> list[tuple[str, Any]]:
 
 @pytest.fixture
 async def here(tmp_path: Path) -> AsyncIterator[tuple[AsyncEngine, dict[str, str]]]:
-    """An embedded database, and the environment that names it."""
+    """An embedded database and the environment of a command that uses it."""
     url = f"sqlite:///{tmp_path / 'test.db'}"
     async with empty_database(url) as engine:
         yield engine, {"DATABASE_URL": url, "SPHEROSEG_DATA_DIR": str(tmp_path)}
@@ -139,7 +139,7 @@ async def test_dead_letters_are_listed_filtered_retried_and_discarded(
     ]
 
 
-async def test_a_task_tells_its_story_and_can_be_cancelled_and_retried(
+async def test_a_task_is_shown_cancelled_and_retried(
     here: tuple[AsyncEngine, dict[str, str]],
 ) -> None:
     engine, env = here
@@ -159,7 +159,7 @@ async def test_a_task_tells_its_story_and_can_be_cancelled_and_retried(
     ]
 
 
-async def test_the_topology_is_declared_checked_and_its_drift_told_with_the_step_that_mends_it(
+async def test_the_topology_is_declared_and_checked_and_a_difference_is_reported_with_advice(
     rabbit_3: RabbitNode, tmp_path: Path
 ) -> None:
     with rabbit_3.fresh_vhost() as vhost:
@@ -190,7 +190,7 @@ async def test_the_topology_is_declared_checked_and_its_drift_told_with_the_step
         assert "r" in spheroseg("queue", "peek", "segmentation.results", env=env)
 
 
-def test_the_definitions_are_what_a_node_boots_with(tmp_path: Path) -> None:
+def test_a_node_starts_with_the_printed_definitions(tmp_path: Path) -> None:
     env = {"DATABASE_URL": f"sqlite:///{tmp_path / 'test.db'}"}
     content = json.loads(spheroseg("broker", "definitions", env=env))
     assert {queue["name"] for queue in content["queues"]} == {str(queue) for queue in Queue}
@@ -199,7 +199,7 @@ def test_the_definitions_are_what_a_node_boots_with(tmp_path: Path) -> None:
         assert found == {str(queue) for queue in Queue}
 
 
-def test_a_silent_rabbitmq_is_told_in_words(tmp_path: Path) -> None:
+def test_a_silent_rabbitmq_is_reported_in_one_line(tmp_path: Path) -> None:
     env = {
         "DATABASE_URL": f"sqlite:///{tmp_path / 'test.db'}",
         "ENABLE_MESSAGE_QUEUE": "true",

@@ -1,4 +1,4 @@
-"""The path through RabbitMQ, with a real node: relay, worker and collect, and what can go wrong between them."""
+"""The path through RabbitMQ on a real node: relay, worker and collect, and the faults between them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -60,7 +60,7 @@ async def test_a_confirmed_message_stays_on_record_until_a_worker_begins(lab: La
     assert (await read_task(lab.engine, task_id)).message_queue_id == f"{task_id}:1:task.new"
 
 
-async def test_no_more_than_the_window_waits_at_rabbitmq_and_premium_is_let_in(lab: Lab) -> None:
+async def test_no_more_than_the_window_waits_at_rabbitmq_except_premium_tasks(lab: Lab) -> None:
     await submit_images(lab.engine, 1000)
     options = RelayOptions(window=10, poll=0.05)
     async with lab.relay(options):
@@ -154,7 +154,7 @@ async def test_a_large_result_travels_compressed(lab: Lab) -> None:
     assert len(result.result["outline"]) == 50_000
 
 
-async def test_expired_messages_go_back_and_use_up_nothing(lab: Lab) -> None:
+async def test_expired_messages_are_queued_again_and_use_up_nothing(lab: Lab) -> None:
     await lab.declared()
     lab.policy(Queue.TASKS, **{"message-ttl": 300})
     submitted = await submit_images(lab.engine, 5)
@@ -183,7 +183,7 @@ async def test_a_full_queue_refuses_and_nothing_is_lost(lab: Lab) -> None:
     assert {(await read_task(lab.engine, task_id)).attempt for task_id in submitted.task_ids} == {1}
 
 
-async def test_a_purged_queue_is_noticed_and_filled_again(lab: Lab) -> None:
+async def test_the_messages_of_a_purged_queue_are_moved_again(lab: Lab) -> None:
     submitted = await submit_images(lab.engine, 10)
     async with lab.relay(), lab.collecting():
 
@@ -207,7 +207,7 @@ async def test_a_deleted_queue_is_declared_and_consumed_again(lab: Lab) -> None:
         await lab.all_completed(second.task_ids)
 
 
-async def test_closed_connections_are_opened_again(lab: Lab) -> None:
+async def test_closed_connections_are_reopened(lab: Lab) -> None:
     submitted = await submit_images(lab.engine, 100)
     async with lab.everything(with_database=False, slots=2):
         for _ in range(3):
@@ -265,7 +265,7 @@ async def test_a_report_and_its_dead_letter_may_come_in_either_order(lab: Lab) -
     await rabbit.close()
 
 
-async def test_a_paused_relay_moves_no_task_and_the_work_goes_over_the_database(lab: Lab) -> None:
+async def test_a_paused_relay_moves_no_task_and_workers_take_tasks_from_the_database(lab: Lab) -> None:
     await switch_relay(lab.engine, is_on=False)
     async with lab.collecting(), lab.relay() as relay:
         await eventually(lambda: relay.is_paused)
@@ -279,7 +279,7 @@ async def test_a_paused_relay_moves_no_task_and_the_work_goes_over_the_database(
             await lab.all_completed(again)
 
 
-async def test_a_paused_relay_still_tells_the_workers_what_is_cancelled(lab: Lab, tmp_path: Path) -> None:
+async def test_a_paused_relay_still_sends_cancels_to_the_workers(lab: Lab, tmp_path: Path) -> None:
     pid_file = tmp_path / "pids"
     task_id = (await submit_images(lab.engine, 1, do="hang", pid_file=str(pid_file))).task_ids[0]
     async with lab.everything(with_database=False) as relay:
@@ -302,7 +302,7 @@ async def switch_relay(engine: AsyncEngine, *, is_on: bool) -> None:
         await set_switch(conn, RELAY, is_on, "test")
 
 
-async def test_a_drifted_queue_is_told_in_words(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_queue_with_other_arguments_is_reported(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     connection = await aio_pika.connect(lab.node.vhost_url(lab.vhost))
     async with connection.channel() as channel:
         await channel.declare_queue(Queue.TASKS, durable=True, arguments={"x-max-priority": 3})

@@ -1,4 +1,4 @@
-"""The path through RabbitMQ while the node dies, forgets, raises an alarm, hangs, or cannot be trusted."""
+"""The path through RabbitMQ while the node is down, wiped, in alarm, paused or untrusted."""
 
 import asyncio
 import subprocess
@@ -22,12 +22,12 @@ from .support.relays import Lab
 
 @pytest.fixture
 async def own(own_rabbit: RabbitNode, postgres: Any) -> AsyncIterator[Lab]:
-    """With a node that the test may break."""
+    """A laboratory with a node that the test may break."""
     async with empty_database(postgres.url) as engine:
         yield Lab(engine, own_rabbit, "spheroseg")
 
 
-async def test_without_rabbitmq_tasks_are_worked_from_the_database(own: Lab) -> None:
+async def test_without_rabbitmq_workers_take_tasks_from_the_database(own: Lab) -> None:
     async with own.everything():
         first = await submit_images(own.engine, 5)
         await own.all_completed(first.task_ids)
@@ -44,7 +44,7 @@ async def test_without_rabbitmq_tasks_are_worked_from_the_database(own: Lab) -> 
         await eventually(is_back, within=30)
 
 
-async def test_what_a_broker_had_that_stays_away_is_queued_again(own: Lab) -> None:
+async def test_the_messages_of_a_broker_that_stays_unreachable_are_queued_again(own: Lab) -> None:
     submitted = await submit_images(own.engine, 10)
     async with own.relay(), own.collecting():
 
@@ -59,7 +59,7 @@ async def test_what_a_broker_had_that_stays_away_is_queued_again(own: Lab) -> No
 
 
 @pytest.mark.parametrize("alarm", ["memory", "disk"])
-async def test_an_alarm_sends_the_work_to_the_database_and_ends_by_itself(own: Lab, alarm: str) -> None:
+async def test_workers_take_tasks_from_the_database_during_an_alarm(own: Lab, alarm: str) -> None:
     switch = own.node.memory_alarm if alarm == "memory" else own.node.disk_alarm
     async with own.everything():
         first = await submit_images(own.engine, 3)
@@ -74,7 +74,7 @@ async def test_an_alarm_sends_the_work_to_the_database_and_ends_by_itself(own: L
         assert (await read_task(own.engine, task_id)).retry_count == 0
 
 
-async def test_a_paused_broker_holds_nobody_up(own: Lab) -> None:
+async def test_a_paused_broker_blocks_nobody(own: Lab) -> None:
     async with own.everything():
         first = await submit_images(own.engine, 3)
         await own.all_completed(first.task_ids)
@@ -99,7 +99,7 @@ async def test_a_worker_that_knows_only_rabbitmq_waits_for_it(own: Lab) -> None:
         await own.all_completed(second.task_ids, within=60)
 
 
-async def test_amqps_is_spoken_with_the_given_authority_and_refused_without(tmp_path: Path) -> None:
+async def test_amqps_needs_the_given_certificate_authority(tmp_path: Path) -> None:
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
     make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
     command = [*make, "-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "ca.pem")]

@@ -1,4 +1,4 @@
-"""What was segmented in several ways, and what of a run is done again."""
+"""Images that were segmented in several ways, and which tasks of a run are repeated."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
     return here
 
 
-def test_every_way_of_segmenting_is_a_version_that_comes_back_without_work(folder: Path, tmp_path: Path) -> None:
+def test_every_way_of_segmenting_is_a_version_that_is_restored_without_work(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(folder, "--out", out)
     first = rows(out)
@@ -54,7 +54,7 @@ def test_every_way_of_segmenting_is_a_version_that_comes_back_without_work(folde
     assert query(out, "SELECT count(*) FROM segmentation_results") == [(2,)]
 
 
-def test_only_what_failed_is_done_again_and_nothing_new(folder: Path, tmp_path: Path) -> None:
+def test_only_failed_repeats_failed_tasks_and_adds_none(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     bad = folder / "bad.png"
     bad.write_bytes((EXAMPLES / TWO).read_bytes()[:9000])
@@ -73,7 +73,7 @@ def test_only_what_failed_is_done_again_and_nothing_new(folder: Path, tmp_path: 
     assert query(out, "SELECT count(*) FROM segmentation_results") == [(2,)]
 
 
-def test_only_what_changed_is_done_and_nothing_that_failed(folder: Path, tmp_path: Path) -> None:
+def test_only_changed_adds_changed_images_and_repeats_none(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     other = folder / "other.png"
     other.write_bytes((EXAMPLES / TWO).read_bytes()[:9000])
@@ -86,13 +86,13 @@ def test_only_what_changed_is_done_and_nothing_that_failed(folder: Path, tmp_pat
     assert query(out, "SELECT count(*) FROM segmentation_results") == [(2,)]
 
 
-def test_only_without_an_earlier_run_says_what_to_do(folder: Path, tmp_path: Path) -> None:
+def test_only_without_an_earlier_run_is_refused_with_advice(folder: Path, tmp_path: Path) -> None:
     said = run(folder, "--out", tmp_path / "out", "--only", "failed", code=2)
     assert "leave out --only" in said
     assert "name the folder" in history(tmp_path, code=2)
 
 
-async def test_a_server_tells_the_versions_of_a_project(backend: Backend, ada: httpx.AsyncClient) -> None:
+async def test_a_server_lists_the_versions_of_a_project(backend: Backend, ada: httpx.AsyncClient) -> None:
     project = await add_project(backend.engine, "ada")
     await add_images(backend.engine, project, 2)
     batches = []

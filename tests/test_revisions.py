@@ -1,4 +1,4 @@
-"""The schema's revisions on real databases: by Alembic, by psql, with data, in each other's way."""
+"""The revisions of the schema on real databases: by Alembic and by psql, with data, and several at once."""
 
 import asyncio
 import json
@@ -52,7 +52,7 @@ async def nothing_there(request: pytest.FixtureRequest, kind: str, folder: Path)
 
 @pytest.fixture(params=["sqlite", "postgres"])
 async def either(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AsyncEngine]:
-    """A database without tables, once of each kind."""
+    """A database without tables: SQLite and PostgreSQL."""
     async with nothing_there(request, request.param, tmp_path) as engine:
         yield engine
 
@@ -85,11 +85,11 @@ def spheroseg(engine: AsyncEngine, *arguments: str, code: int = 0) -> str:
 @pytest.mark.parametrize(
     ("path", "source", "target"), [(BASE_SQL, None, "009"), (FORWARD_SQL, "009", "010"), (BACK_SQL, "010", "009")]
 )
-def test_the_scripts_are_what_the_migrations_say(path: Path, source: str | None, target: str) -> None:
+def test_the_scripts_are_generated_from_the_migrations(path: Path, source: str | None, target: str) -> None:
     assert path.read_text() == revision_script(source, target), "run: make sql"
 
 
-async def test_there_and_back_every_way_gives_the_same_tables(either: AsyncEngine) -> None:
+async def test_every_way_to_a_revision_gives_the_same_tables(either: AsyncEngine) -> None:
     await create_tables(either)
     made_at_once = await catalogue(either)
     async with either.begin() as conn:
@@ -120,7 +120,7 @@ async def test_psql_gives_the_same_tables_as_alembic(pg: AsyncEngine) -> None:
         await other.dispose()
 
 
-async def test_what_is_done_already_is_not_done_again(pg: AsyncEngine) -> None:
+async def test_a_script_that_was_applied_already_does_nothing(pg: AsyncEngine) -> None:
     for script in (BASE_SQL, FORWARD_SQL, BACK_SQL):
         await psql(url_of(pg), script)
         before = await catalogue(pg)
@@ -154,7 +154,7 @@ async def test_a_script_for_another_revision_stops_and_changes_nothing(
 
 
 async def lead_a_life(engine: AsyncEngine) -> None:
-    """Tasks in every state and of every past, as the program leaves them."""
+    """Make tasks in every state and with every history, by means of the program."""
     policy = RetryPolicy(max_retries=1)
     locked = NewImage("locked", "file:///locked", "", problem=("unreadable", "no right to read"))
     ids = [*(await submit_images(engine, [locked])).task_ids, *(await submit_images(engine, 40)).task_ids]
@@ -173,7 +173,7 @@ async def lead_a_life(engine: AsyncEngine) -> None:
         async with engine.begin() as conn:
             await apply_reports(conn, reports, policy)
 
-    # Halves of a millisecond, a clock that was set back, and whatever comes.
+    # Halves of a millisecond, a clock that was set back, and random times.
     odd = [500, 1500, 2500, 499, 501, 1_000_500, -3_000_000, 86_400_000_500]
     spent = [timedelta(microseconds=us) for us in [*odd, *(chance.randrange(10**8) for _ in range(12))]]
     await apply(*(ended(each, task_id, 1) for each, task_id in zip(spent, ids[1:], strict=False)))
@@ -191,7 +191,7 @@ async def lead_a_life(engine: AsyncEngine) -> None:
 
 
 async def told(engine: AsyncEngine) -> tuple[dict[Any, Any], list[Any]]:
-    """All tasks, with the columns that revision 010 brings, and all failures."""
+    """Return all tasks with the columns that revision 010 adds, and all failures."""
     async with reading(engine) as conn:
         tasks = {row.id: dict(row._mapping) for row in await conn.execute(select(segmentation_tasks))}
         failures = [tuple(row) for row in await conn.execute(select(segmentation_failures).order_by("id"))]
@@ -223,7 +223,7 @@ WAYS = [
 
 
 @pytest.mark.parametrize(("kind", "back", "forward"), WAYS)
-async def test_back_and_forward_again_nothing_is_missing(
+async def test_a_downgrade_and_an_upgrade_lose_nothing(
     request: pytest.FixtureRequest, tmp_path: Path, kind: str, back: Step, forward: Step
 ) -> None:
     async with nothing_there(request, kind, tmp_path) as engine:
@@ -239,7 +239,7 @@ async def test_back_and_forward_again_nothing_is_missing(
         assert len((await told(engine))[1]) == 22, "new failures have numbers of their own"
 
 
-async def test_an_upgrade_that_was_cut_off_can_be_done_again(pg: AsyncEngine) -> None:
+async def test_an_interrupted_upgrade_can_be_repeated(pg: AsyncEngine) -> None:
     await create_tables(pg)
     await lead_a_life(pg)
     found = await told(pg)
@@ -249,7 +249,7 @@ async def test_an_upgrade_that_was_cut_off_can_be_done_again(pg: AsyncEngine) ->
     assert await told(pg) == found
 
 
-async def test_several_upgrades_at_once_are_one(either: AsyncEngine) -> None:
+async def test_several_upgrades_at_once_upgrade_once(either: AsyncEngine) -> None:
     said = await asyncio.gather(*(asyncio.to_thread(spheroseg, either, "db", "upgrade") for _ in range(2)))
     assert sorted("Nothing to do" in words for words in said) == [False, True]
     assert await current(either) == "010"
@@ -263,7 +263,7 @@ async def test_alembic_and_psql_wait_for_each_other(pg: AsyncEngine) -> None:
 
 
 @pytest.mark.parametrize("way", ["upgrade", "psql"])
-async def test_a_long_transaction_makes_it_give_up_and_say_so(pg: AsyncEngine, way: str) -> None:
+async def test_a_long_transaction_blocks_a_change_of_revision_with_a_clear_error(pg: AsyncEngine, way: str) -> None:
     await upgrade(pg, "009" if way == "upgrade" else "010")
     before = await catalogue(pg)
     async with pg.begin() as somebody:
@@ -285,7 +285,7 @@ async def test_a_long_transaction_makes_it_give_up_and_say_so(pg: AsyncEngine, w
 
 
 async def longest_wait(engine: AsyncEngine, seconds: float) -> float:
-    """Of somebody who goes on reading the tasks for so long."""
+    """Keep a transaction open that reads the tasks."""
     loop = asyncio.get_running_loop()
     end, longest = loop.time() + seconds, 0.0
     while (began := loop.time()) < end:
@@ -302,7 +302,7 @@ async def refusal(engine: AsyncEngine, **needs: bool) -> str:
     return str(caught.value)
 
 
-async def test_what_cannot_be_used_is_refused_with_the_command_to_run(pg: AsyncEngine) -> None:
+async def test_an_unusable_database_is_refused_with_the_command_to_run(pg: AsyncEngine) -> None:
     assert await refusal(pg) == ("the database has no tables of spheroseg yet: run `spheroseg db upgrade`")
     assert "spheroseg db upgrade" in spheroseg(pg, "queue", "list", code=2)
     await upgrade(pg, "009")
@@ -321,7 +321,7 @@ async def test_what_cannot_be_used_is_refused_with_the_command_to_run(pg: AsyncE
     assert "before 0.2" in spheroseg(pg, "db", "upgrade", code=2)
 
 
-async def test_an_embedded_database_comes_up_by_itself_with_what_is_in_it(tmp_path: Path) -> None:
+async def test_an_embedded_database_is_upgraded_automatically_with_its_data(tmp_path: Path) -> None:
     engine = open_engine(f"sqlite:///{tmp_path / 'embedded.db'}")
     await revisions.prepare(engine)
     await lead_a_life(engine)
@@ -337,7 +337,7 @@ async def test_an_embedded_database_comes_up_by_itself_with_what_is_in_it(tmp_pa
     await engine.dispose()
 
 
-async def test_the_command_says_what_it_has_done(either: AsyncEngine) -> None:
+async def test_the_command_prints_the_change_of_revision(either: AsyncEngine) -> None:
     assert "no tables of spheroseg yet: run `spheroseg db upgrade`" in spheroseg(either, "db", "current")
     assert "at revision 010 now (before: empty)" in spheroseg(either, "db", "upgrade")
     assert "Nothing to do" in spheroseg(either, "db", "upgrade")
@@ -347,7 +347,7 @@ async def test_the_command_says_what_it_has_done(either: AsyncEngine) -> None:
     assert ("upgraded again" in said) == (either.dialect.name == "sqlite")
 
 
-async def test_the_command_refuses_in_words(tmp_path: Path) -> None:
+async def test_the_command_refuses_with_a_reason(tmp_path: Path) -> None:
     engine = open_engine(f"sqlite:///{tmp_path / 'test.db'}")
     await upgrade(engine, "009")
     assert "009: tasks can be worked on" in spheroseg(engine, "db", "current")
@@ -360,11 +360,11 @@ async def test_the_command_refuses_in_words(tmp_path: Path) -> None:
     await engine.dispose()
 
 
-def test_a_silent_database_is_told_in_words(tmp_path: Path) -> None:
+def test_a_silent_database_is_reported_in_one_line(tmp_path: Path) -> None:
     engine = open_engine("postgresql://nobody@127.0.0.1:9/nothing")
     assert "does not answer" in spheroseg(engine, "db", "current", code=2)
 
 
-async def test_a_missing_database_is_told_in_words(postgres: Postgres) -> None:
+async def test_a_missing_database_is_reported_in_one_line(postgres: Postgres) -> None:
     engine = open_engine(postgres.url.removesuffix("postgres") + "missing")
     assert 'database "missing" does not exist' in spheroseg(engine, "db", "upgrade", code=2)

@@ -1,4 +1,4 @@
-"""The specification's rollback with work in flight, and the way forward again: the real processes, the real psql."""
+"""The specified rollback while tasks are processed, and the upgrade after it, with real processes and psql."""
 
 import asyncio
 import signal
@@ -38,7 +38,7 @@ async def site(own_rabbit: RabbitNode, postgres: Postgres, tmp_path: Path) -> As
 
 
 async def pause_between_transactions(site: Site, name: str) -> None:
-    """A process stopped in the middle of one would hold its locks, as no living one does for long."""
+    """Stop a process between two transactions. One that is stopped inside a transaction would keep its locks."""
     while True:
         site.services[name].signal(signal.SIGSTOP)
         async with site.engine.connect() as conn:
@@ -82,10 +82,10 @@ async def test_rolled_back_in_the_middle_of_its_work_it_ends_every_task_and_forw
     await pause_between_transactions(site, "collect")
     await eventually(lambda: _at_least(site, 6), 30)
 
-    # 1. Stop consumers. They finish what they have, and nobody has read that.
+    # 1. Stop consumers. They finish their tasks, and nobody has read their reports.
     await site.stop("worker-1", "worker-2")
-    # 2. ENABLE_MESSAGE_QUEUE=false: only the restart will notice.
-    # 3. Rollback database, under the relay and collect, which go on as before.
+    # 2. ENABLE_MESSAGE_QUEUE=false takes effect at the restart.
+    # 3. Rollback database while the relay and collect go on running.
     waiting, running = await site.count("queued"), await site.count("processing")
     assert await site.at_rabbitmq() > 0
     assert running > 0
@@ -104,7 +104,7 @@ async def test_rolled_back_in_the_middle_of_its_work_it_ends_every_task_and_forw
     assert len(await site.tasks()) == 59, "refused whole"
     assert (await site.count("queued"), await site.count("processing")) == (waiting, running)
 
-    # 4. Restart services. RabbitMQ is not even there.
+    # 4. Restart services. RabbitMQ is stopped.
     await site.stop("relay", "collect")
     assert await unread(site) >= 6
     await asyncio.to_thread(site.node.stop)
@@ -117,7 +117,7 @@ async def test_rolled_back_in_the_middle_of_its_work_it_ends_every_task_and_forw
     assert Counter(task.retry_count for task in tasks.values()) == {0: 53, 1: 10}
     assert not any(task.lost_count for task in tasks.values()), "nobody was lost, no try was burnt"
 
-    # Forward again, under those who work from the database.
+    # Upgrade again, while workers take tasks from the database.
     slow = await submit_images(site.engine, 12, seconds=0.4)
     await eventually(lambda: _is_running(site), 30)
     heard = {name: len(service.events()) for name, service in site.services.items()}

@@ -1,4 +1,4 @@
-"""Submit, cancel, retry: what people ask of tasks, on both databases."""
+"""Submitting, cancelling and retrying tasks, on both databases."""
 
 import asyncio
 
@@ -28,11 +28,11 @@ async def test_a_batch_its_tasks_and_their_messages_are_written_together(engine:
     assert submitted.is_new
     async with TableBroker(engine).consume(Queue.TASKS, prefetch=3) as consumer:
         orders = [decode_task(delivery.message) for delivery in await consumer.take(3, 5)]
-    assert [found.task_id for found in orders] == submitted.task_ids
-    assert {(found.attempt, found.model, found.parameters["threshold"]) for found in orders} == {(1, "test", 0.4)}
-    for found in orders:
-        task = await read_task(engine, found.task_id)
-        assert (task.state, task.attempt, task.message_queue_id) == ("queued", 1, found.message_id)
+    assert [order.task_id for order in orders] == submitted.task_ids
+    assert {(order.attempt, order.model, order.parameters["threshold"]) for order in orders} == {(1, "test", 0.4)}
+    for order in orders:
+        task = await read_task(engine, order.task_id)
+        assert (task.state, task.attempt, task.message_queue_id) == ("queued", 1, order.message_id)
 
 
 @at_both_revisions
@@ -65,7 +65,7 @@ async def test_the_same_key_at_the_same_moment_is_one_batch(engine: AsyncEngine)
     assert await count(engine, segmentation_tasks) == 4
 
 
-async def test_a_bad_image_does_not_spoil_its_batch(engine: AsyncEngine) -> None:
+async def test_an_unreadable_image_fails_its_own_task_only(engine: AsyncEngine) -> None:
     good = some_images(2)
     bad = NewImage("locked", "file:///locked", "", problem=("unreadable", "cannot look into the folder"))
     submitted = await submit_images(engine, [good[0], bad, good[1]])
@@ -79,7 +79,7 @@ async def test_a_bad_image_does_not_spoil_its_batch(engine: AsyncEngine) -> None
 
 
 @at_both_revisions
-async def test_an_image_that_the_project_has_is_not_stored_twice(engine: AsyncEngine) -> None:
+async def test_an_image_that_the_project_has_already_is_not_stored_twice(engine: AsyncEngine) -> None:
     images = some_images(3)
     await submit_images(engine, images)
     await submit_images(engine, images)
@@ -89,7 +89,7 @@ async def test_an_image_that_the_project_has_is_not_stored_twice(engine: AsyncEn
 
 @at_both_revisions
 @pytest.mark.parametrize(("tier", "priority"), [("regular", 1), ("premium", 10)])
-async def test_the_users_tier_is_the_priority(engine: AsyncEngine, tier: str, priority: int) -> None:
+async def test_the_users_tier_sets_the_priority(engine: AsyncEngine, tier: str, priority: int) -> None:
     await submit_images(engine, 1, user=tier, tier=tier)
     async with TableBroker(engine).consume(Queue.TASKS, prefetch=1) as consumer:
         (delivery,) = await consumer.take(1, 5)
@@ -111,7 +111,7 @@ async def test_a_cancelled_task_is_never_delivered(engine: AsyncEngine) -> None:
 
 
 @at_both_revisions
-async def test_only_what_failed_can_be_retried_and_it_gets_fresh_tries(engine: AsyncEngine) -> None:
+async def test_only_failed_tasks_can_be_retried_and_they_get_a_fresh_set_of_tries(engine: AsyncEngine) -> None:
     bad = NewImage("locked", "file:///locked", "", problem=("unreadable", "no right to read"))
     submitted = await submit_images(engine, [bad, *some_images(1)])
     async with engine.begin() as conn:

@@ -1,4 +1,4 @@
-"""The rules of a task, all of them: every state, every cause, every outcome."""
+"""All rules of a task: every state, every cause, every outcome."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def test_every_decision_is_a_legal_step(cause: Cause, retryable: bool, retries: 
 
 @pytest.mark.parametrize("cause", OUTCOMES)
 @pytest.mark.parametrize("state", TaskState)
-def test_every_state_meets_every_outcome_as_the_table_says(state: TaskState, cause: Cause) -> None:
+def test_every_outcome_is_allowed_in_exactly_the_states_of_the_table(state: TaskState, cause: Cause) -> None:
     allowed = {
         Cause.STARTED: {TaskState.QUEUED},
         Cause.UNDELIVERED: {TaskState.QUEUED},
@@ -71,12 +71,12 @@ def test_three_retries_then_failed() -> None:
     assert decision.state == TaskState.FAILED
 
 
-def test_what_cannot_get_better_is_not_retried() -> None:
+def test_an_error_that_is_not_retryable_is_not_retried() -> None:
     decision = after(Outcome(Cause.FAILED, "bad_image", retryable=False), Attempt(), POLICY)
     assert decision.state == TaskState.FAILED
 
 
-def test_losses_have_their_own_limit_and_burn_no_retry() -> None:
+def test_losses_have_their_own_limit_and_use_up_no_retry() -> None:
     attempt = Attempt()
     for _ in range(POLICY.max_losses):
         decision = after(Outcome(Cause.LOST), attempt, POLICY)
@@ -87,7 +87,7 @@ def test_losses_have_their_own_limit_and_burn_no_retry() -> None:
 
 
 @pytest.mark.parametrize("cause", [Cause.UNDELIVERED, Cause.HANDED_BACK])
-def test_what_was_nobodys_fault_uses_up_nothing(cause: Cause) -> None:
+def test_undelivered_and_handed_back_attempts_use_up_nothing(cause: Cause) -> None:
     attempt = Attempt(4, 3, 2)
     for _ in range(100):
         decision = after(Outcome(cause), attempt, POLICY)
@@ -99,7 +99,7 @@ def test_backoff_doubles_up_to_its_limit_however_often() -> None:
 
 
 @pytest.mark.parametrize("cause", [Cause.CANCEL, Cause.RETRY])
-def test_a_persons_decision_is_no_outcome(cause: Cause) -> None:
+def test_a_cancel_or_a_retry_by_a_person_is_no_outcome(cause: Cause) -> None:
     with pytest.raises(ValueError, match="person"):
         after(Outcome(cause), Attempt(), POLICY)
 
@@ -109,6 +109,6 @@ def test_states_are_either_finished_or_not() -> None:
     assert not FINISHED & UNFINISHED
 
 
-def test_the_page_of_states_is_what_the_table_says() -> None:
+def test_the_page_of_states_is_rendered_from_the_table() -> None:
     page = Path(__file__).parents[1] / "docs" / "states.md"
     assert page.read_text() == render(), "docs/states.md is old: python -m tests.support.states_page > docs/states.md"

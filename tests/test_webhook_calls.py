@@ -1,4 +1,4 @@
-"""Webhooks: called once a batch has finished, signed, tried again, and visible when they fail."""
+"""Calls of webhooks: once when a batch has finished, signed, repeated, and on record if they fail."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ KEY = "k" * 32
 
 
 class Listener:
-    """An HTTP server that answers with the given statuses, one after the other, then 200."""
+    """An HTTP server that answers with the given statuses one after the other, then with 200."""
 
     def __init__(self, statuses: list[int]) -> None:
         self.statuses = statuses
@@ -38,13 +38,13 @@ class Listener:
 
 @contextmanager
 def listening(*statuses: int) -> Iterator[Listener]:
-    heard = Listener(list(statuses))
+    listener = Listener(list(statuses))
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            heard.calls.append((dict(self.headers), body))
-            self.send_response(heard.statuses.pop(0) if heard.statuses else 200)
+            listener.calls.append((dict(self.headers), body))
+            self.send_response(listener.statuses.pop(0) if listener.statuses else 200)
             self.send_header("Location", "http://127.0.0.1:1/")
             self.end_headers()
 
@@ -52,11 +52,11 @@ def listening(*statuses: int) -> Iterator[Listener]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    heard.url = f"http://127.0.0.1:{server.server_port}/done?lab=1"
+    listener.url = f"http://127.0.0.1:{server.server_port}/done?lab=1"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield heard
+        yield listener
     finally:
         server.shutdown()
         thread.join()
@@ -85,10 +85,12 @@ def notifier(engine: AsyncEngine) -> Notifier:
     return Notifier(engine, KEY, allow_private=True)
 
 
-async def test_a_finished_batch_calls_once_and_signed(engine: AsyncEngine, notifier: Notifier) -> None:
+async def test_the_webhook_of_a_finished_batch_is_called_once_and_signed(
+    engine: AsyncEngine, notifier: Notifier
+) -> None:
     batch = await submit_images(engine, 2)
-    with listening() as heard:
-        await add_webhook(engine, batch.batch_id, heard.url)
+    with listening() as listener:
+        await add_webhook(engine, batch.batch_id, listener.url)
         async with engine.begin() as conn:
             await apply_reports(conn, [completed(batch.task_ids[0])], RetryPolicy())
         assert await notifier.call_due() == 0, "one task is not finished"
@@ -97,7 +99,7 @@ async def test_a_finished_batch_calls_once_and_signed(engine: AsyncEngine, notif
         others = [Notifier(engine, KEY, allow_private=True) for _ in range(3)]
         await asyncio.gather(*(other.call_due() for other in others))
         assert await notifier.call_due() == 0
-    ((headers, body),) = heard.calls
+    ((headers, body),) = listener.calls
     told = json.loads(body)
     assert told["batch_id"] == str(batch.batch_id)
     assert told["counts"]["completed"] == told["counts"]["cancelled"] == 1
@@ -108,15 +110,15 @@ async def test_a_finished_batch_calls_once_and_signed(engine: AsyncEngine, notif
     assert (await read_webhook(engine)).state == "delivered"
 
 
-async def test_what_fails_is_tried_again_later_and_then_given_up_visibly(
+async def test_a_failed_call_is_repeated_later_and_finally_recorded_as_failed(
     engine: AsyncEngine, notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calls, "MAX_ATTEMPTS", 3)
     batch = await submit_images(engine, 1)
     async with engine.begin() as conn:
         await cancel(conn, batch.task_ids)
-    with listening(500, 302, 404) as heard:
-        await add_webhook(engine, batch.batch_id, heard.url)
+    with listening(500, 302, 404) as listener:
+        await add_webhook(engine, batch.batch_id, listener.url)
         for attempt in (1, 2, 3):
             assert await notifier.call_due() == 1
             row = await read_webhook(engine)
@@ -124,11 +126,11 @@ async def test_what_fails_is_tried_again_later_and_then_given_up_visibly(
             assert await notifier.call_due() == 0, "not before its time"
             await make_due(engine)
         assert await notifier.call_due() == 0
-    assert len(heard.calls) == 3, "a redirect is not followed"
+    assert len(listener.calls) == 3, "a redirect is not followed"
     assert (row.state, row.status, row.error) == ("failed", 404, "it answered 404")
 
 
-async def test_a_refused_connection_is_told_in_words(engine: AsyncEngine, notifier: Notifier) -> None:
+async def test_a_refused_connection_is_recorded_with_its_error(engine: AsyncEngine, notifier: Notifier) -> None:
     batch = await submit_images(engine, 1)
     async with engine.begin() as conn:
         await cancel(conn, batch.task_ids)

@@ -1,4 +1,4 @@
-"""Which addresses a webhook may have."""
+"""Which URLs a webhook may have."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from spheroseg.queueing.webhook_urls import check_webhook_url
 @pytest.mark.parametrize(
     "url", ["https://example.org/hook", "http://example.org:8080/a?b=c", "http://8.8.8.8/", "https://[2606:4700::1]/"]
 )
-def test_public_addresses_are_called(url: str) -> None:
+def test_public_addresses_are_allowed(url: str) -> None:
     check_webhook_url(url, allow_private=False)
 
 
@@ -29,7 +29,7 @@ PRIVATE = [
 
 
 @pytest.mark.parametrize("url", PRIVATE)
-def test_addresses_of_our_own_network_only_where_that_is_allowed(url: str) -> None:
+def test_private_addresses_are_refused_unless_they_are_allowed(url: str) -> None:
     check_webhook_url(url, allow_private=True)
     with pytest.raises(BadRequest, match="own network"):
         check_webhook_url(url, allow_private=False)
@@ -51,6 +51,6 @@ def test_addresses_of_our_own_network_only_where_that_is_allowed(url: str) -> No
         "http://example.org/" + "a" * 2000,
     ],
 )
-def test_anything_but_a_plain_http_address_is_refused(url: str) -> None:
+def test_anything_but_a_plain_http_url_is_refused(url: str) -> None:
     with pytest.raises(BadRequest, match="webhook_url"):
         check_webhook_url(url, allow_private=True)
