@@ -194,6 +194,6 @@ class RabbitConsumer:
     async def _close_channel(self) -> None:
         channel, self._channel, self._is_subscribed = self._channel, None, False
         if channel is not None and not channel.is_closed:
-            # The server puts what is unsettled back into the queue.
+            # The server puts unsettled messages back into the queue.
             with suppress(BrokerAway):
                 await self._link.ask(channel.close(), patience=CLOSE_SECONDS)
