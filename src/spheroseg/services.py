@@ -97,7 +97,7 @@ async def serve_relay(settings: Settings, stopping: asyncio.Event) -> None:
                 "the relay needs ENABLE_MESSAGE_QUEUE=true: without it workers take tasks from the database"
             )
         away = settings.broker_away_seconds
-        options = RelayOptions(window=settings.relay_window, away=away, missing=max(5.0, away / 2))
+        options = RelayOptions(window=settings.relay_window, give_up_after=away, lost_after=max(5.0, away / 2))
         async with open_database(settings) as engine:
             relay = Relay(engine, rabbit, options)
             async with heartbeat(engine, "relay", lambda: _relay_status(relay)):
@@ -106,8 +106,8 @@ async def serve_relay(settings: Settings, stopping: asyncio.Event) -> None:
 
 def _relay_status(relay: Relay) -> ProcessStatus:
     detail = _message_counts(relay.rabbit)
-    if relay.away_reason:
-        return ProcessStatus("away", relay.away_reason, detail)
+    if relay.unreachable_reason:
+        return ProcessStatus("away", relay.unreachable_reason, detail)
     if relay.is_paused:
         return ProcessStatus("paused", "an administrator has paused it", detail)
     return ProcessStatus(detail=detail)

@@ -46,35 +46,35 @@ class RelayOptions:
     """window: messages that may wait at RabbitMQ. All times are in seconds.
 
     poll: time between two polls of the table. low_share: share of the moves that take the lowest priority first.
-    away: after this long without an answer, the messages that RabbitMQ had are made ready again. missing: after this
-    long, a message that RabbitMQ confirmed but that is not in its empty queue counts as lost. backoff_max: longest
-    wait after RabbitMQ has refused a message.
+    give_up_after: after this long without an answer, the messages that RabbitMQ had are made ready again. lost_after:
+    after this long, a message that RabbitMQ confirmed but that is not in its empty queue counts as lost. backoff_max:
+    longest wait after RabbitMQ has refused a message.
     """
 
     window: int = 64
     poll: float = 0.25
     low_share: float = 0.1
-    away: float = 60.0
-    missing: float = 30.0
+    give_up_after: float = 60.0
+    lost_after: float = 30.0
     backoff_max: float = 15.0
 
 
 class Relay:
-    """away_reason: why RabbitMQ is unreachable, or None. is_paused: an administrator has switched the relay off."""
+    """unreachable_reason: why RabbitMQ is unreachable, or None. is_paused: an administrator has paused the relay."""
 
     def __init__(self, engine: AsyncEngine, rabbit: "RabbitBroker", options: RelayOptions) -> None:
         self.engine = engine
         self.rabbit = rabbit
         self.options = options
         self.holder = f"relay-{uuid.uuid7()}"
-        self.away_reason: str | None = None
+        self.unreachable_reason: str | None = None
         self.is_paused = False
         self._table = TableBroker(engine)
         self._backoff = Backoff(BACKOFF_SECONDS, options.backoff_max)
         self._refusals = 0
         # Tasks of the lowest class that may still go along with premium ones, a fraction included.
         self._low_allowance = 0.0
-        self._away_since: float | None = None
+        self._unreachable_since: float | None = None
         self._lost_checked_at = time.monotonic()
         self._switch_checked_at = -SWITCH_CHECK_SECONDS
 
@@ -106,15 +106,15 @@ class Relay:
         # Cancels are moved even while the relay is paused: their tasks are at RabbitMQ.
         if not self.is_paused:
             moved += await self._fill_window(self.options.window - ready)
-        if ready == 0 and time.monotonic() - self._lost_checked_at > self.options.missing:
+        if ready == 0 and time.monotonic() - self._lost_checked_at > self.options.lost_after:
             await self._requeue_lost()
         return moved
 
     def _note_answer(self) -> None:
-        if self._away_since is not None:
-            log.info("relay goes on", away_seconds=round(time.monotonic() - self._away_since, 1))
-        self._away_since = None
-        self.away_reason = None
+        if self._unreachable_since is not None:
+            log.info("relay goes on", away_seconds=round(time.monotonic() - self._unreachable_since, 1))
+        self._unreachable_since = None
+        self.unreachable_reason = None
 
     async def _check_switch(self) -> None:
         """Read the administrator's switch, at most once in `SWITCH_CHECK_SECONDS`."""
@@ -229,18 +229,18 @@ class Relay:
             if await table.depth(conn, Queue.RESULTS, with_claimed=True):
                 return
         async with self.engine.begin() as conn:
-            count = await take_back(conn, older_than=self.options.missing)
+            count = await take_back(conn, older_than=self.options.lost_after)
         if count:
             log.warning("RabbitMQ had lost messages: they are queued again", messages=count)
 
     async def _wait_for_rabbitmq(self, error: BrokerAway) -> None:
         """Wait for one poll. If RabbitMQ has been unreachable for too long, queue its messages again."""
         now = time.monotonic()
-        self.away_reason = str(error)
-        if self._away_since is None:
-            self._away_since = now
+        self.unreachable_reason = str(error)
+        if self._unreachable_since is None:
+            self._unreachable_since = now
             log.warning("relay waits for RabbitMQ; workers take tasks from the database meanwhile", error=str(error))
-        elif now - self._away_since > self.options.away:
+        elif now - self._unreachable_since > self.options.give_up_after:
             async with self.engine.begin() as conn:
                 count = await take_back(conn, older_than=0.0)
             if count:
