@@ -256,17 +256,20 @@ def leaves(command: Any) -> Iterator[Any]:
 
 
 def test_every_setting_that_is_named_exists() -> None:
-    files = [
-        *ROOT.glob("docker-compose*.yml"),
-        ROOT / ".env.example",
-        *(ROOT / "deploy").glob("*.*"),
-        *(PACKAGE / "cli").glob("*.py"),
-    ]
+    files = [ROOT / ".env.example", *ROOT.glob("docker-compose*.yml"), *ROOT.glob("deploy/*.*")]
+    files += (PACKAGE / "cli").glob("*.py")
     known = {name.upper() for name in Settings.model_fields}
     known |= {name for file in files for name in re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", file.read_text())}
     for page, span in SPANS:
         unknown = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", span)) - known
         assert not unknown, f"{page.name}: {span}"
+
+
+def test_the_architecture_names_every_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    used = {"core": project["dependencies"], **project["optional-dependencies"], "dev": []}
+    for line in (line for lines in used.values() for line in lines):
+        assert re.split(r"[^\w.-]", line)[0] in ARCHITECTURE.read_text(), line
 
 
 def test_every_file_that_is_named_exists() -> None:
