@@ -14,34 +14,34 @@ def disk(height: int, width: int, radius: float, x: float, y: float) -> Picture:
     return coverage(height, width, radius, radius, 0, (x, y))
 
 
-def traced(probability: Picture, threshold: float = 0.5, min_area_px: float = 10.0) -> list[Outline]:
+def trace_outlines(probability: Picture, threshold: float = 0.5, min_area_px: float = 10.0) -> list[Outline]:
     return trace(probability, threshold, min_area_px)[1]
 
 
 @pytest.mark.parametrize("radius", [10, 20, 100, 300])
-def test_perimeter_and_area_on_a_probability_map_are_true_at_any_size(radius: float) -> None:
+def test_perimeter_and_area_of_a_probability_map_are_exact_at_any_size(radius: float) -> None:
     side = int(2 * radius + 40)
-    (outline,) = traced(coverage(side, side, radius, radius, 0, (side / 2 + 0.3, side / 2 - 0.2), softness=6))
+    (outline,) = trace_outlines(coverage(side, side, radius, radius, 0, (side / 2 + 0.3, side / 2 - 0.2), softness=6))
     m = measure(outline)
     assert m.perimeter == pytest.approx(2 * math.pi * radius, rel=1e-3 if radius < 20 else 2e-4)
     assert m.area == pytest.approx(math.pi * radius**2, rel=3e-3)
     assert m.circularity == pytest.approx(1, abs=2e-3 if radius < 20 else 5e-4)
 
 
-def test_even_the_hard_edge_of_a_mask_bends_circularity_by_less_than_half_a_percent() -> None:
-    (outline,) = traced(disk(300, 300, 100, 150.3, 149.8))
+def test_the_hard_edge_of_a_mask_changes_circularity_by_less_than_half_a_percent() -> None:
+    (outline,) = trace_outlines(disk(300, 300, 100, 150.3, 149.8))
     assert measure(outline).circularity == pytest.approx(1, abs=0.005)
 
 
 def test_coordinates_count_from_the_corner_of_the_first_pixel() -> None:
-    (outline,) = traced(disk(100, 200, 20, 60.0, 40.0))
+    (outline,) = trace_outlines(disk(100, 200, 20, 60.0, 40.0))
     m = measure(outline)
     assert (m.centroid_x, m.centroid_y) == pytest.approx((60, 40), abs=0.01)
     assert (m.bbox_x0, m.bbox_x1) == pytest.approx((40, 80), abs=0.1)
 
 
 def test_a_full_picture_is_outlined_along_its_edge() -> None:
-    (outline,) = traced(np.ones((30, 50), np.float32))
+    (outline,) = trace_outlines(np.ones((30, 50), np.float32))
     m = measure(outline)
     assert (m.bbox_x0, m.bbox_y0, m.bbox_x1, m.bbox_y1) == (0, 0, 50, 30)
     assert m.area == pytest.approx(1500, abs=1)
@@ -57,13 +57,13 @@ def test_an_object_at_the_border_is_closed_on_the_edge() -> None:
 
 
 def test_a_quarter_disk_in_the_far_corner_reaches_both_edges() -> None:
-    (outline,) = traced(disk(80, 120, 30, 120.0, 80.0))
+    (outline,) = trace_outlines(disk(80, 120, 30, 120.0, 80.0))
     m = measure(outline)
     assert (m.bbox_x1, m.bbox_y1) == (120, 80)
     assert m.area == pytest.approx(math.pi * 30**2 / 4, rel=5e-3)
 
 
-def test_holes_stay_with_their_owner_and_wind_the_other_way() -> None:
+def test_holes_stay_with_their_object_and_run_the_other_way() -> None:
     ring = disk(200, 400, 60, 100, 100) - disk(200, 400, 20, 100, 100)
     other = disk(200, 400, 50, 300, 100) - disk(200, 400, 10, 310, 100)
     labels, outlines = trace(ring + other, 0.5, 10)
@@ -97,10 +97,10 @@ def test_pixels_that_touch_at_a_corner_are_one_object() -> None:
     assert labels.max() == 1
 
 
-def test_close_neighbours_keep_the_outline_they_have_alone() -> None:
+def test_a_close_neighbour_does_not_change_an_outline() -> None:
     left, right = disk(100, 200, 30, 60, 50), disk(100, 200, 30, 121.5, 50)
-    both = traced(np.maximum(left, right))
-    alone = traced(left) + traced(right)
+    both = trace_outlines(np.maximum(left, right))
+    alone = trace_outlines(left) + trace_outlines(right)
     assert [net_area(o) for o in both] == pytest.approx([net_area(o) for o in alone], rel=1e-3)
 
 
@@ -125,7 +125,7 @@ def test_labels_and_outlines_name_the_same_objects() -> None:
         assert y0 <= rows.min() + 0.5 <= rows.max() + 0.5 <= y1
 
 
-def test_what_is_smaller_than_the_minimum_is_left_out_everywhere() -> None:
+def test_objects_below_the_minimum_are_left_out_of_labels_and_outlines() -> None:
     probability = np.maximum(disk(100, 200, 20, 50, 50), disk(100, 200, 4, 150, 50))
     labels, outlines = trace(probability, 0.5, 100)
     assert len(outlines) == 1
@@ -136,7 +136,7 @@ def test_the_threshold_moves_the_outline_along_a_ramp() -> None:
     y, x = np.mgrid[0:200, 0:200] + 0.5
     cone = np.clip(1 - np.hypot(x - 100, y - 100) / 80, 0, 1).astype(np.float32)
     for threshold in (0.25, 0.5, 0.75):
-        (outline,) = traced(cone, threshold)
+        (outline,) = trace_outlines(cone, threshold)
         assert measure(outline).equivalent_diameter == pytest.approx(160 * (1 - threshold), rel=2e-3)
 
 

@@ -1,4 +1,4 @@
-"""`spheroseg model evaluate`: on pictures drawn here, and on the real ones where they are."""
+"""`spheroseg model evaluate`, on pictures drawn here and on real ones if they are available."""
 
 import csv
 import json
@@ -41,7 +41,7 @@ def disks(*centres: tuple[float, float], radius: float = 22) -> Picture:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Two sets whose pictures Otsu finds to the pixel, but for what the names say."""
+    """Make two sets whose pictures Otsu segments exactly, except for what their names state."""
     folder = tmp_path / "data"
     one, two, speck = disks((60, 70)), disks((50, 50), (110, 110)), disks((130, 130), radius=8)
     pictures = {
@@ -75,7 +75,7 @@ def rows_of(output: str) -> dict[tuple[str, str], dict[str, str]]:
     return {(row[0], row[1]): dict(zip(head, row, strict=True)) for row in rows}
 
 
-def test_a_sample_keeps_source_licence_and_what_its_mask_tells(data: Path) -> None:
+def test_a_sample_keeps_source_licence_and_the_kind_of_its_truth(data: Path) -> None:
     samples = read_samples(data)
     assert [sample.name for sample in samples] == sorted(sample.name for sample in samples)
     assert {(s.set, s.truth) for s in samples} == {("spheroids", Truth.SINGLE), ("plates", Truth.UNION)}
@@ -107,14 +107,14 @@ def test_the_table_has_a_row_for_each_set_and_model(data: Path) -> None:
     assert (plates["n"], plates["picture"]) == ("3", "one_is_missed.png")
     assert float(plates["worst"]) == pytest.approx(0.5, abs=0.02)
     assert float(plates["median"]) > 0.97
-    # Of 2 + 2 + 1 islands the found ones are 2 + 1 + 1.
+    # 2 + 1 + 1 of the 2 + 2 + 1 islands are found.
     assert plates["F1"] == f"~{2 * 4 / 9:.3f}"
     assert rows["spheroids", "otsu"]["F1"] == f"{2 * 2 / 5:.3f}"
     assert rows["spheroids, largest", "otsu"]["F1"] == "1.000"
     assert float(rows["spheroids, largest", "otsu"]["worst"]) > 0.97 > float(rows["spheroids", "otsu"]["worst"])
 
 
-def test_limit_is_of_each_set_and_the_file_has_every_picture(data: Path, tmp_path: Path) -> None:
+def test_the_limit_applies_to_each_set_and_the_file_has_every_picture(data: Path, tmp_path: Path) -> None:
     file = tmp_path / "scores.json"
     command(
         "otsu", "--data", data, "--set", "spheroids", "--set", "plates", "--limit", 2, "--jobs", 1, "--json", file
@@ -134,7 +134,7 @@ def test_limit_is_of_each_set_and_the_file_has_every_picture(data: Path, tmp_pat
     assert report["pictures"][0]["counts"] == {"found": 1, "expected": 2, "matched": 1}
 
 
-def test_kinds_of_pictures_have_rows_of_their_own(data: Path) -> None:
+def test_kinds_of_pictures_have_their_own_rows(data: Path) -> None:
     result = command("otsu", "--data", data, "--set", "plates", "--jobs", 1, "--by-kind")
     assert list(rows_of(result.output)) == [("plates", "otsu"), ("plates: brightfield", "otsu")]
 
@@ -169,10 +169,10 @@ def test_pictures_are_composed_of_the_spheroids_in_the_data(data: Path, tmp_path
 
 
 @pytest.mark.parametrize("name", ["fields", "sizes"])
-def test_without_a_spheroid_to_cut_out_they_are_refused_in_words(data: Path, name: str) -> None:
+def test_without_a_spheroid_to_cut_the_set_is_refused_with_a_reason(data: Path, name: str) -> None:
     manifest = data / "manifest.csv"
     rows = manifest.read_text()
-    # None in brightfield, and none that leaves ground beside it.
+    # There is no spheroid in brightfield, and none with ground beside it.
     manifest.write_text(rows.replace("brightfield", "fluorescence"))
     assert f"leave --set {name} out" in str(refused(data, name))
     manifest.write_text(rows)
@@ -197,8 +197,8 @@ def test_the_number_of_processes_changes_nothing(data: Path) -> None:
     assert scored(1) == scored(2)
 
 
-def test_touching_objects_count_where_truth_knows_them() -> None:
-    """Drawn scenes know each object; a threshold merges what touches, and must be seen to."""
+def test_touching_objects_count_separately_if_the_truth_separates_them() -> None:
+    """Drawn scenes number each object. A threshold merges touching objects, and the score must show it."""
     labels = np.zeros((SIDE, SIDE), np.uint16)
     labels[40:120, 30:80], labels[40:120, 80:130] = 1, 2
     sample = Sample("scenes", "scenes/0", "touching", "drawn", "MIT", Truth.INSTANCES, Drawn(labels))
@@ -217,7 +217,7 @@ class Drawn:
         return photograph((self.labels > 0).astype(np.float32)), self.labels
 
 
-def test_drawn_scenes_know_each_object() -> None:
+def test_drawn_scenes_number_each_object() -> None:
     (sample,) = scene_samples(1)
     pixels, labels = sample.read()
     assert (sample.set, sample.truth) == ("scenes", Truth.INSTANCES)

@@ -1,4 +1,4 @@
-"""Pictures that are read: every kind, every depth, and the size of a pixel where a file tells it."""
+"""Images that can be read: all formats and bit depths, and the pixel sizes that files state."""
 
 import io
 from collections.abc import Callable
@@ -74,7 +74,7 @@ def test_1_bit_and_float_pictures_are_read() -> None:
     assert np.array_equal(read(tiff(values)), values)
 
 
-def test_white_is_zero_is_turned_round() -> None:
+def test_white_is_zero_is_inverted() -> None:
     assert np.array_equal(read(tiff(GREY8, photometric="miniswhite")), 255 - GREY8)
 
 
@@ -193,6 +193,6 @@ def test_an_imagej_tiff_without_a_usable_pixel_size_has_none(unit: str | None, x
     assert size_of(imagej(unit, x, y)) is None
 
 
-def test_dots_per_inch_are_not_a_pixel_size() -> None:
+def test_dots_per_inch_are_no_pixel_size() -> None:
     assert size_of(tiff(GREY8, resolution=(25_400, 25_400), resolutionunit="INCH")) is None
     assert size_of(pillow(GREY8, "PNG", dpi=(25_400, 25_400))) is None

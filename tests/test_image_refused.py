@@ -1,4 +1,4 @@
-"""Pictures that are refused: too large, broken, not finite, of another format; each in words."""
+"""Images that are refused with an explanation: too large, damaged, not finite, or of another format."""
 
 import contextlib
 import io
@@ -55,13 +55,13 @@ BOMBS = {"png": png_header, "jpeg": jpeg_header, "bmp": bmp_header, "tiff": tiff
 
 
 @pytest.mark.parametrize("header", BOMBS.values(), ids=BOMBS)
-def test_a_bomb_is_refused_by_its_header(header: Callable[[int, int], bytes]) -> None:
+def test_a_decompression_bomb_is_refused_by_its_header(header: Callable[[int, int], bytes]) -> None:
     assert "30000 × 30000" in refused(header(30_000, 30_000), ImageTooLarge)
 
 
 @pytest.mark.parametrize("header", BOMBS.values(), ids=BOMBS)
-def test_a_size_that_only_pillow_would_warn_of_is_no_warning(header: Callable[[int, int], bytes]) -> None:
-    # Nearly all pixels are missing; whatever a decoder makes of that, it must not warn.
+def test_a_size_that_only_pillow_would_warn_about_gives_no_warning(header: Callable[[int, int], bytes]) -> None:
+    # Nearly all pixels are missing. Whatever a decoder does about that, it must not warn.
     with contextlib.suppress(BadImage):
         decode(io.BytesIO(header(10_000, 10_000)))
 
@@ -97,7 +97,7 @@ def test_a_truncated_picture_fails(name: str, share: float) -> None:
 
 
 @pytest.mark.parametrize("name", ["png", "noisy png", "tiff deflate"])
-def test_a_corrupted_picture_fails_with_the_words_of_the_library(name: str) -> None:
+def test_a_corrupted_picture_fails_with_the_message_of_the_library(name: str) -> None:
     data = bytearray(WHOLE[name])
     middle = len(data) // 2
     data[middle : middle + 40] = b"\xaa" * 40
@@ -105,31 +105,31 @@ def test_a_corrupted_picture_fails_with_the_words_of_the_library(name: str) -> N
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_the_headers_of_a_whole_picture_are_good(name: str) -> None:
+def test_the_headers_of_a_complete_picture_are_accepted(name: str) -> None:
     assert check_headers(io.BytesIO(WHOLE[name])) == 1
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.8, 0.95])
 @pytest.mark.parametrize("name", [name for name in WHOLE if "jpeg" not in name])
-def test_a_truncated_picture_is_known_without_decoding_it(name: str, share: float) -> None:
+def test_a_truncated_picture_is_recognised_without_decoding_it(name: str, share: float) -> None:
     with pytest.raises(BadImage):
         check_headers(io.BytesIO(WHOLE[name][: int(len(WHOLE[name]) * share)]))
 
 
 @pytest.mark.parametrize("bigtiff", [False, True])
-def test_a_stack_that_breaks_off_anywhere_is_refused(bigtiff: bool) -> None:
+def test_a_stack_truncated_anywhere_is_refused(bigtiff: bool) -> None:
     data = tiff(np.zeros((3, 20, 20), np.uint8), photometric="minisblack", bigtiff=bigtiff, metadata=None)
     assert check_headers(io.BytesIO(data)) == 3
     with tifffile.TiffFile(io.BytesIO(data)) as opened:
         page, layout = opened.pages[-1].aspage(), opened.tiff
-        # What comes after the last header are remarks.
+        # After the last header come only descriptions.
         last = page.offset + layout.tagnosize + len(page.tags) * layout.tagsize + layout.offsetsize
     for length in range(last):
         with pytest.raises(BadImage):
             check_headers(io.BytesIO(data[:length]))
 
 
-def test_the_headers_tell_what_cannot_be_read() -> None:
+def test_the_headers_show_what_cannot_be_read() -> None:
     for header in BOMBS.values():
         with pytest.raises(ImageTooLarge):
             check_headers(io.BytesIO(header(30_000, 30_000)))
@@ -138,7 +138,7 @@ def test_the_headers_tell_what_cannot_be_read() -> None:
             check_headers(io.BytesIO(data))
 
 
-def test_a_page_that_is_not_read_does_not_spoil_the_others() -> None:
+def test_an_unsupported_page_is_no_reason_to_refuse_the_others() -> None:
     pages = io.BytesIO()
     with tifffile.TiffWriter(pages) as writer:
         for shape in ((40, 60), (80, 80)):
@@ -162,7 +162,7 @@ def test_a_tiff_with_missing_strips_fails() -> None:
     assert "never written" in refused(bytes(data))
 
 
-def test_an_empty_file_and_a_text_file_say_what_they_are() -> None:
+def test_an_empty_file_and_a_text_file_are_named_as_such() -> None:
     assert "0 bytes" in refused(b"")
     assert "text file" in refused(b"well,area\nA01,12.5\n")
     assert "text file" in refused("größe;µm\n".encode() * 100)
@@ -182,7 +182,7 @@ def test_an_empty_file_and_a_text_file_say_what_they_are() -> None:
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
     ],
 )
-def test_a_microscope_format_is_named_and_tiff_advised(magic: bytes, name: str) -> None:
+def test_a_microscope_format_is_named_and_tiff_recommended(magic: bytes, name: str) -> None:
     message = refused(magic + b"\0" * 600, UnsupportedImage)
     assert name in message
     assert "export the image as TIFF" in message
@@ -200,7 +200,7 @@ def test_values_that_are_not_finite_are_refused() -> None:
     assert "not finite" in refused(tiff(values))
 
 
-def test_tiffs_that_are_not_flat_grey_or_colour_say_so() -> None:
+def test_tiffs_that_are_not_flat_grey_or_colour_are_refused() -> None:
     volume = tiff(np.zeros((16, 32, 32), np.uint8), volumetric=True, tile=(16, 16, 16), photometric="minisblack")
     assert "not a flat picture" in refused(volume, UnsupportedImage)
     channels = tiff(np.zeros((40, 60, 3), np.uint16), photometric="minisblack", planarconfig="contig")
@@ -209,7 +209,7 @@ def test_tiffs_that_are_not_flat_grey_or_colour_say_so() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF"])
-def test_noise_in_the_bytes_never_escapes_as_another_error(kind: str) -> None:
+def test_random_bytes_never_raise_another_error(kind: str) -> None:
     whole = pillow(SMOOTH, kind)
     rng = np.random.default_rng(11)
     for _ in range(60):

@@ -12,14 +12,14 @@ LABELS[5:20, 5:30] = 1
 LABELS[25:35, 40:55] = 40_000
 
 
-def test_a_mask_reads_back_as_it_was() -> None:
+def test_a_mask_reads_back_unchanged() -> None:
     with tifffile.TiffFile(io.BytesIO(encode_mask(LABELS, None))) as tiff:
         assert tiff.pages[0].dtype == np.uint16
         assert np.array_equal(tiff.asarray(), LABELS)
 
 
 @pytest.mark.parametrize("um", [0.65, 1.0, 0.1083, 3.2])
-def test_the_pixel_size_is_carried_over(um: float) -> None:
+def test_the_pixel_size_is_stored(um: float) -> None:
     image = decode(io.BytesIO(encode_mask(LABELS, PixelSize(um, "option"))))
     assert image.pixel_size is not None
     assert image.pixel_size.um == pytest.approx(um, rel=1e-6)

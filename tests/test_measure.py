@@ -10,7 +10,7 @@ from spheroseg.segmentation.contours import Outline, Polygon
 from spheroseg.segmentation.measure import DIMENSIONS, Measurements, measure
 from tests.support.synthetic import ellipse, outline, rectangle, rotated
 
-PLACE = {"centroid_x", "centroid_y", "bbox_x0", "bbox_y0", "bbox_x1", "bbox_y1", "orientation_deg", "extent"}
+POSITIONAL = {"centroid_x", "centroid_y", "bbox_x0", "bbox_y0", "bbox_x1", "bbox_y1", "orientation_deg", "extent"}
 SHAPES = {
     "ellipse": ellipse(150, 100, 0, points=500),
     "rectangle": rectangle(200, 50),
@@ -54,7 +54,7 @@ def test_an_ellipse_has_the_published_values_at_any_angle(angle: float) -> None:
     assert m.volume_revolution == pytest.approx(6_283_185, rel=1e-6)
 
 
-def test_a_long_ellipse_shows_how_far_the_volume_formulas_differ() -> None:
+def test_the_volume_formulas_differ_for_a_long_ellipse() -> None:
     m = measure(outline(ellipse(200, 100, 30)))
     assert m.area == pytest.approx(62_831.85, abs=0.01)
     assert m.perimeter == pytest.approx(968.845, abs=0.001)
@@ -67,7 +67,7 @@ def test_a_long_ellipse_shows_how_far_the_volume_formulas_differ() -> None:
     assert m.volume_prolate == pytest.approx(8_377_580, rel=1e-4)
 
 
-def test_a_square_has_its_side_as_least_feret_diameter() -> None:
+def test_the_smallest_feret_diameter_of_a_square_is_its_side() -> None:
     m = measure(outline(rectangle(90, 90, 10, 20)))
     assert (m.area, m.perimeter) == pytest.approx((8100, 360))
     assert m.circularity == pytest.approx(math.pi / 4)
@@ -79,7 +79,7 @@ def test_a_square_has_its_side_as_least_feret_diameter() -> None:
     assert (m.extent, m.solidity, m.convexity) == pytest.approx((1, 1, 1))
 
 
-def test_a_rectangle_tells_the_least_diameter_from_the_orthogonal_one() -> None:
+def test_in_a_rectangle_the_smallest_and_the_orthogonal_diameter_differ() -> None:
     m = measure(outline(rectangle(200, 50)))
     assert m.feret_max == pytest.approx(206.155, abs=0.001)
     assert m.feret_min == pytest.approx(50)
@@ -91,18 +91,18 @@ def test_a_rectangle_tells_the_least_diameter_from_the_orthogonal_one() -> None:
 
 @pytest.mark.parametrize("angle", [0.0, 30.0, 77.0, 145.0])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_turning_moves_nothing_but_the_orientation(shape: str, angle: float) -> None:
+def test_rotation_changes_only_the_orientation(shape: str, angle: float) -> None:
     before, after = (_values(measure(outline(p))) for p in (SHAPES[shape], rotated(SHAPES[shape], angle)))
-    assert _without_place(after) == pytest.approx(_without_place(before), rel=1e-9)
+    assert _without_position(after) == pytest.approx(_without_position(before), rel=1e-9)
     turned = after["orientation_deg"] - before["orientation_deg"] - angle
     assert (turned + 90) % 180 - 90 == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_moving_changes_only_the_place(shape: str) -> None:
+def test_translation_changes_only_the_position(shape: str) -> None:
     before = _values(measure(outline(SHAPES[shape])))
     after = _values(measure(outline(SHAPES[shape] + np.array([3000.25, 1234.5]))))
-    assert _without_place(after) == pytest.approx(_without_place(before), rel=1e-9)
+    assert _without_position(after) == pytest.approx(_without_position(before), rel=1e-9)
     assert after["centroid_x"] - before["centroid_x"] == pytest.approx(3000.25)
     assert after["bbox_y1"] - before["bbox_y1"] == pytest.approx(1234.5)
 
@@ -112,7 +112,7 @@ def test_a_mirrored_object_has_the_mirrored_orientation_and_the_same_shape(shape
     tilted = rotated(SHAPES[shape], 25)
     mirrored = (tilted * np.array([-1, 1]))[::-1]
     before, after = _values(measure(outline(tilted))), _values(measure(outline(mirrored)))
-    assert _without_place(after) == pytest.approx(_without_place(before), rel=1e-9)
+    assert _without_position(after) == pytest.approx(_without_position(before), rel=1e-9)
     total = before["orientation_deg"] + after["orientation_deg"]
     assert (total + 90) % 180 - 90 == pytest.approx(0, abs=1e-6)
 
@@ -158,12 +158,12 @@ def test_a_hole_to_one_side_moves_the_centroid_away() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(5, 200), min_size=3, max_size=30))
-def test_feret_diameters_are_those_of_trying_every_pair_and_every_edge(radii: list[float]) -> None:
+def test_feret_diameters_equal_those_of_a_brute_force_search(radii: list[float]) -> None:
     star = _star(radii)
     m = measure(outline(star))
     pairs = star[:, None, :] - star
     assert m.feret_max == pytest.approx(np.hypot(pairs[..., 0], pairs[..., 1]).max(), rel=1e-9)
-    # Widths over all directions are never less, and near the least one come close to it.
+    # No direction has a smaller width, and directions near the minimum come close to it.
     angles = np.linspace(0, math.pi, 20_001)
     widths = np.ptp(star @ np.array([np.cos(angles), np.sin(angles)]), axis=0)
     assert m.feret_min <= widths.min() + 1e-9
@@ -177,7 +177,7 @@ def test_an_outline_without_area_is_refused() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(5, 200), min_size=5, max_size=40))
-def test_measurements_keep_their_bounds_for_any_star(radii: list[float]) -> None:
+def test_measurements_keep_their_bounds_for_any_star_shape(radii: list[float]) -> None:
     m = measure(outline(_star(radii)))
     assert 0 < m.circularity <= 1
     assert 0 < m.solidity <= 1 + 1e-9
@@ -199,5 +199,5 @@ def _values(m: Measurements) -> dict[str, float]:
     return {name: float(value) for name, value in dataclasses.asdict(m).items()}
 
 
-def _without_place(values: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if name not in PLACE}
+def _without_position(values: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if name not in POSITIONAL}

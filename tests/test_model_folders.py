@@ -1,4 +1,4 @@
-"""Model folders: what is found, what is refused and in which words, what the hash says, what a child loads."""
+"""Model folders: which are found or refused, what their hash covers, and what a child process loads."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from .support.networks import card, model_folder, network, onnx
 EXAMPLE = Path(__file__).parents[1] / "examples" / "spheroids" / "image_08.png"
 
 
-def test_models_are_found_in_their_folders_by_the_names_of_these(tmp_path: Path) -> None:
+def test_models_are_found_by_the_names_of_their_folders(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     model_folder(one, "first", version="3")
     model_folder(two, "second")
@@ -39,7 +39,7 @@ def test_models_are_found_in_their_folders_by_the_names_of_these(tmp_path: Path)
         find_model("third", [one, tmp_path / "three"])
 
 
-def test_two_models_of_one_name_are_told_with_both_places_and_the_others_work(tmp_path: Path) -> None:
+def test_two_models_of_one_name_are_refused_with_both_folders_and_others_work(tmp_path: Path) -> None:
     for place in ("a", "b"):
         model_folder(tmp_path / place, "same")
     model_folder(tmp_path / "b", "other")
@@ -52,7 +52,7 @@ def test_two_models_of_one_name_are_told_with_both_places_and_the_others_work(tm
     assert load_model("other", dirs).name == "other"
 
 
-def test_a_model_named_as_a_shipped_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_with_the_name_of_a_shipped_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue, "SHIPPED", tmp_path / "shipped")
     model_folder(tmp_path / "shipped", "unet")
     assert load_model("unet").name == "unet"
@@ -89,20 +89,20 @@ INPUT = card("x")["input"]
     ],
     ids=str,
 )
-def test_a_wrong_field_is_named_with_what_is_wrong(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+def test_a_wrong_field_is_named_with_its_fault(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     model_folder(tmp_path, **changes)
     with pytest.raises(ModelUnusable, match=words):
         load_model("blur", [tmp_path])
     assert load_model(DEFAULT_MODEL, [tmp_path]).name == DEFAULT_MODEL
 
 
-def test_all_mistakes_are_told_together(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
     model_folder(tmp_path, version=None, threshold=7)
     with pytest.raises(ModelUnusable, match="version: is missing; threshold: "):
         find_model("blur", [tmp_path])
 
 
-def test_training_and_quality_are_free_words(tmp_path: Path) -> None:
+def test_training_and_quality_may_hold_anything(tmp_path: Path) -> None:
     model_folder(tmp_path, training={"anything": [1, {"at": "all"}]}, quality={"sets": {"iou": 0.9}})
     found = find_model("blur", [tmp_path])
     assert found.card is not None
@@ -121,13 +121,13 @@ def test_training_and_quality_are_free_words(tmp_path: Path) -> None:
     ],
     ids=["empty", "no network", "cut off", "opset of the future", "fixed size", "half precision"],
 )
-def test_a_network_that_cannot_be_used_is_told_in_words(tmp_path: Path, content: bytes, words: str) -> None:
+def test_an_unusable_network_is_refused_with_a_reason(tmp_path: Path, content: bytes, words: str) -> None:
     model_folder(tmp_path, content=content)
     with pytest.raises(ModelUnusable, match=words):
         load_model("blur", [tmp_path])
 
 
-def test_names_of_inputs_and_outputs_that_are_not_there_are_told(tmp_path: Path) -> None:
+def test_missing_inputs_and_outputs_are_named(tmp_path: Path) -> None:
     model_folder(tmp_path, "a", input={**INPUT, "name": "picture"})
     model_folder(tmp_path, "b", output={"probability": "p"})
     with pytest.raises(ModelUnusable, match=r"the network takes image, model\.json says picture"):
@@ -143,7 +143,7 @@ def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
         load_model("blur", [tmp_path])
 
 
-def test_the_hash_changes_with_what_changes_a_result_and_with_nothing_else(tmp_path: Path) -> None:
+def test_the_hash_changes_exactly_if_results_may_change(tmp_path: Path) -> None:
     def sha256(content: bytes | None = None, **changes: Any) -> str:
         folder = model_folder(tmp_path, "blur", content, **changes)
         found = find_model("blur", [tmp_path]).sha256
@@ -177,7 +177,7 @@ def test_the_hash_changes_with_what_changes_a_result_and_with_nothing_else(tmp_p
     assert len({usual, *changed}) == 1 + len(changed)
 
 
-def test_a_model_without_a_coarser_pass_is_the_one_that_it_was_before_there_were_any(tmp_path: Path) -> None:
+def test_a_model_without_a_coarser_pass_keeps_the_hash_of_older_versions(tmp_path: Path) -> None:
     folder = model_folder(tmp_path, scale={"side": 64})
     known = {
         "name": "blur",
@@ -195,7 +195,7 @@ def test_a_model_without_a_coarser_pass_is_the_one_that_it_was_before_there_were
     )
 
 
-def test_a_network_that_was_replaced_in_place_is_hashed_anew(tmp_path: Path) -> None:
+def test_a_network_that_was_replaced_is_hashed_again(tmp_path: Path) -> None:
     folder = model_folder(tmp_path)
     before = find_model("blur", [tmp_path]).sha256
     (folder / "model.onnx").write_bytes(network(reach=4))
@@ -217,7 +217,7 @@ def test_the_cache_keeps_the_last_two_models_also_when_their_folders_change(tmp_
     assert cache.get("b", b.sha256) is not b
 
 
-async def test_a_child_does_the_tasks_of_several_models(tmp_path: Path) -> None:
+async def test_a_child_works_with_several_models(tmp_path: Path) -> None:
     models = tmp_path / "models"
     model_folder(models, "a")
     model_folder(models, "b", output={"probability": "probability"})
@@ -252,7 +252,7 @@ async def test_a_child_does_the_tasks_of_several_models(tmp_path: Path) -> None:
         await child.kill()
 
 
-async def test_a_child_whose_first_model_is_broken_says_so_and_does_not_start(tmp_path: Path) -> None:
+async def test_a_child_whose_first_model_is_broken_reports_it_and_does_not_start(tmp_path: Path) -> None:
     model_folder(tmp_path, "broken", b"no network")
     child = Child(child_command(str(tmp_path), "broken", [tmp_path]))
     with pytest.raises(ModelUnusable, match="cannot be loaded"):

@@ -21,7 +21,7 @@ MODEL = load_model("classical-contrast")
 cameras = pytest.mark.parametrize(("height", "width"), CAMERAS, ids=["1024x1024", "1920x1080", "4096x3000"])
 
 
-def segmented(pixels: Picture, **options: Any) -> Segmentation:
+def segment_picture(pixels: Picture, **options: Any) -> Segmentation:
     return segment(png(pixels), MODEL, Parameters(), **options)[0]
 
 
@@ -36,7 +36,7 @@ def only(segmentation: Segmentation) -> Measurements:
 def test_a_disk_is_round_for_every_camera(height: int, width: int, share: float) -> None:
     radius = share * height
     cover = coverage(height, width, radius, radius, 0, (width / 2 + 3.3, height / 2 - 5.8))
-    m = only(segmented(photograph(cover)))
+    m = only(segment_picture(photograph(cover)))
     assert m.circularity == pytest.approx(1.000, abs=0.005)
     assert m.area == pytest.approx(math.pi * radius**2, rel=0.005)
     assert (m.centroid_x, m.centroid_y) == pytest.approx((width / 2 + 3.3, height / 2 - 5.8), abs=0.05)
@@ -44,10 +44,10 @@ def test_a_disk_is_round_for_every_camera(height: int, width: int, share: float)
 
 @cameras
 @pytest.mark.parametrize(("angle", "bright"), [(0, False), (33, True), (120, False)])
-def test_an_ellipse_has_its_values_for_every_camera(height: int, width: int, angle: float, bright: bool) -> None:
+def test_an_ellipse_has_its_true_values_for_every_camera(height: int, width: int, angle: float, bright: bool) -> None:
     a, b = 0.3 * height, 0.2 * height
     cover = coverage(height, width, a, b, angle, (width / 2, height / 2))
-    m = only(segmented(photograph(cover, *((30, 160) if bright else (200, 80)))))
+    m = only(segment_picture(photograph(cover, *((30, 160) if bright else (200, 80)))))
     truth = measure(outline(ellipse(a, b, angle, (width / 2, height / 2))))
     names = (
         "area perimeter circularity roundness equivalent_diameter major_axis minor_axis aspect_ratio "
@@ -71,7 +71,7 @@ def test_a_small_probability_map_is_resized_before_the_threshold() -> None:
     assert m.circularity == pytest.approx(truth.circularity, abs=2e-3)
 
 
-def test_two_spheroids_each_keep_their_own_hole() -> None:
+def test_a_hole_belongs_to_its_spheroid() -> None:
     cover = np.zeros((400, 800), np.float32)
     for x, outer, inner in ((200, 120, 40), (600, 100, 20)):
         for radius, sign in ((outer, 1), (inner, -1)):
@@ -86,7 +86,7 @@ def test_two_spheroids_each_keep_their_own_hole() -> None:
 
 def test_an_object_at_the_edge_is_flagged_and_one_inside_is_not() -> None:
     cover = coverage(600, 800, 80, 80, 0, (20, 300)) + coverage(600, 800, 80, 80, 0, (400, 300))
-    result = segmented(photograph(cover))
+    result = segment_picture(photograph(cover))
     assert [o.flags for o in sorted(result.objects, key=lambda o: o.measurements.centroid_x)] == [
         ("touches_edge",),
         (),
@@ -94,7 +94,7 @@ def test_an_object_at_the_edge_is_flagged_and_one_inside_is_not() -> None:
 
 
 def test_an_empty_picture_gives_no_object_and_a_flag() -> None:
-    result = segmented(photograph(np.zeros((300, 400), np.float32), noise=5))
+    result = segment_picture(photograph(np.zeros((300, 400), np.float32), noise=5))
     assert result.objects == ()
     assert result.flags == ("no_object_found",)
     assert result.labels.shape == (300, 400)
@@ -103,16 +103,16 @@ def test_an_empty_picture_gives_no_object_and_a_flag() -> None:
 
 def test_labels_number_the_objects_in_their_order() -> None:
     cover = sum((coverage(500, 700, 50, 50, 0, at) for at in ((150, 90), (500, 250), (200, 400))), np.float32(0))
-    result = segmented(photograph(np.asarray(cover, np.float32)))
+    result = segment_picture(photograph(np.asarray(cover, np.float32)))
     assert result.labels.dtype == np.uint16
     assert [int(result.labels[y, x]) for x, y in ((150, 90), (500, 250), (200, 400))] == [1, 2, 3]
     for number, one in enumerate(result.objects, start=1):
         assert (result.labels == number).sum() == pytest.approx(one.measurements.area, rel=0.02)
 
 
-def test_the_record_says_what_was_used() -> None:
+def test_the_result_records_what_was_used() -> None:
     picture = photograph(coverage(600, 800, 80, 80, 0, (400, 300)))
-    result = segmented(picture)
+    result = segment_picture(picture)
     assert (result.width, result.height) == (800, 600)
     assert (result.model_name, result.model_version) == (MODEL.name, MODEL.version)
     assert result.model_sha256 == MODEL.sha256
@@ -127,8 +127,8 @@ def test_the_record_says_what_was_used() -> None:
     assert set(result.durations_ms) == {"decode", "inference", "outlines"}
     assert all(duration >= 0 for duration in result.durations_ms.values())
     wish = Parameters(0.3, 7, 10, "largest", "discard", separate=False)
-    wished, _ = segment(png(picture), MODEL, wish, pixel_size_um=2)
-    assert wished.parameters == {
+    calibrated_result, _ = segment(png(picture), MODEL, wish, pixel_size_um=2)
+    assert calibrated_result.parameters == {
         "threshold": 0.3,
         "min_area_px": 7.0,
         "min_area_um2": 10.0,
@@ -138,7 +138,7 @@ def test_the_record_says_what_was_used() -> None:
     }
 
 
-def test_the_least_area_is_honoured() -> None:
+def test_smaller_objects_than_the_minimum_area_are_left_out() -> None:
     cover = coverage(600, 800, 80, 80, 0, (400, 300))
     result, _ = segment(png(photograph(cover)), MODEL, Parameters(min_area_px=30_000))
     assert result.flags == ("no_object_found",)
@@ -147,11 +147,11 @@ def test_the_least_area_is_honoured() -> None:
 TOUCHING = ((110.0, 130.0, 60.0), (210.0, 150.0, 60.0))
 
 
-def chosen(**wish: Any) -> list[tuple[int, int]]:
-    """Of two disks that touch, one in the middle and a large one at the edge: where those are that remain."""
+def choose_of_two(**wish: Any) -> list[tuple[int, int]]:
+    """Segment two touching disks, one in the middle and a larger one at the edge. Return where the kept ones are."""
     cover = disks((300, 800), [*TOUCHING, (405, 160, 30), (790, 120, 90)])
     result, _ = segment(
-        png(photograph(cover.probability)), FixedModel(cover.probability, cover.distance), wished(wish)
+        png(photograph(cover.probability)), FixedModel(cover.probability, cover.distance), parameters_of(wish)
     )
     numbers = [int(n) for n in np.unique(result.labels) if n]
     assert numbers == list(range(1, len(result.objects) + 1))
@@ -164,27 +164,27 @@ def chosen(**wish: Any) -> list[tuple[int, int]]:
     return sorted(places)
 
 
-def wished(wish: dict[str, Any]) -> Parameters:
+def parameters_of(wish: dict[str, Any]) -> Parameters:
     return Parameters(**{"min_area_px": 100, **wish})
 
 
-def test_the_objects_asked_for_are_kept_and_numbered() -> None:
-    assert chosen() == [(1, 1), (2, 2), (4, 2), (8, 1)]
-    assert chosen(edge="discard") == [(1, 1), (2, 2), (4, 2)]
-    assert chosen(objects="largest") == [(8, 1)]
-    assert chosen(objects="most_central") == [(4, 2)]
-    assert chosen(objects="most_central", min_area_px=4000) == [(2, 2)]
-    assert chosen(objects="largest", edge="discard", separate=False) == [(2, 1)]
-    assert chosen(separate=False) == [(2, 1), (4, 2), (8, 1)]
+def test_the_chosen_objects_are_kept_and_numbered() -> None:
+    assert choose_of_two() == [(1, 1), (2, 2), (4, 2), (8, 1)]
+    assert choose_of_two(edge="discard") == [(1, 1), (2, 2), (4, 2)]
+    assert choose_of_two(objects="largest") == [(8, 1)]
+    assert choose_of_two(objects="most_central") == [(4, 2)]
+    assert choose_of_two(objects="most_central", min_area_px=4000) == [(2, 2)]
+    assert choose_of_two(objects="largest", edge="discard", separate=False) == [(2, 1)]
+    assert choose_of_two(separate=False) == [(2, 1), (4, 2), (8, 1)]
 
 
-def test_a_picture_from_which_all_is_discarded_says_so() -> None:
+def test_a_picture_whose_objects_are_all_discarded_is_flagged() -> None:
     cover = coverage(300, 400, 60, 60, 0, (20, 150))
     result, _ = segment(png(photograph(cover)), FixedModel(cover), Parameters(edge="discard", objects="largest"))
     assert (result.objects, result.flags, int(result.labels.max())) == ((), ("no_object_found",), 0)
 
 
-def test_a_least_area_in_um2_is_one_in_px2_by_the_pixel_size() -> None:
+def test_a_minimum_area_in_um2_is_converted_by_the_pixel_size() -> None:
     cover = coverage(300, 800, 60, 60, 0, (200, 150)) + coverage(300, 800, 30, 30, 0, (600, 150))
     for um2, um, count in ((4000, 1, 1), (4000, 2, 2), (900, 0.5, 1), (700, 0.5, 2), (0, 0.5, 2)):
         wish = Parameters(min_area_um2=um2)
@@ -196,14 +196,14 @@ def test_a_least_area_in_um2_is_one_in_px2_by_the_pixel_size() -> None:
     assert (len(result.objects), result.parameters["min_area_px"]) == (1, 5000)
 
 
-def test_a_least_area_in_um2_without_a_pixel_size_says_what_to_do() -> None:
+def test_a_minimum_area_in_um2_without_a_pixel_size_says_what_to_do() -> None:
     with pytest.raises(BadParameters, match=r"min_area_um2 is 400.*give the pixel size, or min_area_px"):
         segment(png(np.zeros((60, 60))), FixedModel(np.zeros((60, 60), np.float32)), Parameters(min_area_um2=400))
 
 
-def test_the_same_bytes_give_the_same_numbers() -> None:
+def test_segmentation_is_deterministic() -> None:
     picture = photograph(coverage(600, 800, 120, 80, 20, (400, 300)), noise=4)
-    assert only(segmented(picture)) == only(segmented(picture))
+    assert only(segment_picture(picture)) == only(segment_picture(picture))
 
 
 def calibrated(**resolution: Any) -> io.BytesIO:
@@ -214,7 +214,7 @@ def calibrated(**resolution: Any) -> io.BytesIO:
     return file
 
 
-def test_a_given_pixel_size_wins_over_that_of_the_file() -> None:
+def test_a_given_pixel_size_takes_precedence_over_that_of_the_file() -> None:
     from_file, _ = segment(calibrated(resolution=(2.0, 2.0)), MODEL, Parameters())
     assert from_file.pixel_size == PixelSize(0.5, "ImageJ")
     result, image = segment(calibrated(resolution=(2.0, 2.0)), MODEL, Parameters(), pixel_size_um=0.65)
@@ -225,10 +225,10 @@ def test_a_given_pixel_size_wins_over_that_of_the_file() -> None:
     m = only(agreed)
     assert m == only(from_file)
     assert m.area * 0.65 ** DIMENSIONS["area"] == pytest.approx(m.area * 0.4225)
-    assert segmented(photograph(coverage(300, 400, 60, 60, 0, (200, 150)))).pixel_size is None
+    assert segment_picture(photograph(coverage(300, 400, 60, 60, 0, (200, 150)))).pixel_size is None
 
 
-def test_pixels_that_are_not_square_are_told() -> None:
+def test_pixels_that_are_not_square_are_flagged() -> None:
     found, _ = segment(calibrated(resolution=(2.0, 1.0)), MODEL, Parameters())
     assert (found.pixel_size, found.flags) == (None, (NOT_SQUARE,))
     given, _ = segment(calibrated(resolution=(2.0, 1.0)), MODEL, Parameters(), pixel_size_um=0.65)
@@ -236,7 +236,7 @@ def test_pixels_that_are_not_square_are_told() -> None:
 
 
 @pytest.mark.parametrize("size", [0, -1, math.nan, math.inf, True, "0.65"])
-def test_a_pixel_size_that_is_none_is_refused(size: Any) -> None:
+def test_an_invalid_pixel_size_is_refused(size: Any) -> None:
     with pytest.raises(BadParameters, match="pixel size"):
         segment(calibrated(), MODEL, Parameters(), pixel_size_um=size)
 
@@ -249,7 +249,7 @@ def test_a_threshold_out_of_range_is_refused(wrong: Any) -> None:
 
 @pytest.mark.parametrize("wrong", [-1, math.nan, math.inf, "many", False])
 @pytest.mark.parametrize("name", ["min_area_px", "min_area_um2"])
-def test_a_least_area_out_of_range_is_refused(name: str, wrong: Any) -> None:
+def test_a_minimum_area_out_of_range_is_refused(name: str, wrong: Any) -> None:
     with pytest.raises(BadParameters, match=name):
         Parameters(**{name: wrong})
 
@@ -265,12 +265,12 @@ def test_a_least_area_out_of_range_is_refused(name: str, wrong: Any) -> None:
         ("separate", None, "true or false"),
     ],
 )
-def test_a_word_that_is_none_is_refused_with_those_there_are(name: str, wrong: Any, words: str) -> None:
+def test_an_unknown_value_is_refused_with_the_allowed_ones(name: str, wrong: Any, words: str) -> None:
     with pytest.raises(BadParameters, match=words):
         Parameters(**{name: wrong})
 
 
-def test_stored_parameters_that_know_less_mean_what_they_meant() -> None:
+def test_older_stored_parameters_keep_their_meaning() -> None:
     old: dict[str, Any] = {"threshold": 0.4, "min_area_px": 12.0}
     assert with_defaults(old) == asdict(Parameters(**old))
     assert with_defaults(asdict(Parameters(edge="discard"))) != with_defaults({})
@@ -285,19 +285,19 @@ def test_a_page_of_a_stack_is_segmented_on_its_own() -> None:
         assert only(result).equivalent_diameter == pytest.approx(2 * radius, rel=5e-3)
 
 
-def test_distances_that_do_not_fit_the_map_are_found_out() -> None:
+def test_distances_of_another_shape_are_refused() -> None:
     for distance in (np.zeros((20, 40)), np.full((30, 40), np.nan), np.zeros((1, 30, 40))):
         model = FixedModel(np.zeros((30, 40), np.float32), distance.astype(np.float32))
         with pytest.raises(ModelUnusable, match="distances"):
             segment(png(np.zeros((30, 40))), model, Parameters())
 
 
-def test_a_bad_image_passes_its_error_on() -> None:
+def test_the_error_of_a_bad_image_is_passed_on() -> None:
     with pytest.raises(BadImage, match="0 bytes"):
         segment(io.BytesIO(), MODEL, Parameters())
 
 
 @pytest.mark.parametrize("answer", [np.full((30, 40), np.nan), np.zeros((3, 30, 40))], ids=["nan", "three axes"])
-def test_a_model_that_answers_nonsense_is_found_out(answer: Picture) -> None:
+def test_an_answer_that_is_no_map_is_refused(answer: Picture) -> None:
     with pytest.raises(ModelUnusable, match="fixed"):
         segment(png(np.zeros((30, 40))), FixedModel(answer), Parameters())

@@ -1,4 +1,4 @@
-"""How large a pixel is, as files written by tifffile say it: several images, all spellings, contradictions."""
+"""Pixel sizes in files: units in all spellings, contradictions, and several images in one file."""
 
 import io
 from typing import Any
@@ -17,7 +17,7 @@ GREY = np.zeros((40, 60), np.uint8)
 IMAGEJ = "ImageJ=1.54f\nunit=micron\n"
 
 
-def opened(*, page: int = 0, um: float | None = None, pixels: Any = GREY, **options: Any) -> GreyImage:
+def open_image(*, page: int = 0, um: float | None = None, pixels: Any = GREY, **options: Any) -> GreyImage:
     file = io.BytesIO()
     tifffile.imwrite(file, pixels, **options)
     return decode(file, page, pixel_size_um=um)
@@ -32,7 +32,7 @@ def xml_of(um: float) -> str:
 
 
 def with_both(ome_um: float, imagej_um: float, um: float | None = None) -> GreyImage:
-    """A file in which ImageJ has left its description beside that of OME."""
+    """Return an image of a file with a description of ImageJ beside that of OME."""
     file = io.BytesIO()
     tifffile.imwrite(
         file,
@@ -42,19 +42,19 @@ def with_both(ome_um: float, imagej_um: float, um: float | None = None) -> GreyI
         resolution=(1 / imagej_um, 1 / imagej_um),
         resolutionunit="NONE",
     )
-    # tifffile writes a second description, but only its own.
+    # tifffile writes a second description only if it is its own.
     data = file.getvalue()
     start = data.index(b'{"shape"')
     end = data.index(b"}", start) + 1
     return decode(io.BytesIO(data[:start] + IMAGEJ.encode().ljust(end - start, b"\0") + data[end:]), pixel_size_um=um)
 
 
-def test_what_agrees_is_no_contradiction() -> None:
+def test_equal_sizes_are_no_contradiction() -> None:
     image = with_both(0.65, 0.6501)
     assert (image.pixel_size, image.flags) == (PixelSize(0.65, "OME-XML"), ())
 
 
-def test_ome_wins_over_imagej_and_the_contradiction_is_told() -> None:
+def test_ome_takes_precedence_over_imagej_and_the_contradiction_is_flagged() -> None:
     image = with_both(0.65, 1.3)
     assert image.pixel_size is not None
     assert image.flags == (CONTRADICTION,)
@@ -65,7 +65,7 @@ def test_ome_wins_over_imagej_and_the_contradiction_is_told() -> None:
     }
 
 
-def test_an_explicit_size_wins_and_is_compared_with_all_that_the_file_says() -> None:
+def test_an_explicit_size_takes_precedence_and_is_compared_with_all_in_the_file() -> None:
     image = with_both(0.65, 1.3, um=1.3)
     assert image.pixel_size == PixelSize(1.3, "option", (PixelSize(0.65, "OME-XML"),))
     assert image.flags == (CONTRADICTION,)
@@ -77,35 +77,35 @@ def test_an_explicit_size_wins_and_is_compared_with_all_that_the_file_says() -> 
 @pytest.mark.parametrize(
     ("um", "flags"), [(0.5049, ()), (0.5051, (CONTRADICTION,)), (0.4951, ()), (0.49, (CONTRADICTION,))]
 )
-def test_a_hundredth_apart_is_no_contradiction(um: float, flags: tuple[str, ...]) -> None:
-    image = opened(um=um, ome=True, metadata={"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5})
+def test_a_difference_of_a_hundredth_is_no_contradiction(um: float, flags: tuple[str, ...]) -> None:
+    image = open_image(um=um, ome=True, metadata={"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5})
     assert image.flags == flags
 
 
 def test_dots_per_inch_contradict_nothing() -> None:
-    image = opened(um=0.65, resolution=(300, 300), resolutionunit="INCH")
+    image = open_image(um=0.65, resolution=(300, 300), resolutionunit="INCH")
     assert (image.pixel_size, image.flags) == (PixelSize(0.65, "option"), ())
-    ome = opened(
+    ome = open_image(
         ome=True, metadata={"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}, resolution=(72, 72), resolutionunit="INCH"
     )
     assert (ome.pixel_size, ome.flags) == (PixelSize(0.5, "OME-XML"), ())
 
 
-def test_without_a_contradiction_the_record_is_as_it_always_was() -> None:
+def test_without_a_contradiction_the_record_has_only_size_and_source() -> None:
     assert PixelSize(0.65, "option").record() == {"um": 0.65, "source": "option"}
 
 
 @pytest.mark.parametrize("um", [None, 0.65])
-def test_pixels_that_are_not_square_are_told(um: float | None) -> None:
-    ome = opened(um=um, ome=True, metadata={"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.6})
-    imagej = opened(um=um, imagej=True, metadata={"unit": "um"}, resolution=(2.0, 1.0))
+def test_pixels_that_are_not_square_are_flagged(um: float | None) -> None:
+    ome = open_image(um=um, ome=True, metadata={"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.6})
+    imagej = open_image(um=um, imagej=True, metadata={"unit": "um"}, resolution=(2.0, 1.0))
     for image in (ome, imagej):
         assert image.pixel_size == (PixelSize(0.65, "option") if um else None)
         assert image.flags == (NOT_SQUARE,)
 
 
-def test_a_size_of_one_side_in_another_unit_is_understood() -> None:
-    image = opened(imagej=True, metadata={"unit": "um", "yunit": "nm"}, resolution=(2.0, 0.002))
+def test_sides_in_different_units_are_understood() -> None:
+    image = open_image(imagej=True, metadata={"unit": "um", "yunit": "nm"}, resolution=(2.0, 0.002))
     assert image.pixel_size == PixelSize(0.5, "ImageJ")
 
 
@@ -142,7 +142,7 @@ def test_units_are_understood_in_all_spellings(unit: str, in_um: float) -> None:
     assert size.um == pytest.approx(0.65 * in_um)
 
 
-def test_a_text_made_to_be_endless_is_read_all_the_same() -> None:
+def test_a_malicious_text_is_read_in_linear_time() -> None:
     for text in (
         "<A " * 200_000,
         "<!--" * 200_000,
@@ -158,7 +158,7 @@ def line(pixel_size: dict[str, Any] | None, *flags: str) -> ImageOutcome:
     return ImageOutcome("a.tif", "completed", flags=flags, pixel_size=pixel_size)
 
 
-def test_a_run_says_each_contradiction_once() -> None:
+def test_a_run_reports_each_contradiction_once() -> None:
     contradicted = {"um": 0.65, "source": "option", "contradicted_by": [{"um": 0.5, "source": "ImageJ"}]}
     notes = list(pixel_size_notes([line(contradicted, CONTRADICTION)] * 3 + [line({"um": 1, "source": "ImageJ"})]))
     assert notes == [

@@ -1,4 +1,4 @@
-"""The network that comes along: it is whole, it is the default, and it is as good as its card says."""
+"""The shipped network: it is complete, it is the default, and it is as good as its card states."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ def network() -> Network:
     return model
 
 
-def scored(samples: Sequence[Sample]) -> Summary:
+def score(samples: Sequence[Sample]) -> Summary:
     scores = [score for of_one in evaluate(samples, {DEFAULT_MODEL: network}) for score in of_one]
     return next(row for row in summaries(scores) if row.kept == ALL)
 
@@ -32,7 +32,7 @@ def test_the_default_is_a_network_that_passes_every_check() -> None:
     assert [line for line in check_model(folder) if not line.is_ok] == []
 
 
-def test_its_card_names_data_licences_recipe_and_the_quality_of_three_folds() -> None:
+def test_the_card_states_data_licences_recipe_and_the_quality_of_three_folds() -> None:
     card = network().card
     assert {entry["licence"] for entry in card.training["data"]} == {"MIT", "CC0-1.0"}
     assert card.training["recipe"]["seed"] == 1
@@ -42,8 +42,8 @@ def test_its_card_names_data_licences_recipe_and_the_quality_of_three_folds() ->
 
 
 @pytest.mark.skipif(not (DATA / "manifest.csv").exists(), reason="the labelled pictures are not here")
-def test_spheroids_are_outlined_as_well_as_by_people() -> None:
-    found = scored(read_samples(DATA, ["spheroids"]))
+def test_spheroids_are_outlined_as_well_as_people_do_it() -> None:
+    found = score(read_samples(DATA, ["spheroids"]))
     assert found.mean is not None
     assert found.f1 is not None
     # Two people agree to about 0.90.
@@ -52,17 +52,17 @@ def test_spheroids_are_outlined_as_well_as_by_people() -> None:
 
 
 @pytest.mark.skipif(not (DATA / "manifest.csv").exists(), reason="the labelled pictures are not here")
-def test_many_spheroids_in_a_picture_are_found_one_by_one() -> None:
-    found = scored(list(field_samples(read_samples(DATA, ["spheroids"]), 9)))
+def test_many_spheroids_in_a_picture_are_separated() -> None:
+    found = score(list(field_samples(read_samples(DATA, ["spheroids"]), 9)))
     assert found.mean is not None
     assert found.f1 is not None
     assert found.mean > 0.9
     assert found.f1 > 0.97
 
 
-def test_drawn_scenes_are_understood() -> None:
+def test_drawn_scenes_have_the_quality_of_the_card() -> None:
     (saved,) = network().card.quality["shipped network on test scenes"]
-    found = scored(list(scene_samples()))
-    # The card tells what these very files gave: a slip in what comes after the network would show here.
+    found = score(list(scene_samples()))
+    # The card states the results of exactly these scenes, so a change in any later step would show here.
     assert found.mean == pytest.approx(saved["mean"], abs=0.01)
     assert found.f1 == pytest.approx(saved["f1"], abs=0.02)

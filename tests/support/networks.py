@@ -12,7 +12,7 @@ DYNAMIC = ("n", 1, "height", "width")
 
 
 def card(called: str, /, **changes: Any) -> dict[str, Any]:
-    """A `model.json` that fits `network`; `changes` replace its fields, None takes one out."""
+    """Return a `model.json` that fits `network`. `changes` replace its fields; None removes one."""
     fields = {
         "format": 1,
         "name": called,
@@ -39,8 +39,11 @@ def network(
     pools: bool = False,
     halves: bool = False,
 ) -> bytes:
-    """An ONNX file. `reach`: px from which its answer is made; `last`: what ends it; `pools`: sees everything;
-    `halves`: takes even sizes only."""
+    """Return an ONNX file.
+
+    `reach`: px on which an answer depends. `last`: the last operator. `pools`: depends on the whole picture.
+    `halves`: accepts only even sizes.
+    """
     side = 2 * reach + 1
     kernel = np.full((1, 1, side, side), 20 / side**2, np.float32)
     kind = helper.tensor_dtype_to_np_dtype(element)
@@ -78,9 +81,9 @@ def network(
     return bytes(made.SerializeToString())
 
 
-def model_folder(place: Path, called: str = "blur", content: bytes | None = None, **changes: Any) -> Path:
-    """A model folder in `place`; `changes` as in `card`."""
-    folder = place / called
+def model_folder(parent: Path, called: str = "blur", content: bytes | None = None, **changes: Any) -> Path:
+    """Make a model folder in `parent`. `changes`: see `card`."""
+    folder = parent / called
     folder.mkdir(parents=True)
     (folder / "model.json").write_text(json.dumps(card(called, **changes)))
     (folder / "model.onnx").write_bytes(network() if content is None else content)

@@ -1,4 +1,4 @@
-"""Pictures as files of many kinds, and what comes out when they are read."""
+"""Image files of many formats for tests, and helpers that read them."""
 
 import io
 from typing import Any

@@ -21,7 +21,7 @@ Picture = npt.NDArray[np.float32]
 def ellipse(
     a: float, b: float, angle_deg: float = 0.0, centre: tuple[float, float] = (0.0, 0.0), points: int = 20_000
 ) -> Polygon:
-    """Semi-axes in px; the angle is anticlockwise as seen on the screen (y down); runs clockwise on the screen."""
+    """Return an ellipse, clockwise on the screen, with semi-axes `a` and `b` (px). The angle is anticlockwise."""
     t = np.linspace(0, 2 * math.pi, points, endpoint=False)
     return np.asarray(rotated(np.column_stack([a * np.cos(t), b * np.sin(t)]), angle_deg) + np.array(centre))
 
@@ -49,14 +49,14 @@ def coverage(
     centre: tuple[float, float],
     softness: float = 1.0,
 ) -> Picture:
-    """How much of each pixel an ellipse covers (0..1); or, over more px, the soft edge of a probability map."""
+    """Return the share (0..1) of each pixel that an ellipse covers; with a wider `softness`, a soft map."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32) + np.float32(0.5)
     angle = math.radians(angle_deg)
     dx, dy = x - np.float32(centre[0]), y - np.float32(centre[1])
     u = dx * math.cos(angle) - dy * math.sin(angle)
     v = dx * math.sin(angle) + dy * math.cos(angle)
     level = np.sqrt((u / a) ** 2 + (v / b) ** 2)
-    # Distance to the ellipse to first order: (level − 1) / |gradient of the level|.
+    # The distance to the ellipse, to first order, is (level − 1) / |gradient of the level|.
     slope = np.sqrt((u / a**2) ** 2 + (v / b**2) ** 2) / np.maximum(level, 1e-6)
     cover = np.clip(0.5 + (1 - level) / np.maximum(slope * softness, 1e-6), 0, 1)
     return np.asarray(cover, np.float32)
@@ -65,7 +65,7 @@ def coverage(
 def photograph(
     cover: Picture, ground: float = 200.0, object_: float = 80.0, blur: float = 1.0, noise: float = 0.0
 ) -> Picture:
-    """Grey values of a covered field through a slightly soft lens, rounded to whole numbers."""
+    """Return the grey values of a covered field through a slightly soft lens, rounded to whole numbers."""
     picture = cv2.GaussianBlur(ground + (object_ - ground) * cover, (0, 0), blur)
     if noise:
         picture = picture + np.random.default_rng(7).normal(0, noise, picture.shape)
@@ -85,7 +85,7 @@ def outline(outer: Polygon, *holes: Polygon) -> Outline:
 
 @dataclass
 class FixedModel:
-    """Answers with one given map, whatever it is shown."""
+    """A model that returns one given map for any picture."""
 
     answer: Picture
     distance: Picture | None = None
@@ -98,7 +98,7 @@ class FixedModel:
 
 
 def disks(shape: tuple[int, int], places: Sequence[tuple[float, float, float]], softness: float = 2.0) -> Maps:
-    """What a perfect model says of disks (x, y, radius; px) that may overlap: a chord lies between two."""
+    """Return the maps of a perfect model for disks (x, y, radius; px). Disks that overlap are divided by a chord."""
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]] + 0.5
     level = np.stack([r * r - (x - cx) ** 2 - (y - cy) ** 2 for cx, cy, r in places])
     cover = np.zeros(shape, np.float32)

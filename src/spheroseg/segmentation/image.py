@@ -22,7 +22,8 @@ from spheroseg.segmentation.file_format import TIFF, detect_format
 from spheroseg.segmentation.parameters import check_pixel_size
 from spheroseg.segmentation.pixel_size import PixelSize as PixelSize
 from spheroseg.segmentation.pixel_size import StatedSize, resolve_pixel_size
-from spheroseg.segmentation.tiff import Tiff, check_side, check_size
+from spheroseg.segmentation.tiff import Tiff
+from spheroseg.segmentation.tiff_page import check_side, check_size
 
 MAX_PIXELS = 150_000_000
 MIN_SIDE = 16  # px; below this there is no room for an object and the ground around it

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from spheroseg.errors import BadParameters
 
@@ -14,6 +14,17 @@ EDGES = ("keep", "discard")
 # diameter of 8 px.
 MIN_AREA_FRACTION = 0.0002
 MIN_AREA_FLOOR_PX2 = 50.0
+
+
+class AppliedParameters(TypedDict):
+    """The values that apply to one image, as they are stored with its result. See `Parameters`."""
+
+    threshold: float
+    min_area_px: float
+    min_area_um2: float | None
+    objects: str
+    edge: str
+    separate: bool
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,7 @@ class Parameters:
         if not isinstance(self.separate, bool):
             raise BadParameters(f"separate is {self.separate!r}; it must be true or false")
 
-    def resolve(self, width: int, height: int, pixel_size_um: float | None = None) -> dict[str, Any]:
+    def resolve(self, width: int, height: int, pixel_size_um: float | None = None) -> AppliedParameters:
         """Return the values that apply to an image of this size (px), as they are stored with a result.
 
         `min_area_px` is the minimum that applies, wherever it comes from. Raise `BadParameters` if the minimum is in

@@ -1,9 +1,9 @@
 """Segments an image: from its bytes to measured objects."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -16,8 +16,8 @@ from spheroseg.segmentation.instances import find_instances
 from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.measure import Measurements, centroid, measure
 from spheroseg.segmentation.model import Model
+from spheroseg.segmentation.parameters import AppliedParameters, check_pixel_size
 from spheroseg.segmentation.parameters import Parameters as Parameters
-from spheroseg.segmentation.parameters import check_pixel_size
 from spheroseg.segmentation.quality import (
     LOW_CONTRAST,
     NO_OBJECT_FOUND,
@@ -59,7 +59,7 @@ class Segmentation:
     model_name: str
     model_version: str
     model_sha256: str
-    parameters: dict[str, Any]
+    parameters: AppliedParameters
     durations_ms: dict[str, float]
 
 
@@ -155,7 +155,7 @@ def _resize_map(probability: npt.NDArray[np.float32], shape: tuple[int, ...]) ->
     return resized
 
 
-def _choose(outlines: Sequence[Outline], used: Mapping[str, Any], width: int, height: int) -> list[int]:
+def _choose(outlines: Sequence[Outline], used: AppliedParameters, width: int, height: int) -> list[int]:
     """Return the indices of the outlines that the parameters keep, in their order."""
     kept = [
         i for i, outline in enumerate(outlines) if used["edge"] == "keep" or not _touches_edge(outline, width, height)

@@ -39,10 +39,10 @@ def check_model(folder: Path) -> Iterator[CheckResult]:
         yield failed("model.onnx", str(error))
         return
     yield passed("model.onnx", f"can be loaded, {len(content) / 1e6:.1f} MB, opset {opset}")
-    faults = list(signature.find_faults(session, card))
-    for fault in faults:
-        yield failed("inputs and outputs", fault.problem, fault.remedy)
-    if faults:
+    mismatches = list(signature.find_mismatches(session, card))
+    for mismatch in mismatches:
+        yield failed("inputs and outputs", mismatch.problem, mismatch.remedy)
+    if mismatches:
         return
     outputs = ", ".join(filter(None, (card.output.probability, card.output.distance)))
     yield passed("inputs and outputs", f"{card.input.name} to {outputs}, float32, any number and size")

@@ -40,8 +40,8 @@ class Network:
         self.sha256 = self.card.identity(self.network_sha256)
         # Loaded from the bytes that were hashed and not from the file, so that the hash covers all weights.
         self.session = open_session(content, self._path)
-        for fault in signature.find_faults(self.session, self.card):
-            raise ModelUnusable(f"{self._path}: {fault.problem}; {fault.remedy}")
+        for mismatch in signature.find_mismatches(self.session, self.card):
+            raise ModelUnusable(f"{self._path}: {mismatch.problem}; {mismatch.remedy}")
         self._largest_inference = 0
         side = round_up(64, self.card.input.multiple)
         self._small_input = np.zeros((1, side, side), np.float32)

@@ -10,48 +10,50 @@ MIN_OPSET = 13
 FLOAT = "tensor(float)"
 
 
-class Fault(NamedTuple):
-    """What is wrong with a network, and how to fix it."""
+class Mismatch(NamedTuple):
+    """What does not match between a network and its card, and how to fix it."""
 
     problem: str
     remedy: str
 
 
-def find_faults(session: Session, card: Card) -> Iterator[Fault]:
-    """Yield what is wrong with the inputs and outputs of a session."""
+def find_mismatches(session: Session, card: Card) -> Iterator[Mismatch]:
+    """Yield what does not match the card in the inputs and outputs of a session."""
     inputs = {entry.name: entry for entry in session.get_inputs()}
     outputs = {entry.name: entry for entry in session.get_outputs()}
     if set(inputs) != {card.input.name}:
-        yield Fault(
+        yield Mismatch(
             f"the network takes {_join(inputs)}, model.json says {card.input.name}",
             "correct input.name, or export the network with this one input",
         )
     else:
-        yield from _find_tensor_faults("input", inputs[card.input.name])
+        yield from _find_tensor_mismatches("input", inputs[card.input.name])
     for field, name in (("probability", card.output.probability), ("distance", card.output.distance)):
         if name is None:
             continue
         if name not in outputs:
-            yield Fault(
+            yield Mismatch(
                 f"the network gives {_join(outputs)}, and no {name}",
                 f"correct output.{field} in model.json",
             )
         else:
-            yield from _find_tensor_faults("output", outputs[name])
+            yield from _find_tensor_mismatches("output", outputs[name])
 
 
-def _find_tensor_faults(kind: str, entry: TensorInfo) -> Iterator[Fault]:
+def _find_tensor_mismatches(kind: str, entry: TensorInfo) -> Iterator[Mismatch]:
     if entry.type != FLOAT:
-        yield Fault(f"the {kind} {entry.name} is {entry.type}, not float32", "export the network with float32 there")
+        yield Mismatch(
+            f"the {kind} {entry.name} is {entry.type}, not float32", "export the network with float32 there"
+        )
     if len(entry.shape) != 4:
-        yield Fault(
+        yield Mismatch(
             f"the {kind} {entry.name} has {len(entry.shape)} dimensions, not 4",
             "export it as (n, 1, height, width)",
         )
         return
     n, channels, height, width = entry.shape
     if isinstance(channels, int) and channels != 1:
-        yield Fault(
+        yield Mismatch(
             f"the {kind} {entry.name} has {channels} channels, not 1",
             "export it as (n, 1, height, width)",
         )
@@ -59,7 +61,7 @@ def _find_tensor_faults(kind: str, entry: TensorInfo) -> Iterator[Fault]:
     fixed = [f"{dimension} {size}" for dimension, size in sizes if isinstance(size, int)]
     # A fixed output that is declared as dynamic, or not declared, shows when the network runs.
     if fixed and kind == "input":
-        yield Fault(
+        yield Mismatch(
             f"the input {entry.name} has a fixed size ({', '.join(fixed)})",
             "export it with dynamic axes for n, height and width",
         )
