@@ -1,4 +1,4 @@
-"""What a longer queue costs: every operation at several sizes of the backlog, which stays what it is meanwhile."""
+"""Measures the cost of a longer queue: every operation at several sizes of the backlog, which stay constant."""
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -25,48 +25,50 @@ from spheroseg.tasks import RetryPolicy
 from tests.support.lab import submit_images
 
 USERS = [(f"user-{number}", "premium" if number < 2 else "regular") for number in range(8)]
-SUBMIT = 10_000  # images in one submit, at most
+MAX_SUBMIT = 10_000  # images in one submit
 
 CLAIMS = 200  # of each kind in one round at one size
-SCANS = 5  # of each operation that may take seconds
-SCAN_SECONDS = 2.0  # then no more of them in this round
+MAX_SCANS = 5  # of each operation that may take seconds, in one round
+MAX_SCAN_SECONDS = 2.0  # after which the operation is not repeated in this round
 
 
 @dataclass(frozen=True)
-class Filled:
+class FilledDatabase:
+    """A database with `size` queued tasks. `per_second`: the rate at which they were submitted."""
+
     size: int
     url: str
     per_second: float
 
 
-async def fill(databases: Databases, sizes: Sequence[int]) -> list[Filled]:
-    """A database for each size, the smaller ones being copies from on the way to the largest."""
+async def fill(databases: Databases, sizes: Sequence[int]) -> list[FilledDatabase]:
+    """Return a database for each size. The smaller ones are copies, made while the largest was filled."""
     url = await databases.create("backlog")
-    filled: list[Filled] = []
+    filled: list[FilledDatabase] = []
     queued, turn = 0, count()
     for size in sizes:
         engine = open_engine(url)
         began = perf_counter()
         missing = size - queued
         while queued < size:
-            # Every user has a share of even the smallest backlog.
-            images = min(SUBMIT, -(-missing // len(USERS)), size - queued)
+            # Every user has a share even of the smallest backlog.
+            images = min(MAX_SUBMIT, -(-missing // len(USERS)), size - queued)
             user, tier = USERS[next(turn) % len(USERS)]
             await submit_images(engine, images, user=user, tier=tier)
             queued += images
         per_second = missing / (perf_counter() - began)
         await engine.dispose()
         copy = url if size == sizes[-1] else await databases.copy("backlog", f"backlog_{size}")
-        filled.append(Filled(size, copy, per_second))
+        filled.append(FilledDatabase(size, copy, per_second))
     return filled
 
 
-Timings = dict[str, list[float]]  # operation: milliseconds of each time
+Timings = dict[str, list[float]]  # by operation: milliseconds of each repetition
 
 
 async def measure(engine: AsyncEngine, claims: int = CLAIMS) -> Timings:
-    """One round at one size."""
-    spent: Timings = defaultdict(list)
+    """Run one round at one size, with `claims` claims of each kind."""
+    timings: Timings = defaultdict(list)
     for order, low_share in (("highest priority first", 0.0), ("lowest priority first", 1.0)):
         broker = TableBroker(engine, low_share=low_share)
         async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
@@ -76,17 +78,18 @@ async def measure(engine: AsyncEngine, claims: int = CLAIMS) -> Timings:
                 claimed = perf_counter()
                 await consumer.ack([delivery])
                 acked = perf_counter()
-                # The same user's message again, at the end of their turns: the backlog stays as long as it was.
+                # The same user's message again, as their last turn, so that the length of the backlog does not
+                # change.
                 await broker.publish([delivery.message])
                 published = perf_counter()
-                spent[f"claim, {order}"].append(claimed - began)
-                spent[f"claim and ack, {order}"].append(acked - began)
-                spent["publish one more task"].append(published - acked)
+                timings[f"claim, {order}"].append(claimed - began)
+                timings[f"claim and ack, {order}"].append(acked - began)
+                timings["publish one more task"].append(published - acked)
         async with broker.consume(Queue.DEAD_LETTERS, prefetch=1) as consumer:
             for _ in range(claims):
                 began = perf_counter()
                 await consumer.take(1, wait=0)
-                spent["idle poll"].append(perf_counter() - began)
+                timings["idle poll"].append(perf_counter() - began)
     scans: dict[str, Callable[[], Awaitable[Any]]] = {
         "wake_due": lambda: _writing(engine, queue.wake_due),
         "depth of the queue": lambda: TableBroker(engine).depth(Queue.TASKS),
@@ -94,11 +97,11 @@ async def measure(engine: AsyncEngine, claims: int = CLAIMS) -> Timings:
         "sweep": lambda: sweep(engine, RetryPolicy()),
     }
     for operation, scan in scans.items():
-        while len(spent[operation]) < SCANS and sum(spent[operation]) < SCAN_SECONDS:
+        while len(timings[operation]) < MAX_SCANS and sum(timings[operation]) < MAX_SCAN_SECONDS:
             began = perf_counter()
             await scan()
-            spent[operation].append(perf_counter() - began)
-    return {operation: [1000 * seconds for seconds in all_] for operation, all_ in spent.items()}
+            timings[operation].append(perf_counter() - began)
+    return {operation: [1000 * seconds for seconds in repetitions] for operation, repetitions in timings.items()}
 
 
 async def _writing(engine: AsyncEngine, action: Callable[[AsyncConnection], Awaitable[Any]]) -> Any:
@@ -111,7 +114,7 @@ async def _reading(engine: AsyncEngine, action: Callable[[AsyncConnection], Awai
         return await action(conn)
 
 
-# The operations whose plans are printed. Compiled from the code and caught on their way to the driver.
+# The operations whose plans are printed. Their SQL is recorded on its way to the driver.
 PLANNED: dict[str, Callable[[AsyncConnection], Awaitable[Any]]] = {
     "claim, highest priority first": lambda conn: queue.claim(conn, Queue.TASKS, 1, "plan", 30.0),
     "claim, lowest priority first": lambda conn: queue.claim(conn, Queue.TASKS, 1, "plan", 30.0, lowest_first=True),
@@ -123,35 +126,35 @@ PLANNED: dict[str, Callable[[AsyncConnection], Awaitable[Any]]] = {
 
 async def _turn(conn: AsyncConnection) -> None:
     q = segmentation_queue
-    somebody = (await conn.execute(select(q.c.user_id, q.c.priority).limit(1))).one()
-    await queue._next_turn(conn, Queue.TASKS, somebody.priority, somebody.user_id)
+    entry = (await conn.execute(select(q.c.user_id, q.c.priority).limit(1))).one()
+    await queue._next_turn(conn, Queue.TASKS, entry.priority, entry.user_id)
 
 
 async def plan(engine: AsyncEngine, action: Callable[[AsyncConnection], Awaitable[Any]]) -> str:
-    """The database's plan of the last statement of `action`, with what it costs: no clock, so no noise.
+    """Return the database's plan of the last statement of `action`, with its cost, which does not depend on the load.
 
-    PostgreSQL tells the pages that it looked at; for SQLite the steps of its virtual machine are counted.
+    The cost is the number of pages read in PostgreSQL, and the number of steps of the virtual machine in SQLite.
     """
-    caught: list[tuple[str, Any]] = []
+    statements: list[tuple[str, Any]] = []
 
-    def catch(_c: Any, _u: Any, statement: str, parameters: Any, *_: Any) -> None:
-        caught.append((statement, parameters))
+    def record(_c: Any, _u: Any, statement: str, parameters: Any, *_: Any) -> None:
+        statements.append((statement, parameters))
 
     explain = "EXPLAIN (ANALYZE, BUFFERS)" if engine.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN"
     async with engine.connect() as conn:
-        event.listen(engine.sync_engine, "before_cursor_execute", catch)
+        event.listen(engine.sync_engine, "before_cursor_execute", record)
         await action(conn)
-        event.remove(engine.sync_engine, "before_cursor_execute", catch)
+        event.remove(engine.sync_engine, "before_cursor_execute", record)
         await conn.rollback()
-        statement, parameters = caught[-1]
+        statement, parameters = statements[-1]
         lines = [row[-1] for row in await conn.exec_driver_sql(f"{explain} {statement}", parameters)]
         if engine.dialect.name == "sqlite":
-            lines.append(f"{await _virtual_steps(conn, statement, parameters):,} steps of the virtual machine")
+            lines.append(f"{await _count_virtual_steps(conn, statement, parameters):,} steps of the virtual machine")
         await conn.rollback()
     return "\n".join(lines)
 
 
-async def _virtual_steps(conn: AsyncConnection, statement: str, parameters: Any) -> int:
+async def _count_virtual_steps(conn: AsyncConnection, statement: str, parameters: Any) -> int:
     steps = 0
 
     def step() -> int:
@@ -167,10 +170,10 @@ async def _virtual_steps(conn: AsyncConnection, statement: str, parameters: Any)
 
 
 @dataclass(frozen=True)
-class Drained:
-    """State of PostgreSQL's queue table after `messages` were taken from its front; times in ms."""
+class DrainState:
+    """The state of PostgreSQL's queue table after `messages` were taken from its front. Times in ms."""
 
-    what: str
+    stage: str
     messages: int
     claim: float
     claim_99: float
@@ -178,36 +181,38 @@ class Drained:
     dead_rows: int
 
 
-async def drain(engine: AsyncEngine, messages: int, steps: int = 5) -> list[Drained]:
-    """Take `messages` off the backlog, twice: alone, and while somebody reads an old state of the database.
+async def drain(engine: AsyncEngine, messages: int, steps: int = 5) -> list[DrainState]:
+    """Take `messages` from the backlog twice: first alone, then while an old snapshot of the database is open.
 
-    Dead rows and index entries stay at the front of the queue, where every claim begins, until autovacuum comes.
-    It never comes past the oldest snapshot that is still open.
+    Dead rows and index entries stay at the front of the queue, where every claim starts, until autovacuum removes
+    them. It cannot remove any that are newer than the oldest open snapshot.
     """
-    rows = [await _drained(engine, "before", 0)]
+    rows = [await _measure_state(engine, "before", 0)]
     for step in range(1, steps + 1):
-        await _take_away(engine, messages // steps)
-        rows.append(await _drained(engine, "drained", step * messages // steps))
+        await _take_messages(engine, messages // steps)
+        rows.append(await _measure_state(engine, "drained", step * messages // steps))
     await _vacuum(engine)
-    rows.append(await _drained(engine, "vacuumed", messages))
+    rows.append(await _measure_state(engine, "vacuumed", messages))
     async with _old_snapshot(engine):
         for step in range(1, steps + 1):
-            await _take_away(engine, messages // steps)
-            rows.append(await _drained(engine, "drained, old snapshot open", messages + step * messages // steps))
-    rows.append(await _drained(engine, "snapshot closed", 2 * messages))
+            await _take_messages(engine, messages // steps)
+            rows.append(
+                await _measure_state(engine, "drained, old snapshot open", messages + step * messages // steps)
+            )
+    rows.append(await _measure_state(engine, "snapshot closed", 2 * messages))
     await _vacuum(engine)
-    rows.append(await _drained(engine, "vacuumed", 2 * messages))
+    rows.append(await _measure_state(engine, "vacuumed", 2 * messages))
     return rows
 
 
-async def _take_away(engine: AsyncEngine, messages: int) -> None:
+async def _take_messages(engine: AsyncEngine, messages: int) -> None:
     async with TableBroker(engine, low_share=0.0).consume(Queue.TASKS, prefetch=100) as consumer:
         while messages > 0 and (deliveries := await consumer.take(min(100, messages), wait=0)):
             await consumer.ack(deliveries)
             messages -= len(deliveries)
 
 
-async def _drained(engine: AsyncEngine, what: str, messages: int) -> Drained:
+async def _measure_state(engine: AsyncEngine, stage: str, messages: int) -> DrainState:
     claims = []
     broker = TableBroker(engine, low_share=0.0)
     async with broker.consume(Queue.TASKS, prefetch=1) as consumer:
@@ -221,8 +226,8 @@ async def _drained(engine: AsyncEngine, what: str, messages: int) -> Drained:
         dead = await conn.execute(
             text("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'segmentation_queue'")
         )
-        return Drained(
-            what,
+        return DrainState(
+            stage,
             messages,
             median(claims),
             percentile_99(claims),
@@ -237,7 +242,7 @@ async def _vacuum(engine: AsyncEngine) -> None:
 
 
 async def analyze(engine: AsyncEngine) -> None:
-    """What autovacuum does within a minute or so after many rows have come."""
+    """Update the statistics, as autovacuum does within about a minute after many inserts."""
     async with engine.begin() as conn:
         await conn.execute(text("ANALYZE"))
 

@@ -1,4 +1,4 @@
-"""Empty databases to measure in, and copies of full ones."""
+"""Databases for benchmarks: empty ones, and copies of full ones."""
 
 import asyncio
 import shutil
@@ -17,15 +17,17 @@ from tests.conftest import Postgres
 
 
 class Databases(ABC):
+    """A server or folder in which databases are created."""
+
     name: str
 
     @abstractmethod
     async def create(self, name: str) -> str:
-        """The URL of a new database with empty tables."""
+        """Create a database with empty tables and return its URL."""
 
     @abstractmethod
     async def copy(self, source: str, name: str) -> str:
-        """The URL of a copy of the database called `source`, which nobody may have open."""
+        """Copy the database called `source`, which must not be open, and return the URL of the copy."""
 
 
 class Sqlite(Databases):
@@ -42,7 +44,7 @@ class Sqlite(Databases):
         return self._url(name)
 
     async def copy(self, source: str, name: str) -> str:
-        # Whoever closed it last has moved the write-ahead log into the file.
+        # When its last connection closed, the write-ahead log was moved into the file.
         await asyncio.to_thread(shutil.copy, self.folder / f"{source}.db", self.folder / f"{name}.db")
         return self._url(name)
 
@@ -81,21 +83,22 @@ async def _create_tables(url: str) -> None:
 
 @contextmanager
 def sqlite() -> Iterator[Databases]:
+    """Yield SQLite databases in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="spheroseg-benchmark-") as folder:
         yield Sqlite(Path(folder))
 
 
 @contextmanager
 def postgresql() -> Iterator[Databases | None]:
-    """A private cluster with its default settings, durable commits and autovacuum included; None without a server."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    if not found:
+    """Yield a private cluster with default settings, also durable commits and autovacuum; None if not installed."""
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if not binaries:
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="spheroseg-benchmark-") as folder:
-        # Readable by the server's own user, which is not the one that made it.
+        # The server runs as another user, who must be able to read it.
         Path(folder).chmod(0o755)
-        server = Postgres(Path(folder), found[-1].parent)
+        server = Postgres(Path(folder), binaries[-1].parent)
         server.start()
         try:
             yield PostgreSql(server)

@@ -20,10 +20,10 @@ from dataclasses import asdict
 
 import cv2
 
-from benchmarks import bare, whole
+from benchmarks import bare_loop, full_queue
 from benchmarks.databases import sqlite
 from benchmarks.figures import print_table, spread
-from benchmarks.processor import Rate, only
+from benchmarks.processor import Rate, limit_cores
 from spheroseg.logs import log_to
 from spheroseg.run.inputs import find_inputs
 from spheroseg.segmentation.image import decode
@@ -40,17 +40,17 @@ BATCH_SIZE = 8
 Round = dict[str, Rate]
 
 
-async def compare_whole(
-    images: Sequence[Path], model: bare.Selected, cores: Sequence[int], repeats: int, folder: Path
+async def compare_with_queue(
+    images: Sequence[Path], model: bare_loop.ModelChoice, cores: Sequence[int], repeats: int, folder: Path
 ) -> None:
     rows, shares = [], []
     for count in cores:
-        rounds, laps = [], bare.Laps(0, 0, 0, 0)
-        with only(count):
+        rounds, laps = [], bare_loop.Laps(0, 0, 0, 0)
+        with limit_cores(count):
             for repeat in range(repeats):
-                rates, its_laps = await _one_round(images, model, count, folder / f"{count}_{repeat}")
+                rates, round_laps = await _one_round(images, model, count, folder / f"{count}_{repeat}")
                 rounds.append(rates)
-                laps += its_laps
+                laps += round_laps
         rows += [[str(count), name, *_spreads([rates[name] for rates in rounds])] for name in rounds[0]]
         compared = [(QUEUE, BARE), (QUEUE, WRITING), (BATCHES, QUEUE)]
         rows += [
@@ -76,16 +76,16 @@ async def compare_whole(
 
 
 async def _one_round(
-    images: Sequence[Path], model: bare.Selected, cores: int, folder: Path
-) -> tuple[Round, bare.Laps]:
+    images: Sequence[Path], model: bare_loop.ModelChoice, cores: int, folder: Path
+) -> tuple[Round, bare_loop.Laps]:
     rates: Round = {}
-    rates[BARE], _ = bare.measure(images, model, cores, None)
+    rates[BARE], _ = bare_loop.measure(images, model, cores, None)
     with sqlite() as databases:
         for name, batch_size in ((QUEUE, 1), (BATCHES, BATCH_SIZE)):
             url = await databases.create(f"batch_{batch_size}")
             storage = folder / f"queue_{batch_size}"
-            rates[name] = await whole.measure(url, images, model, cores, batch_size, storage)
-    rates[WRITING], laps = bare.measure(images, model, cores, folder / "bare")
+            rates[name] = await full_queue.measure(url, images, model, cores, batch_size, storage)
+    rates[WRITING], laps = bare_loop.measure(images, model, cores, folder / "bare")
     return rates, laps
 
 
@@ -108,8 +108,8 @@ def _images(source: Path, count: int, side: int | None, folder: Path) -> list[Pa
             else:
                 pixels = decode(file, item.page).pixels
                 scale = side / max(pixels.shape)
-                how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-                resized = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=how)
+                interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+                resized = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=interpolation)
                 content = cv2.imencode(".png", resized.clip(0, 255).astype("uint8"))[1].tobytes()
         path = folder / "images" / f"{number:04d}{'.png' if side else Path(item.name).suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,8 +126,8 @@ def main(arguments: argparse.Namespace) -> None:
     model = find_model(arguments.model, dirs)
     with tempfile.TemporaryDirectory() as folder:
         images = _images(arguments.images, arguments.count, arguments.side, Path(folder))
-        selected = bare.Selected(model.name, dirs)
-        asyncio.run(compare_whole(images, selected, cores, arguments.repeats, Path(folder)))
+        choice = bare_loop.ModelChoice(model.name, dirs)
+        asyncio.run(compare_with_queue(images, choice, cores, arguments.repeats, Path(folder)))
     print(f"\nload average {os.getloadavg()[0]:.1f} at the end")
 
 

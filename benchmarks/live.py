@@ -1,16 +1,15 @@
-"""The WebSocket under load: many clients on one backend process, and how late they learn.
+"""Measures the WebSocket under load: many clients of one backend process, and the delay of their updates.
 
     python benchmarks/live.py [--clients 1000] [--tasks 500]
 
-The backend is a process of its own on PostgreSQL; the clients are in this one. All of them watch one batch, whose
-tasks are then completed in one transaction. Measured: from its commit until a client's tasks add up to the batch's
-version.
+The backend is a separate process on PostgreSQL; the clients run in this one. All clients watch one batch, whose tasks
+are then completed in one transaction. The delay is from its commit until a client has the final state of all tasks.
 """
 
 import sys
 from pathlib import Path
 
-# Python puts the folder of a script first, where `queue.py` would hide the standard library's.
+# Python puts the folder of a script first on its path, where queue.py would hide the standard library's module.
 sys.path.pop(0)
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -43,6 +42,7 @@ from tests.test_collect import completed
 
 @contextmanager
 def backend(url: str, port: int) -> Iterator[Popen[bytes]]:
+    """Run the backend on a database without workers and collect."""
     environment = {
         **os.environ,
         "DATABASE_URL": url,
@@ -60,21 +60,21 @@ def backend(url: str, port: int) -> Iterator[Popen[bytes]]:
             process.wait()
 
 
-class Clock(Watcher):
-    """A client that notes when it knew everything."""
+class TimedWatcher(Watcher):
+    """A client that records when it had the final state of a batch."""
 
-    knew_at = 0.0
+    finished_at = 0.0
 
     async def follow(self, batch_id: str) -> None:
         async for text in self.socket:
             self.apply(json.loads(text))
             if self.batches.get(batch_id, {}).get("is_finished") and self.knows(batch_id):
-                self.knew_at = time.monotonic()
+                self.finished_at = time.monotonic()
                 return
 
 
 def usage(process: Popen[bytes]) -> tuple[float, float]:
-    """Seconds of processor time, and MB of memory."""
+    """Return the processor time (s) and the memory (MB) of a process."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
     ticks = os.sysconf("SC_CLK_TCK")
     pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
@@ -82,7 +82,7 @@ def usage(process: Popen[bytes]) -> tuple[float, float]:
 
 
 async def measure(clients: int, tasks: int) -> None:
-    # Both ends of every connection, and some.
+    # Both ends of every connection are in this process or its child.
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(65_536, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),) * 2)
     port = free_port()
     with postgresql() as server:
@@ -106,23 +106,22 @@ async def measure(clients: int, tasks: int) -> None:
             for _ in range(clients):
                 socket = await connect(address, additional_headers=headers, max_size=None, open_timeout=60)
                 await socket.send(json.dumps({"watch": {"batch_id": key}}))
-                watchers.append(Clock(socket))
+                watchers.append(TimedWatcher(socket))
             following = [asyncio.create_task(watcher.follow(key)) for watcher in watchers]
             await eventually(lambda: all(watcher.knows(key) for watcher in watchers), within=120)
-            joined = time.monotonic() - began
+            connected_seconds = time.monotonic() - began
             before = usage(process)
             async with engine.begin() as conn:
                 await apply_reports(conn, [completed(task_id) for task_id in batch.task_ids], RetryPolicy())
             committed = time.monotonic()
             await asyncio.gather(*following)
             after = usage(process)
-            late = sorted(watcher.knew_at - committed for watcher in watchers)
+            delays = sorted(watcher.finished_at - committed for watcher in watchers)
             messages = sum(watcher.messages for watcher in watchers) / clients
-            print(f"{clients} clients, {tasks} tasks: all connected and in the picture after {joined:.1f} s")
+            print(f"{clients} clients, {tasks} tasks: all connected and up to date after {connected_seconds:.1f} s")
             print(f"every client had the true final state, after {messages:.1f} messages each")
-            print(
-                f"from the commit: first {late[0]:.2f} s, median {late[len(late) // 2]:.2f} s, last {late[-1]:.2f} s"
-            )
+            first, middle, last = delays[0], delays[len(delays) // 2], delays[-1]
+            print(f"from the commit: first {first:.2f} s, median {middle:.2f} s, last {last:.2f} s")
             print(f"processor time of the backend for it: {after[0] - before[0]:.2f} s")
             print(f"memory of the backend: {idle[1]:.0f} MB without clients, {after[1]:.0f} MB with them")
             for watcher in watchers:

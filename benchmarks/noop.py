@@ -1,12 +1,12 @@
-"""The child of a worker slot with a model that does nothing: what is left is the cost of the task system.
+"""The child process of a worker slot with a model that does nothing, so that only the task system costs time.
 
-Started by path and with `python -P`, so that `queue.py` beside it does not hide the standard library's `queue`.
+Start it by path with `python -P`, so that queue.py beside it does not hide the standard library's module.
 """
 
 from spheroseg.worker.child_server import Work, one_by_one, serve
 from spheroseg.worker.pipe import Record
 
-# The size of a real record of one small spheroid: about a kilobyte.
+# As large as a real record of one small spheroid: about a kilobyte.
 RECORD: Record = {
     "width": 1024,
     "height": 1024,

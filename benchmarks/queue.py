@@ -1,13 +1,13 @@
-"""The task system with a model that does nothing: tasks per second, and what a longer queue costs.
+"""Measures the task system with a model that does nothing: tasks per second, and the cost of a longer queue.
 
-What is printed are medians (least to most) of the rounds. Sizes and databases take turns within a round, and a ratio
-is taken within its round, because a shared machine drifts.
+Prints medians (minimum to maximum) of the rounds. Sizes and databases alternate within a round, and a ratio is taken
+within its round, because the speed of a shared machine drifts.
 """
 
 import sys
 from pathlib import Path
 
-# Python puts the folder of a script first, where this file would hide the standard library's `queue`.
+# Python puts the folder of a script first on its path, where this file would hide the standard library's `queue`.
 sys.path.pop(0)
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -27,7 +27,7 @@ from spheroseg.database.engine import open_engine
 from spheroseg.logs import log_to
 
 DESCRIPTION = """Measure submit -> table -> worker -> collect with a model that does nothing, on SQLite and on a
-private PostgreSQL server, and what a longer queue costs. Prints Markdown tables."""
+private PostgreSQL server, and the cost of a longer queue. Prints Markdown tables."""
 
 STEP_TASKS = 200
 FRESH_CLAIMS = 30
@@ -54,7 +54,7 @@ async def compare_steps(databases: Sequence[Databases], repeats: int) -> None:
         for database in databases:
             url = await database.create(f"steps_{repeat}")
             rounds[database.name].append(await throughput.measure_steps(url, STEP_TASKS))
-    columns = {name: throughput.step_rows(its_rounds) for name, its_rounds in rounds.items()}
+    columns = {name: throughput.step_rows(database_rounds) for name, database_rounds in rounds.items()}
     print_table(
         "Milliseconds per task in each step, one step after the other",
         ["step", *columns],
@@ -66,14 +66,14 @@ async def compare_backlogs(databases: Databases, sizes: Sequence[int], repeats: 
     filled = await backlog.fill(databases, sizes)
     engines = {full.size: open_engine(full.url) for full in filled}
     if databases.name == "PostgreSQL":
-        # Here the planner knows nothing yet of what has just been submitted.
+        # The planner has no statistics yet about the tasks that were just submitted.
         fresh = {size: await backlog.measure(engine, FRESH_CLAIMS) for size, engine in engines.items()}
         _print_backlogs("PostgreSQL, in the first moments, before ANALYZE", filled, [fresh])
         for engine in engines.values():
             await backlog.analyze(engine)
     rounds: list[dict[int, backlog.Timings]] = []
     for repeat in range(repeats):
-        # Each round begins with another size.
+        # Each round starts with another size.
         order = [*sizes[repeat % len(sizes) :], *sizes[: repeat % len(sizes)]]
         rounds.append({size: await backlog.measure(engines[size]) for size in order})
     _print_backlogs(databases.name, filled, rounds)
@@ -82,14 +82,14 @@ async def compare_backlogs(databases: Databases, sizes: Sequence[int], repeats: 
             print(f"\n{databases.name}, {size:,} queued, {operation}:\n")
             print(await backlog.plan(engines[size], action), flush=True)
     if drain and databases.name == "PostgreSQL":
-        # Twice `drain`, and what is left must still be a backlog.
+        # `drain` messages are taken twice, and the rest must still be a backlog.
         rows = await backlog.drain(engines[sizes[-1]], min(drain, sizes[-1] // 3))
         print_table(
             f"{databases.name}, {sizes[-1]:,} queued, then drained with autovacuum at its defaults",
             ["", "messages", "claim ms", "p99", "index MiB", "dead rows"],
             [
                 [
-                    row.what,
+                    row.stage,
                     f"{row.messages:,}",
                     spread([row.claim]),
                     spread([row.claim_99]),
@@ -104,13 +104,13 @@ async def compare_backlogs(databases: Databases, sizes: Sequence[int], repeats: 
 
 
 def _print_backlogs(
-    name: str, filled: Sequence[backlog.Filled], rounds: Sequence[dict[int, backlog.Timings]]
+    name: str, filled: Sequence[backlog.FilledDatabase], rounds: Sequence[dict[int, backlog.Timings]]
 ) -> None:
     sizes = [full.size for full in filled]
     rows = [["submit, tasks/s on the way there", *(spread([full.per_second]) for full in filled), ""]]
     for operation in rounds[0][sizes[0]]:
         medians = {size: [median(timings[size][operation]) for timings in rounds] for size in sizes}
-        ratios = [most / least for least, most in zip(medians[sizes[0]], medians[sizes[-1]], strict=True)]
+        ratios = [largest / smallest for smallest, largest in zip(medians[sizes[0]], medians[sizes[-1]], strict=True)]
         rows.append([f"{operation}, ms", *(spread(medians[size]) for size in sizes), spread(ratios)])
         if operation.startswith("claim,"):
             pooled = {size: [ms for timings in rounds for ms in timings[size][operation]] for size in sizes}
@@ -169,9 +169,9 @@ def _parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    # Otherwise a terminated benchmark would leave its PostgreSQL server running.
+    # Otherwise, a terminated benchmark would leave its PostgreSQL server running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with open(os.devnull, "w") as log:
-        # Rendered as in earnest, then thrown away.
+        # Log entries are rendered as usual and then discarded.
         log_to(log)
         asyncio.run(main(_parse()))

@@ -1,4 +1,4 @@
-"""Tasks per second from the first submit to the last task that collect has finished, and the steps of one task."""
+"""Measures tasks per second, from the first submit to the last finished task, and the steps of one task."""
 
 import asyncio
 import os
@@ -27,12 +27,12 @@ from spheroseg.worker.loop import WorkerOptions, work
 from tests.support.lab import submit_images
 
 SUBMIT = 100  # images in one submit
-START_TIMEOUT = 60.0  # s; for all children to be up
+START_TIMEOUT_SECONDS = 60.0  # for all children to start
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Slots in this process, or as many processes of one slot each."""
+    """`count` slots in this process, or with `processes` as many processes of one slot each."""
 
     count: int
     processes: bool = False
@@ -44,7 +44,7 @@ class Workers:
 
 
 async def measure(url: str, workers: Workers, tasks: int) -> float:
-    """Tasks per second; submit and collect run in this process, each child is a process of its own."""
+    """Return tasks per second. Submit and collect run in this process; each child is a separate process."""
     engine = open_engine(url)
     broker = TableBroker(engine)
     collecting = asyncio.create_task(collect(engine, [broker], RetryPolicy()))
@@ -55,7 +55,7 @@ async def measure(url: str, workers: Workers, tasks: int) -> float:
             for first in range(0, tasks, SUBMIT):
                 await submit_images(engine, min(SUBMIT, tasks - first))
                 broker.wake(Queue.TASKS)
-            await all_finished(engine)
+            await wait_until_finished(engine)
             return tasks / (perf_counter() - began)
     finally:
         collecting.cancel()
@@ -67,7 +67,7 @@ async def measure(url: str, workers: Workers, tasks: int) -> float:
 @asynccontextmanager
 async def _running(url: str, broker: TableBroker, workers: Workers) -> AsyncIterator[None]:
     if workers.processes:
-        # Their imports need what this process found.
+        # They must import the same packages as this process.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         script = str(Path(__file__).with_name("worker.py"))
         command = [sys.executable, "-P", script, url]
@@ -92,31 +92,31 @@ async def _running(url: str, broker: TableBroker, workers: Workers) -> AsyncIter
 
 
 async def _warm_up(engine: AsyncEngine, broker: TableBroker, slots: int) -> None:
-    """Until every slot has done a task."""
-    seen = select(func.count(segmentation_results.c.worker.distinct()))
-    async with asyncio.timeout(START_TIMEOUT):
+    """Submit tasks until every slot has finished one."""
+    active_slots = select(func.count(segmentation_results.c.worker.distinct()))
+    async with asyncio.timeout(START_TIMEOUT_SECONDS):
         while True:
             await submit_images(engine, 5 * slots)
             broker.wake(Queue.TASKS)
-            await all_finished(engine)
+            await wait_until_finished(engine)
             async with reading(engine) as conn:
-                if (await conn.execute(seen)).scalar_one() == slots:
+                if (await conn.execute(active_slots)).scalar_one() == slots:
                     return
 
 
-async def all_finished(engine: AsyncEngine, every: float = 0.02) -> None:
-    """Return once nothing is unfinished; `every`: seconds between two looks."""
-    # One row is enough to know that it is too early; counting them all would be a load of its own.
-    left = select(segmentation_tasks.c.id).where(segmentation_tasks.c.state.in_(sorted(UNFINISHED))).limit(1)
+async def wait_until_finished(engine: AsyncEngine, every: float = 0.02) -> None:
+    """Wait until all tasks are finished. `every`: seconds between two checks."""
+    # One row is enough, and counting all of them would be a load of its own.
+    unfinished = select(segmentation_tasks.c.id).where(segmentation_tasks.c.state.in_(sorted(UNFINISHED))).limit(1)
     while True:
         async with reading(engine) as conn:
-            if (await conn.execute(left)).first() is None:
+            if (await conn.execute(unfinished)).first() is None:
                 return
         await asyncio.sleep(every)
 
 
 async def measure_steps(url: str, tasks: int) -> dict[str, float]:
-    """Milliseconds per task in each step, one step after the other by the same calls that worker and collect make."""
+    """Return milliseconds per task in each step. The steps run one by one, by the calls of worker and collect."""
     engine = open_engine(url)
     broker = TableBroker(engine)
     spent: dict[str, float] = defaultdict(float)
@@ -169,5 +169,6 @@ async def measure_steps(url: str, tasks: int) -> dict[str, float]:
 
 
 def step_rows(rounds: Sequence[dict[str, float]]) -> dict[str, list[float]]:
+    """Return the milliseconds of all rounds by step, with their sum."""
     steps = {step: [spent[step] for spent in rounds] for step in rounds[0]}
     return {**steps, "sum": [sum(spent.values()) for spent in rounds]}

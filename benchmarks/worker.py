@@ -1,4 +1,4 @@
-"""One worker process with one slot and the no-op model: `python -P benchmarks/worker.py DATABASE_URL NAME`."""
+"""Runs a worker process with one slot and the no-op model: `python -P benchmarks/worker.py DATABASE_URL NAME`."""
 
 import asyncio
 import os
@@ -24,6 +24,6 @@ async def main(url: str, name: str) -> None:
 
 if __name__ == "__main__":
     with open(os.devnull, "w") as log:
-        # Rendered as in earnest, then thrown away.
+        # Log entries are rendered as usual and then discarded.
         log_to(log)
         asyncio.run(main(*sys.argv[1:]))

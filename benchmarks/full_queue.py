@@ -1,4 +1,4 @@
-"""Images per second through the whole of it, as in `spheroseg run`: submit, table, worker and child, collect."""
+"""Measures images per second through the whole task system, as in `spheroseg run`: from submit to collect."""
 
 import asyncio
 import hashlib
@@ -12,9 +12,9 @@ from time import perf_counter
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from benchmarks.bare import Selected
+from benchmarks.bare_loop import ModelChoice
 from benchmarks.processor import Rate, seconds_used
-from benchmarks.throughput import START_TIMEOUT, all_finished
+from benchmarks.throughput import START_TIMEOUT_SECONDS, wait_until_finished
 from spheroseg.broker.table import TableBroker
 from spheroseg.database.engine import open_engine, reading
 from spheroseg.database.projects import NewImage
@@ -28,17 +28,17 @@ from spheroseg.worker.child import child_command
 from spheroseg.worker.loop import WorkerOptions, work
 from tests.support.lab import submit_images
 
-LOOK_SECONDS = 0.2  # as a run does; looking costs as much as the work on a small image, if it is often
+CHECK_SECONDS = 0.2  # between two checks, as in a run: a check costs as much as the work on a small image
 
 _names = itertools.count()
 
 
 async def measure(
-    url: str, images: Sequence[Path], model: Selected, slots: int, batch_size: int, storage: Path
+    url: str, images: Sequence[Path], model: ModelChoice, slots: int, batch_size: int, storage: Path
 ) -> Rate:
-    """The rate from the submit to the last finished task, with every slot warm before it.
+    """Return the rate from the submit to the last finished task. Every slot has worked before.
 
-    `url`: of an empty SQLite database. `batch_size`: as WORKER_BATCH_SIZE. Raises RuntimeError where a task failed.
+    `url`: of an empty SQLite database. `batch_size`: see WORKER_BATCH_SIZE. Raise RuntimeError if a task failed.
     """
     engine = open_engine(url)
     broker = TableBroker(engine, low_share=0.0)
@@ -50,15 +50,15 @@ async def measure(
         asyncio.create_task(work(broker, options, stopping)),
     ]
     try:
-        async with asyncio.timeout(START_TIMEOUT):
-            while await _slots_seen(engine) < slots:
+        async with asyncio.timeout(START_TIMEOUT_SECONDS):
+            while await _count_active_slots(engine) < slots:
                 await _submit(engine, broker, [images[0]] * slots * batch_size, model)
-                await all_finished(engine)
+                await wait_until_finished(engine)
         used, began = seconds_used(), perf_counter()
         await _submit(engine, broker, images, model)
-        await all_finished(engine, LOOK_SECONDS)
+        await wait_until_finished(engine, CHECK_SECONDS)
         seconds, used = perf_counter() - began, seconds_used() - used
-        await _check(engine)
+        await _raise_if_failed(engine)
         return Rate(len(images) / seconds, 1000 * used / len(images))
     finally:
         stopping.set()
@@ -69,9 +69,9 @@ async def measure(
         await engine.dispose()
 
 
-async def _submit(engine: AsyncEngine, broker: TableBroker, images: Sequence[Path], model: Selected) -> None:
+async def _submit(engine: AsyncEngine, broker: TableBroker, images: Sequence[Path], model: ModelChoice) -> None:
     listed = [
-        # The name differs, so that the same file can be submitted again.
+        # The names differ, so that the same file can be submitted again.
         NewImage(f"{next(_names)} {path.name}", file_key(path), hashlib.sha256(path.read_bytes()).hexdigest())
         for path in images
     ]
@@ -79,13 +79,13 @@ async def _submit(engine: AsyncEngine, broker: TableBroker, images: Sequence[Pat
     broker.wake(Queue.TASKS)
 
 
-async def _slots_seen(engine: AsyncEngine) -> int:
+async def _count_active_slots(engine: AsyncEngine) -> int:
     async with reading(engine) as conn:
         seen = await conn.execute(select(func.count(segmentation_results.c.worker.distinct())))
         return int(seen.scalar_one())
 
 
-async def _check(engine: AsyncEngine) -> None:
+async def _raise_if_failed(engine: AsyncEngine) -> None:
     t = segmentation_tasks
     async with reading(engine) as conn:
         failed = (await conn.execute(select(t.c.error).where(t.c.state == TaskState.FAILED).limit(1))).first()

@@ -1,4 +1,4 @@
-"""The work on an image without any task system: what the queue is compared with."""
+"""Measures the work on images without a task system, with which the queue is compared."""
 
 import io
 import multiprocessing
@@ -19,12 +19,12 @@ from spheroseg.segmentation.parameters import Parameters
 from spheroseg.segmentation.pipeline import outline_objects, read_image
 from spheroseg.storage import ImageStore
 
-START_TIMEOUT = 120.0  # s; for all processes to have loaded the model and done an image
+START_TIMEOUT_SECONDS = 120.0  # for all processes to load the model and segment an image
 
 
 @dataclass(frozen=True)
-class Selected:
-    """A model by name, and the folders to look in beside those that come along."""
+class ModelChoice:
+    """A model by name, and the folders in which it is searched beside the shipped ones."""
 
     name: str
     dirs: tuple[Path, ...] = ()
@@ -32,7 +32,7 @@ class Selected:
 
 @dataclass(frozen=True)
 class Laps:
-    """Seconds in each part of one image."""
+    """Seconds in each part of the work on one or more images."""
 
     decode: float
     inference: float
@@ -40,25 +40,27 @@ class Laps:
     writing: float
 
     def __add__(self, other: "Laps") -> "Laps":
-        return Laps(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+        return Laps(*(own + others for own, others in zip(astuple(self), astuple(other), strict=True)))
 
 
-def measure(images: Sequence[Path], model: Selected, processes: int, results: Path | None) -> tuple[Rate, Laps]:
-    """The rate of so many processes with one thread each, and the laps of all images together.
+def measure(images: Sequence[Path], model: ModelChoice, processes: int, results: Path | None) -> tuple[Rate, Laps]:
+    """Return the rate of a number of processes with one thread each, and the laps of all images together.
 
-    With `results`, a mask and an overlay of each are written there, as a worker's child does.
+    With `results`, a mask and an overlay of each image are written there, as the child of a worker does.
     """
     context = multiprocessing.get_context("spawn")
     ready = context.Barrier(processes + 1)
     with context.Pool(processes, _set_up, (model, images[0], results, ready)) as pool:
-        ready.wait(START_TIMEOUT)
+        ready.wait(START_TIMEOUT_SECONDS)
         used, began = seconds_used(), perf_counter()
         laps = pool.map(_work, enumerate(images), chunksize=1)
         seconds, used = perf_counter() - began, seconds_used() - used
     return Rate(len(images) / seconds, 1000 * used / len(images)), sum(laps, Laps(0, 0, 0, 0))
 
 
-class _Bench:
+class _Process:
+    """The model and the storage of one process."""
+
     def __init__(self, model: Model, results: Path | None) -> None:
         self.model = model
         self.store = ImageStore(results) if results else None
@@ -79,17 +81,17 @@ class _Bench:
         return Laps(*(after - before for before, after in pairwise(laps)))
 
 
-_here: _Bench
+_process: _Process
 
 
-def _set_up(model: Selected, first: Path, results: Path | None, ready: Barrier) -> None:
-    global _here
+def _set_up(model: ModelChoice, first: Path, results: Path | None, ready: Barrier) -> None:
+    global _process
     cv2.setNumThreads(1)
-    _here = _Bench(load_model(model.name, model.dirs), results)
-    # What is loaded with the first image is loaded now.
-    _here.work(-1, first)
-    ready.wait(START_TIMEOUT)
+    _process = _Process(load_model(model.name, model.dirs), results)
+    # The first image loads modules, so it is segmented before the measurement.
+    _process.work(-1, first)
+    ready.wait(START_TIMEOUT_SECONDS)
 
 
 def _work(numbered: tuple[int, Path]) -> Laps:
-    return _here.work(*numbered)
+    return _process.work(*numbered)
