@@ -66,6 +66,7 @@ class _Process:
         self.store = ImageStore(results) if results else None
 
     def work(self, number: int, path: Path) -> Laps:
+        """Segment one image and return the time of each part."""
         laps = [perf_counter()]
         with path.open("rb") as file:
             image = read_image(io.BytesIO(file.read()))

@@ -43,6 +43,7 @@ Round = dict[str, Rate]
 async def compare_with_queue(
     images: Sequence[Path], model: bare_loop.ModelChoice, cores: Sequence[int], repeats: int, folder: Path
 ) -> None:
+    """Print the rates of the queue and of the bare loop, and the time of each part of the work."""
     rows, shares = [], []
     for count in cores:
         rounds, laps = [], bare_loop.Laps(0, 0, 0, 0)

@@ -35,6 +35,7 @@ ONE, FOUR, FOUR_PROCESSES = Workers(1), Workers(4), Workers(4, processes=True)
 
 
 async def compare_throughput(databases: Sequence[Databases], tasks: int, repeats: int) -> None:
+    """Print tasks per second by database and number of workers."""
     cases = [(database, workers) for database in databases for workers in (ONE, FOUR, FOUR_PROCESSES)]
     rates: dict[tuple[str, str], list[float]] = {(database.name, str(workers)): [] for database, workers in cases}
     for repeat in range(repeats):
@@ -49,6 +50,7 @@ async def compare_throughput(databases: Sequence[Databases], tasks: int, repeats
 
 
 async def compare_steps(databases: Sequence[Databases], repeats: int) -> None:
+    """Print the time of each step of a task by database."""
     rounds: dict[str, list[dict[str, float]]] = {database.name: [] for database in databases}
     for repeat in range(repeats):
         for database in databases:
@@ -63,6 +65,7 @@ async def compare_steps(databases: Sequence[Databases], repeats: int) -> None:
 
 
 async def compare_backlogs(databases: Databases, sizes: Sequence[int], repeats: int, drain: int) -> None:
+    """Print the time of each operation by size of the backlog, the plans, and the effect of dead rows."""
     filled = await backlog.fill(databases, sizes)
     engines = {full.size: open_engine(full.url) for full in filled}
     if databases.name == "PostgreSQL":

@@ -17,7 +17,7 @@ from spheroseg.segmentation import measure as measurements
 from spheroseg.segmentation.contours import Outline, Polygon, net_area, signed_area, trace
 from spheroseg.segmentation.image import GreyImage, grey_image
 from spheroseg.segmentation.model import DEFAULT_MODEL, Model, find_model, load_model
-from spheroseg.segmentation.parameters import Parameters, check_pixel_size
+from spheroseg.segmentation.parameters import AppliedParameters, Parameters, check_pixel_size
 from spheroseg.segmentation.pipeline import Segmentation, outline_objects, read_image
 from spheroseg.segmentation.pixel_size import PixelSize
 from spheroseg.settings import Settings, read_settings
@@ -50,7 +50,7 @@ class ImageSegmentation:
     model_name: str
     model_version: str
     model_sha256: str
-    parameters: dict[str, Any]
+    parameters: AppliedParameters
 
 
 def segment(

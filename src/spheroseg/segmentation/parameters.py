@@ -98,4 +98,5 @@ def check_pixel_size(um: float | None) -> None:
 
 
 def is_number(value: object) -> bool:
+    """Return whether a value is a finite number. Booleans are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -79,6 +79,7 @@ class _Evaluator:
         self.overlays = overlays
 
     def score(self, sample: Sample) -> list[Score]:
+        """Return the scores of all models on one sample."""
         pixels, truth = sample.read()
         scores = []
         for name, model in self.models.items():

@@ -30,10 +30,12 @@ class CheckResult:
 
 
 def passed(name: str, detail: str) -> CheckResult:
+    """Return the result of a check that is ok."""
     return CheckResult(name, True, detail)
 
 
 def failed(name: str, detail: str, remedy: str = "") -> CheckResult:
+    """Return the result of a check that is not ok."""
     return CheckResult(name, False, detail, remedy)
 
 
