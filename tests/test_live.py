@@ -1,4 +1,4 @@
-"""The WebSocket: whatever happens on the way, a client ends with the true state."""
+"""The WebSocket: whatever happens, a client ends up with the current state."""
 
 import asyncio
 import json
@@ -29,14 +29,14 @@ from .support.watchers import listening, watching
 from .test_collect import completed, failed
 
 
-def place_of(engine: AsyncEngine, folder: Path, **settings: object) -> Resources:
-    chosen = Settings(_env_file=None, spheroseg_data_dir=folder, **settings)  # type: ignore[arg-type]
-    return Resources(chosen, engine, None, None)
+def resources_of(engine: AsyncEngine, folder: Path, **changes: object) -> Resources:
+    settings = Settings(_env_file=None, spheroseg_data_dir=folder, **changes)  # type: ignore[arg-type]
+    return Resources(settings, engine, None, None)
 
 
 @pytest.fixture
 async def address(engine: AsyncEngine, tmp_path: Path) -> AsyncIterator[str]:
-    async with listening(place_of(engine, tmp_path)) as opened:
+    async with listening(resources_of(engine, tmp_path)) as opened:
         yield opened
 
 
@@ -93,7 +93,7 @@ async def test_500_changes_at_once_arrive_as_the_final_state_of_500_tasks(engine
         assert len(watcher.tasks) == 500
 
 
-async def test_after_a_reconnect_to_another_replica_the_state_is_the_true_one(
+async def test_after_a_reconnect_to_another_replica_the_state_is_current(
     engine: AsyncEngine, address: str, tmp_path: Path
 ) -> None:
     batch = await submit_images(engine, 20)
@@ -104,7 +104,7 @@ async def test_after_a_reconnect_to_another_replica_the_state_is_the_true_one(
     async with engine.begin() as conn:
         await apply_reports(conn, [completed(task_id) for task_id in batch.task_ids[:10]], RetryPolicy())
     async with (
-        listening(place_of(engine, tmp_path)) as other,
+        listening(resources_of(engine, tmp_path)) as other,
         watching(other, token, batch_id=key) as again,
         watching(address, token, batch_id=key) as beside,
     ):
@@ -113,7 +113,7 @@ async def test_after_a_reconnect_to_another_replica_the_state_is_the_true_one(
             assert watcher.batches[key]["counts"]["completed"] == 10
 
 
-async def test_a_client_that_reads_late_is_told_the_last_state_once(engine: AsyncEngine, address: str) -> None:
+async def test_a_slow_client_is_sent_only_the_last_state(engine: AsyncEngine, address: str) -> None:
     batch = await submit_images(engine, 300)
     token = await token_of(engine, "eve", await project_of(engine, batch))
     key = str(batch.batch_id)
@@ -135,13 +135,13 @@ async def test_a_client_that_reads_late_is_told_the_last_state_once(engine: Asyn
         assert {task["state"] for task in late.tasks.values()} == {"completed"}
 
 
-async def test_the_place_in_line_moves_without_any_change_of_the_batch(engine: AsyncEngine, address: str) -> None:
+async def test_the_queue_position_changes_without_any_change_of_the_batch(engine: AsyncEngine, address: str) -> None:
     before = await submit_images(engine, 3, user="other")
     batch = await submit_images(engine, 2, user="me")
     token = await token_of(engine, "eve", await project_of(engine, batch))
     key = str(batch.batch_id)
     async with watching(address, token, batch_id=key) as watcher:
-        await eventually(lambda: watcher.batches.get(key, {}).get("ahead") == 1, what="turns go round the users")
+        await eventually(lambda: watcher.batches.get(key, {}).get("ahead") == 1, what="users take turns")
         async with engine.begin() as conn:
             await cancel(conn, before.task_ids)
         await eventually(lambda: watcher.batches[key]["ahead"] == 0)
@@ -150,7 +150,7 @@ async def test_the_place_in_line_moves_without_any_change_of_the_batch(engine: A
         await eventually(lambda: watcher.batches[key]["ahead"] is None and watcher.batches[key]["is_finished"])
 
 
-async def test_what_belongs_to_others_is_not_there(engine: AsyncEngine, address: str) -> None:
+async def test_batches_and_projects_of_others_are_not_found(engine: AsyncEngine, address: str) -> None:
     batch = await submit_images(engine, 1)
     token = await token_of(engine, "mallory")
     async with watching(address, token, batch_id=str(batch.batch_id)) as watcher:
@@ -179,10 +179,10 @@ async def test_a_token_may_come_as_the_first_message_and_must_be_valid(engine: A
             assert closed.value.rcvd.code == live.UNAUTHENTICATED
 
 
-async def test_rights_that_are_taken_away_end_what_was_seen(
+async def test_a_client_that_loses_its_rights_receives_nothing_more(
     engine: AsyncEngine, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "RIGHTS_SECONDS", 0.1)
+    monkeypatch.setattr(live, "RIGHTS_CHECK_SECONDS", 0.1)
     batch = await submit_images(engine, 2)
     token = await token_of(engine, "eve", await project_of(engine, batch))
     key = str(batch.batch_id)
@@ -202,29 +202,29 @@ async def test_rights_that_are_taken_away_end_what_was_seen(
         assert watcher.errors[0]["code"] == "unauthenticated"
 
 
-async def test_degraded_mode_is_told_with_its_reason(engine: AsyncEngine, tmp_path: Path) -> None:
+async def test_a_degraded_site_is_reported_with_its_reason(engine: AsyncEngine, tmp_path: Path) -> None:
     token = await token_of(engine, "eve")
 
-    async def say(state: str, reason: str | None) -> None:
+    async def report_relay(state: str, reason: str | None) -> None:
         async with engine.begin() as conn:
             for kind in ("collect", "relay"):
                 await record_heartbeat(conn, kind, kind, state if kind == "relay" else "ok", reason, {})
 
-    await say("ok", None)
+    await report_relay("ok", None)
     async with (
-        listening(place_of(engine, tmp_path, enable_message_queue=True)) as address,
+        listening(resources_of(engine, tmp_path, enable_message_queue=True)) as address,
         watching(address, token) as watcher,
     ):
         await eventually(lambda: watcher.health.get("status") == "ok")
-        await say("away", "connection refused")
+        await report_relay("away", "connection refused")
         await eventually(lambda: watcher.health["status"] == "degraded")
         assert "database queue: connection refused" in watcher.health["reason"]
         assert watcher.health["since"]
-        await say("ok", None)
+        await report_relay("ok", None)
         await eventually(lambda: watcher.health["status"] == "ok")
 
 
-async def test_a_batch_watched_by_itself_goes_on_when_its_project_is_no_longer_watched(
+async def test_a_batch_watched_by_its_id_stays_watched_after_its_project_is_unwatched(
     engine: AsyncEngine, address: str
 ) -> None:
     batch = await submit_images(engine, 1)
@@ -235,7 +235,7 @@ async def test_a_batch_watched_by_itself_goes_on_when_its_project_is_no_longer_w
         await eventually(lambda: watcher.knows(key))
         await watcher.socket.send(json.dumps({"unwatch": {"project_id": str(project_id)}}))
         await watcher.socket.send(json.dumps({"watch": {"batch_id": "none"}}))
-        await eventually(lambda: bool(watcher.errors), what="both were heard")
+        await eventually(lambda: bool(watcher.errors), what="both messages were handled")
         async with engine.begin() as conn:
             await cancel(conn, batch.task_ids)
         await eventually(lambda: watcher.batches[key]["is_finished"])

@@ -1,4 +1,4 @@
-"""Backends that really listen, and clients that watch them over WebSockets."""
+"""Backends that listen on a port, and clients that watch them over WebSockets."""
 
 import asyncio
 import json
@@ -18,10 +18,10 @@ from .ports import free_port
 
 
 @asynccontextmanager
-async def listening(place: Resources) -> AsyncIterator[str]:
-    """A backend on a port of its own, in this process; its address without the scheme."""
+async def listening(resources: Resources) -> AsyncIterator[str]:
+    """Serve a backend on its own port in this process. Yield its address without the scheme."""
     port = free_port()
-    config = uvicorn.Config(create_app(place), port=port, ws="websockets-sansio", log_config=None)
+    config = uvicorn.Config(create_app(resources), port=port, ws="websockets-sansio", log_config=None)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server._serve())
     try:
@@ -34,7 +34,7 @@ async def listening(place: Resources) -> AsyncIterator[str]:
 
 
 class Watcher:
-    """What a client knows after applying all that it was sent."""
+    """The state of a client after all messages that it has received."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -45,7 +45,7 @@ class Watcher:
         self.messages = 0
 
     async def read(self) -> None:
-        """Until the connection ends."""
+        """Apply all messages until the connection ends."""
         async for text in self.socket:
             self.apply(json.loads(text))
 
@@ -64,18 +64,18 @@ class Watcher:
                 self.errors.append(message)
 
     def knows(self, batch_id: str) -> bool:
-        """Whether the versions of the tasks add up to the batch's."""
+        """Return whether the versions of the tasks add up to the version of the batch."""
         known = sum(task["version"] for task in self.tasks.values() if task["batch_id"] == batch_id)
         return batch_id in self.batches and known == self.batches[batch_id]["version"]
 
 
 @asynccontextmanager
-async def watching(address: str, token: str, **what: str) -> AsyncIterator[Watcher]:
-    """A client that watches `what` (project_id or batch_id), and reads all the time."""
+async def watching(address: str, token: str, **watched: str) -> AsyncIterator[Watcher]:
+    """Connect a client that watches `watched` (project_id or batch_id) and reads all the time."""
     headers = {"Authorization": f"Bearer {token}"}
     async with connect(f"ws://{address}/api/live", additional_headers=headers, max_size=None) as socket:
         watcher = Watcher(socket)
-        for kind, id_ in what.items():
+        for kind, id_ in watched.items():
             await socket.send(json.dumps({"watch": {kind: id_}}))
         reading = asyncio.create_task(watcher.read())
         try:

@@ -1,169 +1,111 @@
-"""What the watchers of a process see: the state of tasks, read anew while it changes.
+"""Reads the state of what the live connections of this process watch, for all of them together.
 
-No events are kept or passed on. Every task has a version that grows with each change, so the sum of a batch's
-versions tells, from an index alone, whether anything in it has changed; then the batch is read again. What a client
-has not been told yet is a set of task ids, and it is told the state of the moment. So nothing can be missed: not by a
-slow client, not after a reconnect, not when another process made the change.
+No events are stored or forwarded. Every task has a version that grows with each change, so the sum of the versions of
+a batch's tasks shows, from an index alone, whether anything in the batch has changed. Only then the batch is read
+again. For each client there is a set of task ids that it has not been sent yet, and it is sent their current state.
+So no change can be missed: not by a slow client, not after a reconnect, not if another process made the change.
 """
 
 import asyncio
-import json
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from spheroseg.api.live_state import EncodedTask, LiveBatch, LiveClient, encode_health, encode_task
 from spheroseg.database.engine import chunks, reading
 from spheroseg.database.queue_position import QueuePosition, read_first_positions
-from spheroseg.database.watching import (
-    WatchedTask,
-    read_versions,
-    read_watched_batches,
-    stream_tasks,
-)
-from spheroseg.monitoring.health import Health, check_health
+from spheroseg.database.watching import read_versions, read_watched_batches, stream_tasks
+from spheroseg.monitoring.health import check_health
 from spheroseg.resources import Resources
-from spheroseg.tasks import UNFINISHED, TaskState
+from spheroseg.tasks import TaskState
 
 log = structlog.get_logger()
 
-TICK_SECONDS = 0.25
-# A batch of which nothing moves is looked at less often; a person may still try its failures again.
-QUIET_SECONDS = 2.0
-HEALTH_SECONDS = 2.0
-LINE_SECONDS = 2.0
-# Of the time, at most: a batch of 100,000 tasks is read again less often.
-LOAD = 0.25
-
-
-@dataclass(eq=False)
-class Client:
-    """One connection's backlog. `unseen`: tasks whose state it has not been told, by batch."""
-
-    unseen: dict[UUID, dict[UUID, None]] = field(default_factory=lambda: defaultdict(dict))
-    batches: set[UUID] = field(default_factory=set)
-    health_due: bool = True
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def next_message(self, hub: "Hub", limit: int = 500) -> str | None:
-        """The next thing to tell; None when it knows everything."""
-        if self.health_due and hub.health is not None:
-            self.health_due = False
-            return hub.health
-        for batch_id, unseen in list(self.unseen.items()):
-            batch = hub.batches.get(batch_id)
-            if batch is None or not unseen:
-                del self.unseen[batch_id]
-                continue
-            now = [task_id for task_id, _ in zip(unseen, range(limit), strict=False)]
-            for task_id in now:
-                del unseen[task_id]
-            told = ",".join(batch.tasks[task_id].text for task_id in now)
-            return f'{{"type":"tasks","batch_id":"{batch_id}","tasks":[{told}]}}'
-        # Only now: the versions that it has been told add up to the batch's.
-        while self.batches:
-            batch = hub.batches.get(self.batches.pop())
-            if batch is not None and batch.counts:
-                return _batch_text(batch)
-        return None
-
-
-@dataclass(frozen=True)
-class Seen:
-    version: int
-    text: str
-
-
-@dataclass(eq=False)
-class Batch:
-    """A batch that somebody watches. `version`: the sum of its tasks' versions, as they are in `tasks`.
-
-    ahead: messages that go before its next one; None where none waits in line.
-    """
-
-    id: UUID
-    project_id: UUID
-    tasks: dict[UUID, Seen] = field(default_factory=dict)
-    version: int = 0
-    counts: dict[TaskState, int] = field(default_factory=dict)
-    ahead: int | None = None
-    is_quiet: bool = False
-    looked_at: float = -float("inf")
-    clients: set[Client] = field(default_factory=set)
+CHECK_SECONDS = 0.25
+# A finished batch is checked less often. It changes only if a person retries its failed tasks.
+FINISHED_CHECK_SECONDS = 2.0
+HEALTH_CHECK_SECONDS = 2.0
+POSITION_CHECK_SECONDS = 2.0
+AFTER_ERROR_SECONDS = 1.0
+# Share of the time that the hub may spend on reading, so a batch of 100,000 tasks is read less often.
+MAX_BUSY_SHARE = 0.25
+IDS_PER_QUERY = 1000
 
 
 class Hub:
-    """Reads for all clients of a process together; it does nothing while there are none."""
+    """Reads for all clients of this process. Does nothing while there are none."""
 
     def __init__(self, resources: Resources) -> None:
         self.resources = resources
         self.health: str | None = None
-        self.batches: dict[UUID, Batch] = {}
-        self.clients: set[Client] = set()
-        self._projects: dict[UUID, set[Client]] = defaultdict(set)
-        self._known_health: tuple[Any, ...] = ()
-        self._health_at = -float("inf")
-        self._line_at = -float("inf")
+        self.batches: dict[UUID, LiveBatch] = {}
+        self.clients: set[LiveClient] = set()
+        self._clients_by_project: dict[UUID, set[LiveClient]] = defaultdict(set)
+        self._known_health: tuple[str, str | None, datetime | None] | None = None
+        self._health_checked_at = -float("inf")
+        self._positions_checked_at = -float("inf")
         self._wake = asyncio.Event()
 
-    def join(self, client: Client) -> None:
+    def next_message(self, client: LiveClient) -> str | None:
+        """Return the next message for `client`, or None if it is up to date."""
+        return client.next_message(self.health, self.batches)
+
+    def join(self, client: LiveClient) -> None:
         self.clients.add(client)
         client.wake.set()
         self._wake.set()
 
-    def leave(self, client: Client) -> None:
+    def leave(self, client: LiveClient) -> None:
         self.clients.discard(client)
-        for project_id in [id_ for id_, watching in self._projects.items() if client in watching]:
-            self._unlist(client, project_id)
+        for project_id in [id_ for id_, clients in self._clients_by_project.items() if client in clients]:
+            self._remove_from_project(client, project_id)
         for batch_id in [batch.id for batch in self.batches.values() if client in batch.clients]:
             self.unwatch_batch(client, batch_id)
 
-    def watch_project(self, client: Client, project_id: UUID) -> None:
-        """Its batches: the newest, older ones that are not finished, and those that come later."""
-        self._projects[project_id].add(client)
+    def watch_project(self, client: LiveClient, project_id: UUID) -> None:
+        """Watch the newest batches of a project, older ones that are not finished, and those that are added later."""
+        self._clients_by_project[project_id].add(client)
         self._wake.set()
 
-    def unwatch_project(self, client: Client, project_id: UUID) -> None:
-        self._unlist(client, project_id)
+    def unwatch_project(self, client: LiveClient, project_id: UUID) -> None:
+        self._remove_from_project(client, project_id)
         for batch in [batch for batch in self.batches.values() if batch.project_id == project_id]:
             self.unwatch_batch(client, batch.id)
 
-    def _unlist(self, client: Client, project_id: UUID) -> None:
-        watching = self._projects.get(project_id, set())
-        watching.discard(client)
-        if not watching:
-            self._projects.pop(project_id, None)
+    def _remove_from_project(self, client: LiveClient, project_id: UUID) -> None:
+        clients = self._clients_by_project.get(project_id, set())
+        clients.discard(client)
+        if not clients:
+            self._clients_by_project.pop(project_id, None)
 
-    def watch_batch(self, client: Client, batch_id: UUID, project_id: UUID) -> None:
-        """Everything about it is news to the client."""
-        batch = self.batches.setdefault(batch_id, Batch(batch_id, project_id))
+    def watch_batch(self, client: LiveClient, batch_id: UUID, project_id: UUID) -> None:
+        """Watch one batch. The client is sent all of its tasks first."""
+        batch = self.batches.setdefault(batch_id, LiveBatch(batch_id, project_id))
         if client in batch.clients:
             return
         batch.clients.add(client)
-        batch.looked_at = -float("inf")
-        client.unseen[batch_id].update(dict.fromkeys(batch.tasks))
-        client.batches.add(batch_id)
+        batch.checked_at = -float("inf")
+        client.unsent_tasks[batch_id].update(dict.fromkeys(batch.tasks))
+        client.unsent_batches.add(batch_id)
         client.wake.set()
         self._wake.set()
 
-    def unwatch_batch(self, client: Client, batch_id: UUID) -> None:
+    def unwatch_batch(self, client: LiveClient, batch_id: UUID) -> None:
         batch = self.batches.get(batch_id)
         if batch is None:
             return
         batch.clients.discard(client)
-        client.unseen.pop(batch_id, None)
-        client.batches.discard(batch_id)
+        client.unsent_tasks.pop(batch_id, None)
+        client.unsent_batches.discard(batch_id)
         if not batch.clients:
             del self.batches[batch_id]
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Check everything that is watched again and again, until cancelled."""
         clock = asyncio.get_running_loop().time
         while True:
             if not self.clients:
@@ -172,136 +114,86 @@ class Hub:
                 await self._wake.wait()
             began = clock()
             try:
-                await self._look_at_health(began)
-                if self._projects or self.batches:
-                    await self._look(began)
-                    await self._look_at_line(began)
+                await self._check_health(began)
+                if self._clients_by_project or self.batches:
+                    await self._check_batches(began)
+                    await self._check_positions(began)
             except (SQLAlchemyError, OSError) as error:
-                log.warning("the watchers wait for the database", error=str(error))
-                await asyncio.sleep(1.0)
+                log.warning("the live connections wait for the database", error=str(error))
+                await asyncio.sleep(AFTER_ERROR_SECONDS)
             except Exception:
-                # A fault of ours in one look must not leave everybody with an old state for good.
-                log.exception("a look at what is watched failed")
-                await asyncio.sleep(1.0)
-            await asyncio.sleep(max(TICK_SECONDS, (clock() - began) / LOAD))
+                # A bug in one check must not leave all clients with an old state for good.
+                log.exception("checking what the live connections watch failed")
+                await asyncio.sleep(AFTER_ERROR_SECONDS)
+            await asyncio.sleep(max(CHECK_SECONDS, (clock() - began) / MAX_BUSY_SHARE))
 
-    async def _look_at_health(self, now: float) -> None:
-        if now - self._health_at < HEALTH_SECONDS:
+    async def _check_health(self, now: float) -> None:
+        if now - self._health_checked_at < HEALTH_CHECK_SECONDS:
             return
-        self._health_at = now
+        self._health_checked_at = now
         health = await check_health(self.resources)
-        known = (health.status, health.reason, health.since)
-        if known != self._known_health or self.health is None:
-            self._known_health, self.health = known, _health_text(health)
+        current = (health.status, health.reason, health.since)
+        if current != self._known_health or self.health is None:
+            self._known_health, self.health = current, encode_health(health)
             for client in self.clients:
-                client.health_due = True
+                client.is_health_unsent = True
                 client.wake.set()
 
-    async def _look(self, now: float) -> None:
+    async def _check_batches(self, now: float) -> None:
         async with reading(self.resources.engine) as conn:
             await self._find_batches(conn)
             due = [
                 batch.id
                 for batch in self.batches.values()
-                if not batch.is_quiet or now - batch.looked_at >= QUIET_SECONDS
+                if not batch.is_finished or now - batch.checked_at >= FINISHED_CHECK_SECONDS
             ]
-            for some in chunks(due, 1000):
-                for batch_id, found in (await read_versions(conn, some)).items():
+            for batch_ids in chunks(due, IDS_PER_QUERY):
+                for batch_id, current in (await read_versions(conn, batch_ids)).items():
                     batch = self.batches.get(batch_id)
                     if batch is None:
                         continue
-                    batch.looked_at = now
-                    batch.is_quiet = found.is_finished
-                    if found.version != batch.version or not batch.counts:
+                    batch.checked_at = now
+                    batch.is_finished = current.is_finished
+                    if current.version != batch.version or not batch.counts:
                         await self._read_batch(conn, batch)
 
-    async def _look_at_line(self, now: float) -> None:
-        """The place in line changes without any change of the batch."""
-        if now - self._line_at < LINE_SECONDS:
-            return
-        self._line_at = now
-        waiting = [batch for batch in self.batches.values() if not batch.is_quiet]
-        places: dict[UUID, QueuePosition] = {}
-        async with reading(self.resources.engine) as conn:
-            for some in chunks([batch.id for batch in waiting], 1000):
-                places |= await read_first_positions(conn, some)
-        for batch in waiting:
-            ahead = places[batch.id].ahead if batch.id in places else None
-            if ahead != batch.ahead:
-                batch.ahead = ahead
-                self._tell(batch, [])
-
     async def _find_batches(self, conn: AsyncConnection) -> None:
-        if not self._projects:
-            return
-        for some in chunks(list(self._projects), 1000):
-            for row in await read_watched_batches(conn, some):
-                for client in list(self._projects.get(row.project_id, ())):
-                    self.watch_batch(client, row.id, row.project_id)
+        for project_ids in chunks(list(self._clients_by_project), IDS_PER_QUERY):
+            for batch in await read_watched_batches(conn, project_ids):
+                for client in list(self._clients_by_project.get(batch.project_id, ())):
+                    self.watch_batch(client, batch.id, batch.project_id)
 
-    async def _read_batch(self, conn: AsyncConnection, batch: Batch) -> None:
-        changed: dict[UUID, Seen] = {}
+    async def _read_batch(self, conn: AsyncConnection, batch: LiveBatch) -> None:
+        changed: dict[UUID, EncodedTask] = {}
         counts = dict.fromkeys(TaskState, 0)
         version = 0
-        async for rows in stream_tasks(conn, batch.id):
-            for row in rows:
-                counts[TaskState(row.state)] += 1
-                version += row.version
-                if (seen := batch.tasks.get(row.id)) is None or seen.version != row.version:
-                    changed[row.id] = Seen(row.version, _task_text(row))
-            # Others have their turn in between.
+        async for tasks in stream_tasks(conn, batch.id):
+            for task in tasks:
+                counts[TaskState(task.state)] += 1
+                version += task.version
+                if (known := batch.tasks.get(task.id)) is None or known.version != task.version:
+                    changed[task.id] = encode_task(task)
+            # A large batch must not block the other work of this process.
             await asyncio.sleep(0)
-        # At once, so that the versions add up whenever somebody looks.
+        # Without an await in between, so that the versions of the tasks always add up to the batch's version.
         batch.tasks |= changed
         batch.counts, batch.version = counts, version
         if not batch.counts[TaskState.QUEUED]:
             batch.ahead = None
-        self._tell(batch, changed)
+        batch.notify(changed)
 
-    def _tell(self, batch: Batch, task_ids: Iterable[UUID]) -> None:
-        for client in batch.clients:
-            client.unseen[batch.id].update(dict.fromkeys(task_ids))
-            client.batches.add(batch.id)
-            client.wake.set()
-
-
-def _task_text(row: WatchedTask) -> str:
-    return json.dumps(
-        {
-            "id": str(row.id),
-            "image_id": str(row.image_id),
-            "image": row.image,
-            "page": row.page,
-            "state": row.state,
-            "version": row.version,
-            "attempt": row.attempt,
-            "reason": row.reason,
-            "error": row.error,
-            "started_at": _moment(row.started_at),
-            "finished_at": _moment(row.finished_at),
-        },
-        ensure_ascii=False,
-    )
-
-
-def _batch_text(batch: Batch) -> str:
-    finished = sum(count for state, count in batch.counts.items() if state not in UNFINISHED)
-    told = {
-        "id": str(batch.id),
-        "version": batch.version,
-        "total": len(batch.tasks),
-        "finished": finished,
-        "is_finished": finished == len(batch.tasks),
-        "counts": {str(state): count for state, count in batch.counts.items()},
-        "ahead": batch.ahead,
-    }
-    return json.dumps({"type": "batch", "batch": told})
-
-
-def _health_text(health: Health) -> str:
-    told = {"status": health.status, "reason": health.reason, "since": _moment(health.since)}
-    return json.dumps({"type": "health", "health": told}, ensure_ascii=False)
-
-
-def _moment(value: datetime | None) -> str | None:
-    return value.isoformat() if value else None
+    async def _check_positions(self, now: float) -> None:
+        """Read the positions in the queue. They change without any change of the batch."""
+        if now - self._positions_checked_at < POSITION_CHECK_SECONDS:
+            return
+        self._positions_checked_at = now
+        unfinished = [batch for batch in self.batches.values() if not batch.is_finished]
+        positions: dict[UUID, QueuePosition] = {}
+        async with reading(self.resources.engine) as conn:
+            for batch_ids in chunks([batch.id for batch in unfinished], IDS_PER_QUERY):
+                positions |= await read_first_positions(conn, batch_ids)
+        for batch in unfinished:
+            ahead = positions[batch.id].ahead if batch.id in positions else None
+            if ahead != batch.ahead:
+                batch.ahead = ahead
+                batch.notify()
