@@ -27,7 +27,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from spheroseg.api.app import create_app
-from spheroseg.api.batches import BatchIn
+from spheroseg.api.submissions import BatchIn
 from spheroseg.cli import app as cli
 from spheroseg.database.engine import open_engine
 from spheroseg.queueing.webhooks import sign

@@ -1,4 +1,4 @@
-"""What batches, tasks and results look like to a client. Ids are UUIDs, times ISO 8601 with a zone."""
+"""The JSON of batches, tasks and results. Ids are UUIDs, times are ISO 8601 with a time zone."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -14,14 +14,14 @@ from spheroseg.database.task_details import TaskDetails
 from spheroseg.export.object_table import add_units
 from spheroseg.tasks import FINISHED, BatchState, TaskState, batch_state
 
-AHEAD = "Messages that go before the next one of it; null where nothing waits in line, as when it is delayed."
-CAPPED = "True: there are more ahead, and nobody has counted them."
-EXPECTED = "Seconds until it is finished, at the pace of the last five minutes; null where nothing is known."
-PAGE = "Of the file, counted from 0; results.csv, for people, counts from 1."
+AHEAD = "Number of messages before its next one in the queue; null if none of its messages waits, as when delayed."
+CAPPED = "True: there are more messages ahead, which are not counted."
+EXPECTED = "Seconds until it is finished, at the rate of the last five minutes; null if that is unknown."
+PAGE = "Page of the file, counted from 0. In results.csv pages are counted from 1."
 
 
 class WebhookOut(BaseModel):
-    """The call when the batch has finished. state: waiting, delivered or failed; status: of the last answer."""
+    """The webhook of a batch. state: waiting, delivered or failed. status: HTTP status of the last answer."""
 
     url: str
     state: str
@@ -33,31 +33,31 @@ class WebhookOut(BaseModel):
 
 
 class BatchSummary(BaseModel):
-    """A batch and how far it is: `finished` of `total`, whatever the end; `failed` of those.
+    """A batch and its progress. finished: tasks in any final state. failed: those of them that failed.
 
-    Its state follows from its tasks: queued (nothing has begun), processing, and once all are finished: completed
-    (all that was not cancelled), completed_with_errors, failed (none completed) or cancelled (all were).
+    state follows from the tasks: queued (none has begun), processing, and once all are finished: completed (all that
+    were not cancelled), completed_with_errors, failed (none completed) or cancelled (all were).
     """
 
     id: UUID
     project_id: UUID
     created_at: datetime
-    user: str = Field(description="Who asked for it.")
+    user: str = Field(description="Name of the user who submitted it.")
     state: BatchState
     total: int
     finished: int
     failed: int
-    counts: dict[TaskState, int] = Field(description="Tasks in each state.")
+    counts: dict[TaskState, int] = Field(description="Number of tasks in each state.")
     priority: int
     model: str
     model_sha256: str | None
     parameters: dict[str, Any]
-    pixel_size_um: float | None = Field(description="µm per pixel, for all images; null: what each file says.")
+    pixel_size_um: float | None = Field(description="µm per pixel, for all images; null if each file's own is used.")
     webhook: WebhookOut | None
 
 
 class BatchOut(BatchSummary):
-    """A batch, how far it is, and its place in line."""
+    """A batch, its progress and its position in the queue."""
 
     ahead: int | None = Field(description=AHEAD)
     ahead_is_capped: bool = Field(description=CAPPED)
@@ -65,9 +65,9 @@ class BatchOut(BatchSummary):
 
 
 class TaskOut(BaseModel):
-    """One image of a batch. `attempt` counts every try, `retries` and `losses` those of the present set of tries.
+    """The segmentation of one image. `attempt` counts all tries, `retries` and `losses` those of the current set.
 
-    `reason` is a code and `error` a sentence: of the last attempt that did not finish. `version` grows with every
+    `reason` (a code) and `error` (a sentence) are of the last attempt that did not finish. `version` grows with every
     change.
     """
 
@@ -94,7 +94,7 @@ class TaskOut(BaseModel):
 class AttemptOut(BaseModel):
     """An attempt that did not finish. cause: failed, lost (its worker vanished), undelivered or handed_back.
 
-    superseded: it came late and changed nothing.
+    superseded: it was reported too late and changed nothing.
     """
 
     attempt: int | None
@@ -110,23 +110,23 @@ class AttemptOut(BaseModel):
 
 
 class TaskStory(TaskOut):
-    """A task and everything that happened to it."""
+    """A task with all of its attempts that did not finish."""
 
     project_id: UUID
     expected_seconds: float | None = Field(description=EXPECTED)
     failures: list[AttemptOut] = Field(description="Attempts that did not finish, the oldest first.")
     has_history: bool = Field(
-        description="False where the database keeps no failures (revision 009): then there is only the last reason."
+        description="False if the database keeps no failures (revision 009). Then only the last reason is known."
     )
 
 
 class ObjectOut(BaseModel):
-    """One spheroid: its outline in px, x to the right, y down, from the outer corner of the top-left pixel.
+    """One spheroid. Its outline is in px: x to the right, y down, from the outer corner of the top-left pixel.
 
-    measurements: their names end in the unit, as in results.csv; those in µm are there if the pixel size is known.
+    measurements: their names end with the unit, as in results.csv. Those in µm exist if the pixel size is known.
     """
 
-    object: int = Field(description="As in the mask and on the overlay, from 1.")
+    object: int = Field(description="Its number in the mask and on the overlay, from 1.")
     outer: list[tuple[float, float]]
     holes: list[list[tuple[float, float]]]
     flags: list[str]
@@ -139,9 +139,9 @@ class FileOut(BaseModel):
 
 
 class ResultOut(BaseModel):
-    """What was found in one image, and how: model, the parameters that were used, pixel size and its source.
+    """The result for one image, with the model, the parameters that were used, and the pixel size with its source.
 
-    No object is an empty list and the flag no_object_found, never a zero.
+    If no object was found, `objects` is empty and `flags` has no_object_found. A zero is never reported.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -159,18 +159,18 @@ class ResultOut(BaseModel):
     height: int
     pixel_size: dict[str, Any] | None = Field(
         description="um, and source: option, OME-XML or ImageJ; contradicted_by: um and source of others that differ "
-        "by more than 1 %, where there are any."
+        "by more than 1 %, if there are any."
     )
     flags: list[str]
     objects: list[ObjectOut]
     model: dict[str, str] = Field(description="name, version, sha256.")
-    parameters: dict[str, Any] = Field(description="Those used for this image.")
+    parameters: dict[str, Any] = Field(description="The parameters used for this image.")
     metrics_version: str
     versions: dict[str, str]
     durations_ms: dict[str, float]
     batch_size: int = Field(
         1,
-        description="Images for which the model ran at once; inference in durations_ms is the time of all, divided.",
+        description="Images in one run of the model. inference in durations_ms is its time divided by this.",
     )
     mask: FileOut
     overlay: FileOut
@@ -190,8 +190,8 @@ class Changed(BaseModel):
     task_ids: list[UUID]
 
 
-def batch_summary(batch: Batch, counts: Mapping[TaskState, int]) -> dict[str, Any]:
-    """Fields of a BatchSummary, from a batch and the number of its tasks by state."""
+def batch_fields(batch: Batch, counts: Mapping[TaskState, int]) -> dict[str, Any]:
+    """Return the fields of a BatchSummary. counts: the number of tasks in each state, zeros included."""
     webhook = None
     if batch.webhook is not None:
         webhook = WebhookOut(**batch.webhook._asdict())
@@ -216,19 +216,19 @@ def batch_summary(batch: Batch, counts: Mapping[TaskState, int]) -> dict[str, An
     }
 
 
-def task_fields(task: TaskDetails, place: QueuePosition | None) -> dict[str, Any]:
-    """Fields of a TaskOut, from a task and its position in the queue."""
+def task_fields(task: TaskDetails, position: QueuePosition | None) -> dict[str, Any]:
+    """Return the fields of a TaskOut. position: in the queue, None if the task does not wait."""
     fields = {name: value for name, value in task._asdict().items() if name != "lost_count"}
     return {
         **fields,
         "losses": task.lost_count,
-        "ahead": place.ahead if place else None,
-        "ahead_is_capped": place.is_capped if place else False,
+        "ahead": position.ahead if position else None,
+        "ahead_is_capped": position.is_capped if position else False,
     }
 
 
 def result_fields(row: TaskResult) -> dict[str, Any]:
-    """Fields of a ResultOut, from the result of a task, ready for JSON."""
+    """Return the fields of a ResultOut, ready for JSON."""
     result = row.result
     um = (result.get("pixel_size") or {}).get("um")
     files: dict[str, Any] = {
