@@ -11,8 +11,9 @@ import pytest
 
 from spheroseg.segmentation import classical
 
+from .conftest import eventually
 from .support.ports import free_port
-from .support.processes import Service, eventually
+from .support.processes import Service
 from .support.runs import PICTURES, ROOT
 
 EXAMPLES = ROOT / "examples"
