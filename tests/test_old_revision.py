@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from spheroseg.broker.table import TableBroker
+from spheroseg.database.dead_letters import FailureFilter, list_dead_letters
 from spheroseg.database.engine import reading
-from spheroseg.database.failures import FailureFilter, list_dead_letters
 from spheroseg.database.quarantine import UNREADABLE
 from spheroseg.database.revision_010 import set_revision_010
 from spheroseg.database.revisions import downgrade, upgrade

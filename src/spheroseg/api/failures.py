@@ -14,14 +14,9 @@ from spheroseg.api.fields import LongName, RowId, ShortName, parse_row_id
 from spheroseg.api.paging import Page, read_cursor, write_cursor
 from spheroseg.api.schemas import AttemptOut
 from spheroseg.database.accounts import User
+from spheroseg.database.dead_letters import FailureFilter, FailureRecord, list_dead_letters, list_failures
 from spheroseg.database.engine import reading
-from spheroseg.database.failures import (
-    FailureFilter,
-    FailureRecord,
-    check_failures_kept,
-    list_dead_letters,
-    list_failures,
-)
+from spheroseg.database.failures import check_failures_kept
 from spheroseg.queueing.dead_letters import DISCARD, RETRY, DeadLetterAction, change_dead_letters
 from spheroseg.resources import Resources
 

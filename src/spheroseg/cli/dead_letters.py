@@ -8,8 +8,8 @@ import typer
 
 from spheroseg.cli.output import DryRun, Json, actor, confirm, print_json, print_rows
 from spheroseg.cli.with_resources import with_resources
+from spheroseg.database.dead_letters import FailureFilter, FailureRecord, list_dead_letters
 from spheroseg.database.engine import reading
-from spheroseg.database.failures import FailureFilter, FailureRecord, list_dead_letters
 from spheroseg.errors import SpherosegError
 from spheroseg.queueing.dead_letters import DISCARD, RETRY, DeadLetterAction, change_dead_letters
 from spheroseg.resources import Resources

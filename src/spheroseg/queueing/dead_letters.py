@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database import queue
 from spheroseg.database.audit import MAX_NAMED, record
-from spheroseg.database.failures import FailureFilter, FailureRecord, list_dead_letters, settle_failures
+from spheroseg.database.dead_letters import FailureFilter, FailureRecord, list_dead_letters, settle_failures
 from spheroseg.messages import ROUTES, TASK_KEY, Message
 from spheroseg.queueing.submit import retry
 

@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from spheroseg.database import revisions
 from spheroseg.database.components import SILENT_SECONDS
+from spheroseg.database.dead_letters import count_dead_letters
 from spheroseg.database.engine import reading
-from spheroseg.database.failures import count_dead_letters
 from spheroseg.database.figures import (
     QueueFigures,
     read_alive_processes,
