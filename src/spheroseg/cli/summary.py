@@ -11,7 +11,7 @@ from rich.table import Table
 from spheroseg.cli.output import duration, plural
 from spheroseg.cli.pixel_size import pixel_size_notes
 from spheroseg.export.formats import ExportFormat
-from spheroseg.plate.dose_response import MIN_CONCENTRATIONS
+from spheroseg.plate.options import MIN_CONCENTRATIONS
 from spheroseg.run.result import ImageOutcome, RunResult
 
 MAX_ROWS = 40

@@ -22,10 +22,10 @@ from scipy.optimize import brentq, least_squares, minimize_scalar
 from scipy.special import fdtr, fdtri
 
 from spheroseg.plate.fit_refusal import FitRefusal
+from spheroseg.plate.options import MIN_CONCENTRATIONS
 
 Numbers = NDArray[np.float64]
 
-MIN_CONCENTRATIONS = 4
 MIN_WELLS = 6
 # Concentrations on either side of the ic50, which may include 0. Sebaugh (2011) asks for two beyond each bend.
 MIN_CONCENTRATIONS_PER_SIDE = 2

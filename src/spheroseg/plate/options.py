@@ -7,6 +7,9 @@ from enum import StrEnum
 from spheroseg.errors import BadPlate
 from spheroseg.plate.conditions import ConditionRow
 
+# An IC50 needs this many concentrations above 0.
+MIN_CONCENTRATIONS = 4
+
 
 class VolumeMethod(StrEnum):
     """The formula of the volume. docs/metrics.md defines each of them."""
