@@ -27,6 +27,38 @@ from tests.support.rabbitmq import RABBITMQ_3, RABBITMQ_4, RabbitNode
 from tests.support.uploading import Plate
 
 
+# Fixtures that start a server, however a test gets them.
+SERVER_FIXTURES = {"postgres", "rabbit", "rabbit_3", "rabbit_4", "own_rabbit", "battered_rabbit", "shipped_rabbit"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that need servers, and say which tests have to run in the same process.
+
+    A slow test may run in any process, so that no process works through a long file while the others have nothing
+    to do. The tests of a file stay together if they are fast, or share what a fixture made for the whole file.
+    """
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        is_on_postgres = hasattr(item, "callspec") and item.callspec.params.get("database_url") == "postgres"
+        if is_on_postgres or SERVER_FIXTURES.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.servers)
+        is_alone = item.get_closest_marker("slow") and not _shares_a_fixture(item)
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if is_alone else item.path.stem))
+
+
+@pytest.hookimpl(trylast=True, specname="pytest_collection_modifyitems")
+def run_slow_tests_first(items: list[pytest.Item]) -> None:
+    """At the end of the run, many short tests fill the processes better than a few long ones."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def _shares_a_fixture(item: pytest.Function) -> bool:
+    """Return whether the test uses a fixture of the project that lives as long as its module."""
+    found = (item._fixtureinfo.name2fixturedefs.get(name, ()) for name in item.fixturenames)
+    return any(defs[-1].scope == "module" and defs[-1].baseid for defs in found if defs)
+
+
 def missing_server(what: str) -> None:
     message = f"{what} is not installed: make servers"
     if os.environ.get("CI"):

@@ -14,6 +14,8 @@ from spheroseg.errors import Unauthenticated
 
 from .conftest import empty_database
 
+pytestmark = pytest.mark.slow
+
 
 def call(*arguments: str, env: dict[str, str], code: int = 0) -> tuple[str, str]:
     """stdout and stderr."""

@@ -19,6 +19,8 @@ from .support.lab import submit_images
 from .support.processes import Site, open_site
 from .support.rabbitmq import RabbitNode
 
+pytestmark = pytest.mark.slow
+
 OUTAGE_SECONDS = 60.0 if os.environ.get("CHAOS_LONG") else 15.0
 
 

@@ -27,6 +27,8 @@ from .support.processes import Site, open_site
 from .support.proxy import Proxy
 from .support.rabbitmq import RabbitNode
 
+pytestmark = pytest.mark.slow
+
 SEED = int(os.environ.get("CHAOS_SEED", "20"))
 WORKERS = ("worker-1", "worker-2")
 

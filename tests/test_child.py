@@ -19,6 +19,8 @@ from spheroseg.storage import ImageStore
 from spheroseg.worker.child_server import Outcome
 from spheroseg.worker.segment import MAX_PIXELS_TOGETHER, segment_tasks
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples" / "spheroids").glob("*.png"))
 OWN = ("durations_ms", "batch_size", "mask", "overlay", "image_sha256")
 

@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 from spheroseg import __version__
 from spheroseg.cli import COMMANDS, app
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_command_is_listed_and_helps() -> None:
     listed = CliRunner().invoke(app, ["--help"])

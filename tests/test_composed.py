@@ -20,6 +20,8 @@ from spheroseg.training.composed import (
 from spheroseg.training.data import FIELDS, SIZES, Sample, Truth, get_made
 from tests.support.synthetic import Picture, coverage
 
+pytestmark = pytest.mark.slow
+
 SIDE = 120
 GROUND, SPHEROID = 180.0, 60.0
 

@@ -32,6 +32,8 @@ from .conftest import Postgres, eventually, execute
 from .support.lab import read_failures, read_task, some_images, submit_images
 from .test_collect import completed, failed
 
+pytestmark = pytest.mark.slow
+
 POLICY = RetryPolicy(backoff=0.01)
 
 

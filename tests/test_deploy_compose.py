@@ -37,6 +37,8 @@ from .support.compose import (
 from .support.rabbitmq import VHOST, RabbitNode
 from .support.stack import stack_on, switch
 
+pytestmark = pytest.mark.slow
+
 OURS = ("backend", "ml", "exporter")
 SETTINGS = {name.upper() for name in Settings.model_fields}
 MANUAL = ROOT / "docs" / "operations.md"

@@ -21,6 +21,8 @@ from .conftest import eventually, missing_server
 from .support.rabbitmq import RABBITMQ_3, RABBITMQ_4, USER, VHOST, RabbitNode, Release
 from .test_queues_command import spheroseg
 
+pytestmark = pytest.mark.slow
+
 SHIPPED = Path(__file__).parents[1] / "deploy" / "rabbitmq"
 PASSWORD = "spheroseg_secret"  # noqa: S105 (the specification's, for development)
 MB = 1024**2

@@ -36,6 +36,8 @@ from .support.lab import submit_images
 from .support.networks import model_folder
 from .support.ports import free_port
 
+pytestmark = pytest.mark.slow
+
 
 def doctor(*arguments: str, code: int, cwd: Path, **env: str) -> str:
     """The command, as a person starts it."""

@@ -26,6 +26,8 @@ from .support.ports import free_port
 from .support.processes import open_site
 from .support.rabbitmq import PASSWORD, RABBITMQ_3, USER, RabbitNode
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:

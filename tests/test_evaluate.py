@@ -19,6 +19,8 @@ from spheroseg.training.evaluate import evaluate as scores_of
 from spheroseg.training.evaluate import summaries
 from tests.support.synthetic import Picture, coverage, photograph
 
+pytestmark = pytest.mark.slow
+
 REAL = Path(__file__).parents[2] / "shared" / "data"
 COLUMNS = ("image", "mask", "source", "licence", "mask_kind", "modality", "height", "width", "foreground")
 SIDE = 160

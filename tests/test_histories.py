@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -51,6 +52,8 @@ from spheroseg.tasks import FINISHED, RetryPolicy, TaskState
 
 from .conftest import Postgres
 from .support.lab import submit_images
+
+pytestmark = pytest.mark.slow
 
 POLICY = RetryPolicy(max_retries=2, max_losses=2, backoff=0.0)
 LEASE = 3600.0

@@ -18,6 +18,8 @@ from .conftest import empty_database, eventually
 from .support.lab import submit_images
 from .support.ports import free_port
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "spheroids" / "image_08.png"
 

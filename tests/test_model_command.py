@@ -14,6 +14,8 @@ from spheroseg.segmentation.model.check import check_model
 
 from .support.networks import card, model_folder, network, onnx
 
+pytestmark = pytest.mark.slow
+
 NO_SIDES = ("n", 1, "height", 64)
 
 

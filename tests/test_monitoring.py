@@ -29,7 +29,7 @@ from .support.processes import Site, open_site
 from .support.prometheus import DEPLOY, Prometheus, prometheus
 from .support.rabbitmq import RABBITMQ_3, RabbitNode
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 COMPLETED, BAD, CRASHING, ATTEMPTS = 30, 2, 1, 4
 

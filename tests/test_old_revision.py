@@ -34,6 +34,8 @@ from .conftest import Postgres, empty_database, eventually
 from .support.lab import read_failures, read_task, submit_images
 from .test_queues_command import fail, spheroseg
 
+pytestmark = pytest.mark.slow
+
 HINT = "run `spheroseg db upgrade`"
 
 

@@ -15,6 +15,8 @@ from .conftest import empty_database, eventually
 from .support.ports import free_port
 from .support.processes import Service
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 

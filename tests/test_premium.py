@@ -8,6 +8,8 @@ from .conftest import Postgres, eventually
 from .support.lab import submit_images
 from .support.processes import open_site
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("server", "queue_type"), [("rabbit_3", "classic"), ("rabbit_4", "quorum")])
 async def test_premium_overtakes_all_unclaimed_tasks_and_regular_still_gets_its_share(

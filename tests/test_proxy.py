@@ -11,6 +11,8 @@ from tests.conftest import eventually
 from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 
+pytestmark = pytest.mark.slow
+
 
 class Echo:
     """An echo server that records the received bytes and counts open and ended connections."""

@@ -27,6 +27,8 @@ from .conftest import empty_database
 from .support.lab import read_task, submit_images
 from .support.rabbitmq import RabbitNode
 
+pytestmark = pytest.mark.slow
+
 
 def spheroseg(*arguments: Any, env: dict[str, str], code: int = 0) -> str:
     done = subprocess.run(

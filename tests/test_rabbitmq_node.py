@@ -10,6 +10,8 @@ from aio_pika.abc import AbstractConnection
 from tests.conftest import eventually, missing_server
 from tests.support.rabbitmq import RABBITMQ_3, NodeError, RabbitNode
 
+pytestmark = pytest.mark.slow
+
 
 def persistent(body: bytes) -> aio_pika.Message:
     return aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)

@@ -22,6 +22,8 @@ from .support.rabbitmq import RabbitNode
 from .support.relays import Lab
 from .test_worker import is_alive
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def lab(rabbit_3: RabbitNode, postgres: Any) -> AsyncIterator[Lab]:

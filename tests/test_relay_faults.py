@@ -19,6 +19,8 @@ from .support.ports import free_port
 from .support.rabbitmq import RabbitNode
 from .support.relays import Lab
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def own(own_rabbit: RabbitNode, postgres: Any) -> AsyncIterator[Lab]:

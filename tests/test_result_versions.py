@@ -14,6 +14,8 @@ from .support.backend import Backend
 from .support.plates import add_images, add_project
 from .support.runs import EXAMPLES, inputs, manifest, query, rows, run
 
+pytestmark = pytest.mark.slow
+
 ONE, TWO = "image_08.png", "image_12.png"
 
 

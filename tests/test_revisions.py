@@ -34,6 +34,8 @@ from .conftest import Postgres, execute, new_database
 from .support.lab import submit_images
 from .support.schemas import BACK_SQL, BASE_SQL, FORWARD_SQL, catalogue, psql
 
+pytestmark = pytest.mark.slow
+
 BUSY = "a long transaction keeps the tables busy, and nothing was changed: wait for it to end, then do the same again"
 
 

@@ -26,6 +26,8 @@ from .support.rabbitmq import RabbitNode
 from .support.schemas import BACK_SQL, FORWARD_SQL, psql
 from .support.stack import EXAMPLE, stack_on, switch
 
+pytestmark = pytest.mark.slow
+
 # A short window, so that tasks wait in the table too, and a long backoff, so that some wait for their retry.
 SETTINGS = {"RELAY_WINDOW": "12", "RETRY_BACKOFF_SECONDS": "12"}
 OFF = {**SETTINGS, "ENABLE_MESSAGE_QUEUE": "false"}

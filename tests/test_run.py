@@ -15,6 +15,8 @@ from spheroseg.segmentation.model import DEFAULT_MODEL, find_model
 from .support.runs import EXAMPLES, PICTURES, ROOT, inputs, manifest, many_images, query, rows, run
 from .support.synthetic import coverage, photograph
 
+pytestmark = pytest.mark.slow
+
 SPHEROIDS = ROOT.parent / "shared" / "data" / "spheroids" / "images"
 
 

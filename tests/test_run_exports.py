@@ -20,7 +20,7 @@ from roifile import roiread
 
 from .support.synthetic import coverage, photograph
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"), pytest.mark.slow]
 
 
 def run(*arguments: Any, code: int = 0) -> str:

@@ -18,6 +18,8 @@ import tifffile
 
 from .support.runs import EXAMPLES, PICTURES, inputs, manifest, rows, run
 
+pytestmark = pytest.mark.slow
+
 
 def png_bomb() -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:

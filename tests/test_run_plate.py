@@ -18,6 +18,8 @@ import tifffile
 from .support.runs import EXAMPLES, manifest, query, run
 from .support.synthetic import coverage, photograph
 
+pytestmark = pytest.mark.slow
+
 NETWORK = {"MODEL": ""}
 PICTURES = ("conditions", "plate", "heatmap")
 

@@ -12,7 +12,11 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE
 from typing import Any
 
+import pytest
+
 from .support.runs import PICTURES, QUICK, command, manifest, many_images, query, rows, run
+
+pytestmark = pytest.mark.slow
 
 
 def children_of(pid: int) -> list[int]:

@@ -5,6 +5,8 @@ import pytest
 
 from spheroseg.training.scenes import KINDS, draw_scenes, relative_depths
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (200, 240)
 
 

@@ -12,6 +12,8 @@ from spheroseg.training.data import Sample, read_samples, scene_samples
 from spheroseg.training.evaluate import ALL, evaluate, summaries
 from spheroseg.training.scores import Summary
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

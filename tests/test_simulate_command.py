@@ -12,6 +12,8 @@ from spheroseg.errors import BadParameters, OutputUnusable
 from spheroseg.plate.names import parse_names
 from spheroseg.run.inputs import find_inputs
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--wells", 6, "--times", 2, "--size", 96, "--pixel-size", 8)
 
 

@@ -28,6 +28,8 @@ from spheroseg.training.data import MANIFEST, TEST_SEED, Sample, read_samples, s
 from spheroseg.training.train import Recipe, train, tune
 from spheroseg.training.unet import MULTIPLE, UNet
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).parents[2] / "shared" / "data"
 RECIPE = Recipe(steps=50, tuning=15, batch=1, processes=1, scenes=14, seed=4)
 

@@ -24,6 +24,8 @@ from spheroseg.tasks import RetryPolicy
 from .support.lab import submit_images
 from .test_collect import completed
 
+pytestmark = pytest.mark.slow
+
 KEY = "k" * 32
 
 

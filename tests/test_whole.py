@@ -19,6 +19,8 @@ from .support.rabbitmq import RabbitNode
 from .support.stack import Stack, stack_on
 from .support.watchers import Watcher, watching
 
+pytestmark = pytest.mark.slow
+
 IMAGES = ROOT.parent / "shared/data/nuclei/images"
 COUNT = 200
 

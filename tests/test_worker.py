@@ -27,6 +27,8 @@ from spheroseg.worker.loop import WorkerOptions, work
 from .conftest import at_both_revisions, eventually
 from .support.lab import read_failures, read_results, read_task, submit_images
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "tests.support.children"]
 POLICY = RetryPolicy(max_retries=1, max_losses=2, backoff=0.05)
 

@@ -28,6 +28,8 @@ from .support.rabbitmq import RabbitNode
 from .support.relays import Lab, running
 from .test_worker import COMMAND, POLICY, finished, is_alive
 
+pytestmark = pytest.mark.slow
+
 # On a busy machine the report of a start may be late: the message of its task is not lost.
 PATIENT = RelayOptions(poll=0.05)
 
