@@ -28,7 +28,7 @@ from tests.support.uploading import Plate
 
 
 # Fixtures that start a server, however a test gets them.
-SERVER_FIXTURES = {"postgres", "rabbit", "rabbit_3", "rabbit_4", "own_rabbit", "battered_rabbit", "shipped_rabbit"}
+SERVER_FIXTURES = {"postgres", "rabbit", "rabbit_3", "rabbit_4", "own_rabbit", "session_rabbit", "shipped_rabbit"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -241,19 +241,19 @@ def own_rabbit() -> Iterator[RabbitNode]:
     yield from started_rabbit_3()
 
 
-@pytest.fixture(scope="module")
-def module_rabbit() -> Iterator[RabbitNode]:
+@pytest.fixture(scope="session")
+def session_rabbit() -> Iterator[RabbitNode]:
     yield from started_rabbit_3()
 
 
 @pytest.fixture
-def restored_rabbit(module_rabbit: RabbitNode) -> RabbitNode:
+def restored_rabbit(session_rabbit: RabbitNode) -> RabbitNode:
     """A node of 3.10 that the tests of a file share. They may kill, pause and fill it: it is restored before each."""
-    module_rabbit.resume()
-    module_rabbit.start()
-    module_rabbit.memory_alarm(False)
-    module_rabbit.disk_alarm(False)
-    return module_rabbit
+    session_rabbit.resume()
+    session_rabbit.start()
+    session_rabbit.memory_alarm(False)
+    session_rabbit.disk_alarm(False)
+    return session_rabbit
 
 
 @pytest.fixture(scope="module")
