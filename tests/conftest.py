@@ -26,7 +26,6 @@ from tests.support.ports import free_port
 from tests.support.rabbitmq import RABBITMQ_3, RABBITMQ_4, RabbitNode
 from tests.support.uploading import Plate
 
-
 # Fixtures that start a server, however a test gets them.
 SERVER_FIXTURES = {"postgres", "rabbit", "rabbit_3", "rabbit_4", "own_rabbit", "session_rabbit", "shipped_rabbit"}
 

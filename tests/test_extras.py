@@ -85,7 +85,7 @@ def test_a_command_without_its_extra_says_how_to_install_it(
 
 
 @pytest.mark.slow
-def test_a_run_without_any_extra_writes_everything_but_parquet_and_says_so(tmp_path: Path) -> None:
+def test_a_run_without_any_extra_writes_all_tables_but_parquet_and_says_what_is_missing(tmp_path: Path) -> None:
     folder = tmp_path / "plate"
     folder.mkdir()
     for name in ("A01_t000h.tif", "A01_t072h.tif"):
@@ -96,5 +96,10 @@ def test_a_run_without_any_extra_writes_everything_but_parquet_and_says_so(tmp_p
     assert "growth.parquet needs the extra 'parquet'" in done.stdout
     assert (out / "growth.xlsx").exists()
     assert not (out / "growth.parquet").exists()
-    sentence = json.loads((out / "manifest.json").read_text())["not_written"]["growth.parquet"]
-    assert "pip install 'spheroseg[parquet]'" in sentence
+    assert (out / "fits.csv").exists()
+    assert not (out / "charts").exists()
+    not_written = json.loads((out / "manifest.json").read_text())["not_written"]
+    assert not_written.keys() == {"growth.parquet", "charts", "contact"}
+    assert "pip install 'spheroseg[parquet]'" in not_written["growth.parquet"]
+    assert "pip install 'spheroseg[charts]'" in not_written["charts"]
+    assert done.stdout.count("pip install 'spheroseg[charts]'") == 1

@@ -7,6 +7,7 @@ MODULES = {
     "server": ("fastapi", "httpx", "multipart", "prometheus_client", "starlette", "uvicorn", "websockets"),
     "rabbitmq": ("aio_pika",),
     "postgres": ("asyncpg",),
+    "charts": ("altair", "vl_convert"),
     "parquet": ("pyarrow",),
     "codecs": ("imagecodecs",),
     "train": ("onnx", "onnxscript", "torch"),

@@ -141,7 +141,7 @@ def _growth_notes(result: RunResult) -> Iterator[str]:
     growth = result.growth
     if growth.tables.no_curves:
         yield f"{NOTE} {escape(growth.tables.no_curves)}"
-    yield from (f"{NOTE} {escape(reason)}" for reason in growth.not_written.values())
+    yield from (f"{NOTE} {escape(reason)}" for reason in dict.fromkeys(growth.not_written.values()))
     for name in growth.edited:
         yield f"{NOTE} {name} was edited, so it was not overwritten and may be out of date"
     flags = Counter(flag for row in growth.tables.wells for flag in (row["qc_flags"] or "").split(";") if flag)
@@ -152,7 +152,7 @@ def _growth_notes(result: RunResult) -> Iterator[str]:
 
 def _files(result: RunResult) -> Iterator[tuple[str, str]]:
     yield "results.csv", "one row per object, all measurements"
-    others = "growth.csv" if result.growth.not_written else "growth.csv and growth.parquet"
+    others = "growth.csv" if "growth.parquet" in result.growth.not_written else "growth.csv and growth.parquet"
     yield "growth.xlsx", f"one row per object with well and time (also {others})"
     yield "overlays/", "images with outlines and object numbers"
     yield "masks/", "label images"
@@ -162,7 +162,8 @@ def _files(result: RunResult) -> Iterator[tuple[str, str]]:
     yield "manifest.json", "what was done with every input file, with checksums"
     if result.growth.tables.wells:
         yield "fits.csv", "growth rates and doubling times (see also wells.csv, conditions.csv, endpoint.csv)"
-        yield "contact/", "contact sheets: all overlays of a well in one row"
-        yield "charts/", "growth curves of conditions and wells, heat map"
+        if "charts" not in result.growth.not_written:
+            yield "contact/", "contact sheets: all overlays of a well in one row"
+            yield "charts/", "growth curves of conditions and wells, heat map"
     if result.growth.curve:
         yield result.growth.curve, "the growth curves"

@@ -20,6 +20,10 @@ NO_PARQUET = (
     f"growth.parquet needs the extra 'parquet', which is not installed ({install_command('parquet')}); "
     "growth.csv and growth.xlsx have the same rows"
 )
+NO_CHARTS = (
+    f"charts and contact sheets need the extra 'charts', which is not installed ({install_command('charts')}); "
+    "the tables have the values of all of them"
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class GrowthResult:
     ic50: Rows
     curve: str | None
     edited: tuple[str, ...]
-    not_written: dict[str, str] = field(default_factory=dict)  # file name: why, in a sentence
+    not_written: dict[str, str] = field(default_factory=dict)  # file or folder: why, in a sentence
 
 
 def write_growth(
@@ -56,20 +60,24 @@ def write_growth(
     tables = build_growth_tables(images, options.growth)
     sheets: dict[str, Rows] = {"growth": tables.growth}
     pictures: dict[str, bytes] = {}
+    not_written = {} if is_installed("parquet") else {"growth.parquet": NO_PARQUET}
     if is_plate and tables.wells:
         # Not above: SciPy and Altair take a second to load, which a run without a plate need not wait for.
         from spheroseg.plate.endpoints import build_endpoint_rows
         from spheroseg.plate.fit_table import build_fit_rows, default_measure
         from spheroseg.plate.ic50 import build_ic50_rows
-        from spheroseg.run.growth_pictures import draw_growth
 
         measure = default_measure(tables.wells, options.measure.columns)
         endpoint = build_endpoint_rows(tables.wells, options.at_h)
         sheets |= {"wells": tables.wells, "conditions": tables.conditions}
         sheets |= {"fits": build_fit_rows(tables.wells, measure)}
         sheets |= {"endpoint": endpoint, "ic50": build_ic50_rows(endpoint)}
-        pictures = draw_growth(tables, sheets, measure, options, images, overlays)
-    not_written = {} if is_installed("parquet") else {"growth.parquet": NO_PARQUET}
+        if is_installed("charts"):
+            from spheroseg.run.growth_pictures import draw_growth
+
+            pictures = draw_growth(tables, sheets, measure, options, images, overlays)
+        else:
+            not_written |= dict.fromkeys(("charts", "contact"), NO_CHARTS)
     placed = dict(_encoded_tables(sheets, options, manifest, date, tables.no_curves)) | pictures
     curve = next((name for name in pictures if name.startswith("charts/") and name.endswith(".png")), None)
     edited = [name for name, content in placed.items() if folder.put(name, content)["edited"]]
