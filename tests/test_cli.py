@@ -1,4 +1,4 @@
-"""The command line as a whole: every command is found, and one does not wait for what another needs."""
+"""The command line as a whole: every command exists, and none loads what only another one needs."""
 
 import os
 import subprocess
@@ -23,13 +23,13 @@ def test_every_command_is_listed_and_helps() -> None:
         assert f"Usage: root {name} " in helped.output
 
 
-def test_a_slip_in_a_command_is_told_with_the_one_that_was_meant() -> None:
+def test_a_misspelt_command_is_an_error_that_names_the_similar_one() -> None:
     told = CliRunner().invoke(app, ["dcotor"])
     assert told.exit_code == 2
     assert "Did you mean 'doctor'?" in told.output
 
 
-def test_the_code_of_a_command_is_loaded_when_it_is_asked_for() -> None:
+def test_the_code_of_a_command_is_loaded_when_it_is_used() -> None:
     script = """
 import sys
 from spheroseg.cli import main

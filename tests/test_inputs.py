@@ -41,7 +41,7 @@ def test_a_named_file_is_taken_whatever_its_name(tmp_path: Path) -> None:
     assert [item.name for item in listing.inputs] == ["picture.dat"]
 
 
-def test_images_in_a_zip_are_read_where_they_lie(tmp_path: Path) -> None:
+def test_images_in_a_zip_are_read_without_unpacking(tmp_path: Path) -> None:
     archive = tmp_path / "plate::1.zip"
     with zipfile.ZipFile(archive, "w") as opened:
         opened.writestr("day 1/a.png", EXAMPLE)
@@ -65,7 +65,7 @@ def test_each_page_of_a_stack_is_an_image(tmp_path: Path) -> None:
     ]
 
 
-def test_a_stack_of_which_nothing_was_chosen_is_listed_with_the_question(tmp_path: Path) -> None:
+def test_a_stack_that_needs_a_choice_is_listed_with_the_question(tmp_path: Path) -> None:
     pixels = np.zeros((2, 3, 2, 40, 50), np.uint8)
     metadata = {"axes": "TZCYX", "finterval": 2, "tunit": "h"}
     tifffile.imwrite(tmp_path / "stack.tif", pixels, imagej=True, metadata=metadata)
@@ -96,7 +96,7 @@ def test_a_damaged_zip_is_named_with_its_problem_and_the_rest_is_listed(tmp_path
     assert good.problem is None
 
 
-def test_a_path_that_does_not_exist_is_wrong_use(tmp_path: Path) -> None:
+def test_a_path_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UnreadableInput, match=r"no such file or folder: .*nowhere"):
         find_inputs([tmp_path / "nowhere"])
 
@@ -107,14 +107,14 @@ def test_what_a_run_has_written_is_never_an_input(tmp_path: Path) -> None:
     assert [item.name for item in find_inputs([tmp_path]).inputs] == ["a.png", "overlays/b.png", "results/c.png"]
 
 
-def test_what_changes_in_a_file_changes_its_checksum(tmp_path: Path) -> None:
+def test_a_change_in_a_file_changes_its_checksum(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png")
     before = find_inputs([tmp_path]).inputs[0].sha256
     write(path, EXAMPLE + b"x")
     assert find_inputs([tmp_path]).inputs[0].sha256 != before
 
 
-def test_names_alone_are_those_of_the_inputs(tmp_path: Path) -> None:
+def test_listing_names_alone_gives_the_names_of_the_inputs(tmp_path: Path) -> None:
     for name in ("b/t10.png", "b/t2.tif", "a.jpg", "notes.txt"):
         write(tmp_path / name)
     (tmp_path / "broken.zip").write_bytes(b"no archive")

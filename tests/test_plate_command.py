@@ -34,7 +34,7 @@ def plate(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_stranger_sees_wells_times_the_map_and_what_was_not_understood(plate: Path, width: int) -> None:
+def test_the_preview_shows_wells_times_the_map_and_names_not_understood(plate: Path, width: int) -> None:
     (plate / "C5_day2.png").unlink()
     shown = preview(plate, width=width)
     assert shown.exit_code == 0
@@ -107,7 +107,7 @@ def test_names_with_brackets_are_printed_as_they_are(tmp_path: Path) -> None:
     assert "[/]x.png: no well" in shown.output
 
 
-def test_wrong_use_says_what_to_do(plate: Path, tmp_path: Path) -> None:
+def test_wrong_usage_says_what_to_do(plate: Path, tmp_path: Path) -> None:
     for arguments, error in (
         ([plate, "--pattern", "{wel}"], BadPlate),
         ([plate, "--wells", "95"], BadPlate),

@@ -92,7 +92,7 @@ async def test_queues_are_listed_peeked_at_and_purged(here: tuple[AsyncEngine, d
     assert await audited(engine) == [("queue.purge", {"queue": "segmentation.tasks", "count": 3})]
 
 
-async def test_all_figures_are_shown_as_json(here: tuple[AsyncEngine, dict[str, str]]) -> None:
+async def test_all_numbers_are_shown_as_json(here: tuple[AsyncEngine, dict[str, str]]) -> None:
     engine, env = here
     submitted = await submit_images(engine, 2)
     await fail(engine, submitted.task_ids[0])
@@ -132,7 +132,7 @@ async def test_dead_letters_are_listed_filtered_retried_and_discarded(
     left = json.loads(spheroseg("dlq", "list", "--json", env=env))
     assert [letter["reason"] for letter in left] == ["killed"]
     assert "--all" in spheroseg("dlq", "retry", env=env, code=2)
-    assert "--all" in spheroseg("dlq", "discard", env=env, code=2), "before anybody is asked whether it is meant"
+    assert "--all" in spheroseg("dlq", "discard", env=env, code=2), "before it asks for confirmation"
     assert "no dead letter 999" in spheroseg("dlq", "show", "999", env=env, code=2)
     assert [(action, detail["count"]) for action, detail in await audited(engine)] == [
         ("dead_letters.retry", 1),

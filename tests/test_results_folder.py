@@ -14,7 +14,7 @@ def names(out: Path) -> set[str]:
     return {path.relative_to(out).as_posix() for path in out.rglob("*")} - {"journal"}
 
 
-def test_what_we_wrote_is_renewed_and_what_somebody_wrote_is_not(tmp_path: Path) -> None:
+def test_own_files_are_renewed_and_edited_files_are_kept(tmp_path: Path) -> None:
     first = folder(tmp_path)
     assert not first.put("rois/a.zip", b"one")["edited"]
     first.put("rois/b.zip", b"one")
@@ -28,7 +28,7 @@ def test_what_we_wrote_is_renewed_and_what_somebody_wrote_is_not(tmp_path: Path)
     assert (tmp_path / "rois" / "b.zip").read_bytes() == b"by hand"
 
 
-def test_a_file_that_was_there_before_us_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_from_before_the_first_run_is_kept(tmp_path: Path) -> None:
     (tmp_path / "coco.json").write_bytes(b"somebody's")
     assert folder(tmp_path).stream("coco.json", [b"ours"]) == {"path": "coco.json", "sha256": None, "edited": True}
     assert (tmp_path / "coco.json").read_bytes() == b"somebody's"
@@ -62,7 +62,7 @@ def test_a_stream_that_fails_leaves_the_old_file_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == {"coco.json"}
 
 
-def test_what_is_not_placed_again_is_taken_away_with_its_folder_unless_it_was_edited(tmp_path: Path) -> None:
+def test_an_outdated_file_is_removed_with_its_folder_unless_it_was_edited(tmp_path: Path) -> None:
     first = folder(tmp_path)
     for path in ("rois/a.zip", "geojson/a.geojson", "geojson/b.geojson"):
         first.put(path, b"one")

@@ -317,7 +317,7 @@ async def test_an_unusable_database_is_refused_with_the_command_to_run(pg: Async
     await revisions.prepare(pg, needs_message_queue=True)
     await execute(pg, "UPDATE alembic_version SET version_num = '011'")
     assert "at revision 011, and this version knows 009, 010: install" in await refusal(pg)
-    assert "not known to this version" in spheroseg(pg, "db", "current")
+    assert "this version of spheroseg does not know it" in spheroseg(pg, "db", "current")
     await execute(pg, "DROP TABLE alembic_version")
     assert "before 0.2" in await refusal(pg)
     assert "before 0.2" in spheroseg(pg, "db", "upgrade", code=2)
@@ -352,7 +352,7 @@ async def test_the_command_prints_the_change_of_revision(either: AsyncEngine) ->
 async def test_the_command_refuses_with_a_reason(tmp_path: Path) -> None:
     engine = open_engine(f"sqlite:///{tmp_path / 'test.db'}")
     await upgrade(engine, "009")
-    assert "009: tasks can be worked on" in spheroseg(engine, "db", "current")
+    assert "009: tasks are processed through the database" in spheroseg(engine, "db", "current")
     assert "Nothing to do" in spheroseg(engine, "db", "downgrade", "009", "--yes")
     assert "add --yes" in spheroseg(engine, "db", "downgrade", "009", code=2)
     assert "drop the database" in spheroseg(engine, "db", "downgrade", "base", "--yes", code=2)

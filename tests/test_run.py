@@ -67,7 +67,7 @@ def test_without_a_pixel_size_there_is_no_column_in_um(finished: Path) -> None:
     assert {row["pixel_size_um"] for row in rows(finished)} == {""}
 
 
-def test_the_manifest_tells_all_about_every_input(finished: Path) -> None:
+def test_the_manifest_describes_every_input(finished: Path) -> None:
     content = manifest(finished)
     assert content["counts"] == {"queued": 0, "processing": 0, "completed": 8, "failed": 0, "cancelled": 0}
     assert content["skipped"] == []
@@ -110,7 +110,7 @@ def test_added_images_are_done_and_removed_ones_leave_no_picture_behind(tmp_path
     assert query(out, "SELECT count(*) FROM segmentation_results") == [(3,)]
 
 
-def test_another_pixel_size_is_another_result_and_its_source_is_told(tmp_path: Path) -> None:
+def test_another_pixel_size_is_another_result_with_its_source(tmp_path: Path) -> None:
     out = tmp_path / "out"
     image = EXAMPLES / "image_08.png"
     run(image, "--out", out)
@@ -140,10 +140,10 @@ def test_objects_are_chosen_by_options_and_other_options_are_another_result(tmp_
     assert rows(out)[0]["used_min_area_px"] == "6000.0"
     assert query(out, "SELECT count(*) FROM segmentation_results") == [(4,)]
     assert sorted(centres()) == [40, 340, 580]
-    assert query(out, "SELECT count(*) FROM segmentation_results") == [(4,)], "known already"
+    assert query(out, "SELECT count(*) FROM segmentation_results") == [(4,)], "these results exist already"
 
 
-def test_a_wrong_option_or_one_that_an_image_cannot_serve_says_what_to_do(tmp_path: Path) -> None:
+def test_an_option_that_is_wrong_or_does_not_fit_an_image_says_what_to_do(tmp_path: Path) -> None:
     image = EXAMPLES / "image_08.png"
     assert "all, largest, most_central" in run(image, "--out", tmp_path / "a", "--objects", "smallest", code=2)
     assert "keep, discard" in run(image, "--out", tmp_path / "a", "--edge", "cut", code=2)
@@ -173,7 +173,7 @@ def test_a_pixel_size_in_the_file_is_used(tmp_path: Path) -> None:
     assert float(row["equivalent_diameter_um"]) == pytest.approx(50, rel=0.01)
 
 
-def test_a_pixel_size_that_the_file_contradicts_is_used_and_told(tmp_path: Path) -> None:
+def test_a_pixel_size_that_the_file_contradicts_is_used_and_reported(tmp_path: Path) -> None:
     picture = photograph(coverage(200, 240, 50, 50, 0, (120, 100))).astype(np.uint16)
     tifffile.imwrite(tmp_path / "disk.tif", picture, imagej=True, resolution=(2.0, 2.0), metadata={"unit": "micron"})
     said = run(tmp_path / "disk.tif", "--out", tmp_path / "out", "--pixel-size", "0.65")
@@ -184,7 +184,7 @@ def test_a_pixel_size_that_the_file_contradicts_is_used_and_told(tmp_path: Path)
     assert rows(tmp_path / "out")[0]["qc_flags"] == "pixel_size_contradiction"
 
 
-def test_a_plane_of_a_stack_is_chosen_and_another_choice_keeps_what_is_done(tmp_path: Path) -> None:
+def test_a_plane_of_a_stack_is_chosen_and_another_choice_keeps_earlier_results(tmp_path: Path) -> None:
     planes = [photograph(coverage(200, 240, radius, radius, 0, (120, 100))) for radius in (30, 40, 50, 60)]
     pixels = np.asarray(planes, np.uint8).reshape(2, 2, 200, 240)
     path, out = tmp_path / "stack.ome.tif", tmp_path / "out"
@@ -198,8 +198,8 @@ def test_a_plane_of_a_stack_is_chosen_and_another_choice_keeps_what_is_done(tmp_
 
     assert "2 of 2 images completed" in run(path, "--out", out, "--channel", "gfp")
     assert [round(float(row["equivalent_diameter_px"]) / 10) * 10 for row in rows(out)] == [80, 120]
-    told = [(item["page"], item["t"], item["channel_name"], item["time_h"]) for item in manifest(out)["inputs"]]
-    assert told == [(2, 1, "GFP", 0), (4, 2, "GFP", 12)]
+    pages = [(item["page"], item["t"], item["channel_name"], item["time_h"]) for item in manifest(out)["inputs"]]
+    assert pages == [(2, 1, "GFP", 0), (4, 2, "GFP", 12)]
     assert manifest(out)["asked_for"]["pages"] == {"time": "all", "z": None, "channel": "gfp"}
 
     assert "Continuing: 2 of 4 are completed already" in run(path, "--out", out, "--channel", "all")
@@ -225,7 +225,7 @@ def test_images_of_the_same_name_keep_their_own_outputs(tmp_path: Path) -> None:
     assert names == {"a__x.jpg", "b__x.jpg", "x.bmp.jpg", "x.jpg.jpg", "x.png.jpg"}
 
 
-def test_an_output_that_somebody_edited_is_left_alone_and_a_lost_one_comes_back(tmp_path: Path) -> None:
+def test_an_edited_output_is_kept_and_a_deleted_one_is_restored(tmp_path: Path) -> None:
     out = tmp_path / "out"
     image = EXAMPLES / "image_08.png"
     run(image, "--out", out)
@@ -240,10 +240,10 @@ def test_an_output_that_somebody_edited_is_left_alone_and_a_lost_one_comes_back(
     assert query(out, "SELECT count(*) FROM segmentation_results") == [(1,)]
     shutil.rmtree(out / ".spheroseg" / "storage")
     run(image, "--out", out)
-    assert query(out, "SELECT count(*) FROM segmentation_results") == [(2,)], "what is lost is made again"
+    assert query(out, "SELECT count(*) FROM segmentation_results") == [(2,)], "a lost result is made again"
 
 
-def test_a_folder_that_was_moved_is_done_once_more_and_then_known(tmp_path: Path) -> None:
+def test_a_moved_folder_is_segmented_once_more_and_then_known(tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     many_images(folder, 2)
     run(folder, "--out", out)

@@ -1,4 +1,4 @@
-"""What `spheroseg run --export` leaves in the folder, and what becomes of it when the options change."""
+"""`spheroseg run --export`: the files in the output folder, and how they change with the options."""
 
 import hashlib
 import json
@@ -100,7 +100,7 @@ def test_label_images_carry_the_pixel_size(everything: Path) -> None:
         assert pixels / micrometres == 2.0
 
 
-def test_the_bundle_holds_what_lies_in_the_folder(everything: Path) -> None:
+def test_the_bundle_holds_all_files_of_the_folder(everything: Path) -> None:
     there = {
         path.relative_to(everything).as_posix()
         for path in everything.rglob("*")
@@ -112,12 +112,12 @@ def test_the_bundle_holds_what_lies_in_the_folder(everything: Path) -> None:
         files = json.loads(archive.read("manifest.json"))["files"]
     for name in there - {"bundle.zip", "manifest.json"}:
         assert files[name]["sha256"] == sha256(everything / name), name
-    told = manifest(everything)["exports"]
-    assert told["bundle"]["sha256"] == sha256(everything / "bundle.zip")
-    assert told["coco"]["sha256"] == sha256(everything / "coco.json")
+    exports = manifest(everything)["exports"]
+    assert exports["bundle"]["sha256"] == sha256(everything / "bundle.zip")
+    assert exports["coco"]["sha256"] == sha256(everything / "coco.json")
 
 
-def test_the_folder_holds_what_was_asked_for_last_and_what_somebody_edited(pictures: Path, tmp_path: Path) -> None:
+def test_the_folder_holds_the_last_exports_and_edited_files(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(pictures, "--out", out)
     assert sorted(path.name for path in out.iterdir() if path.name[0] != ".") == [
@@ -142,13 +142,13 @@ def test_the_folder_holds_what_was_asked_for_last_and_what_somebody_edited(pictu
     assert edited.read_bytes() == b"corrected by hand"
     assert not (out / "geojson").exists()
     assert not (out / "coco.json").exists()
-    told = {item["image"]: item["rois"]["edited"] for item in manifest(out)["inputs"] if "rois" in item}
-    assert told == {"two.png": True, "stack.tif": False}
+    is_edited = {item["image"]: item["rois"]["edited"] for item in manifest(out)["inputs"] if "rois" in item}
+    assert is_edited == {"two.png": True, "stack.tif": False}
     with sqlite3.connect(out / ".spheroseg" / "spheroseg.db") as database:
         assert database.execute("SELECT count(*) FROM segmentation_results").fetchone() == (4,), "segmented once"
 
 
-def test_other_parameters_renew_every_file_unless_somebody_edited_it(pictures: Path, tmp_path: Path) -> None:
+def test_other_parameters_renew_every_file_that_was_not_edited(pictures: Path, tmp_path: Path) -> None:
     out, folder = tmp_path / "out", tmp_path / "in"
     folder.mkdir()
     for name in ("a.png", "b.png"):
@@ -165,7 +165,7 @@ def test_other_parameters_renew_every_file_unless_somebody_edited_it(pictures: P
     assert objects("a") == objects("b") == (2, 2, 2)
     mask = out / "masks" / "b.tif"
     tifffile.imwrite(mask, np.full((300, 500), 7, np.uint16))
-    # As after a run of a time without a journal.
+    # As after a run that kept no journal yet.
     (out / ".spheroseg" / "written").unlink()
     (out / "rois" / "a.zip").unlink()
     (out / "rois" / "b.zip").unlink()
@@ -184,7 +184,7 @@ def test_a_zip_of_a_run_is_no_input_of_the_next(everything: Path) -> None:
     assert "no images found" in said
 
 
-def test_an_unknown_export_is_wrong_use_that_names_the_known_ones(pictures: Path, tmp_path: Path) -> None:
+def test_an_unknown_export_is_wrong_usage_and_the_known_ones_are_named(pictures: Path, tmp_path: Path) -> None:
     said = run(pictures, "--out", tmp_path / "out", "--export", "excel", code=2)
     assert all(name in said for name in ("rois", "geojson", "coco", "bundle"))
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""`spheroseg run` with what is wrong: files, names, disks, options."""
+"""`spheroseg run` with faulty files, names, disks and options."""
 
 import os
 import shutil
@@ -57,7 +57,7 @@ def test_each_bad_input_has_its_own_clear_error_and_the_rest_completes(tmp_path:
     for name, (_, reason, words) in bad.items():
         item = found[f"{name}#1"]
         assert (item["state"], item["reason"]) == ("failed", reason), item
-        assert item["attempts"] <= 1, "what cannot get better is not tried again"
+        assert item["attempts"] <= 1, "a permanent error is not retried"
         assert words in item["error"]
         assert name in said
         assert item["error"] in said
@@ -68,7 +68,7 @@ def test_each_bad_input_has_its_own_clear_error_and_the_rest_completes(tmp_path:
     assert (blank["objects"], blank["flags"]) == (0, ["no_object_found"])
 
 
-def test_a_folder_that_may_not_be_read_is_named_and_the_rest_completes(tmp_path: Path) -> None:
+def test_an_unreadable_folder_is_reported_and_the_rest_completes(tmp_path: Path) -> None:
     locked, out = tmp_path / "locked", tmp_path / "out"
     locked.mkdir()
     locked.chmod(0)
@@ -93,7 +93,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_a_full_disk_is_a_clear_error_and_the_same_command_goes_on_afterwards(small_disk: Path) -> None:
+def test_a_full_disk_is_a_clear_error_and_the_same_command_continues_afterwards(small_disk: Path) -> None:
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(12 * 1024**2))
     said = run(*PICTURES, "--out", small_disk / "out", code=1)
@@ -105,7 +105,7 @@ def test_a_full_disk_is_a_clear_error_and_the_same_command_goes_on_afterwards(sm
     assert len(rows(small_disk / "out")) == 8
 
 
-def test_a_disk_without_room_for_anything_is_told_in_words(small_disk: Path) -> None:
+def test_a_completely_full_disk_is_an_error_in_words(small_disk: Path) -> None:
     with (small_disk / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
         while True:
             ballast.write(bytes(4096))
@@ -128,7 +128,7 @@ def test_a_disk_without_room_for_anything_is_told_in_words(small_disk: Path) -> 
         ([EXAMPLES.parent / "README.md", "--out", "{readme}"], "not a folder"),
     ],
 )
-def test_wrong_use_says_what_is_wrong_and_leaves_nothing(tmp_path: Path, arguments: list[Any], words: str) -> None:
+def test_wrong_usage_says_what_is_wrong_and_writes_nothing(tmp_path: Path, arguments: list[Any], words: str) -> None:
     (tmp_path / "readme").write_text("a file")
     places = {"out": tmp_path / "out", "readme": tmp_path / "readme"}
     said = run(*(str(argument).format(**places) for argument in arguments), code=2, env={"COLUMNS": "200"})
@@ -144,7 +144,7 @@ def test_wrong_settings_are_all_named_together(tmp_path: Path) -> None:
     assert "TASK_MAX_RETRIES='-1'" in said
 
 
-def test_a_folder_without_images_is_wrong_use(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_wrong_usage(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     assert "no images found" in run(tmp_path / "in", "--out", tmp_path / "out", code=2)
 
@@ -170,7 +170,7 @@ def test_the_outputs_of_a_run_are_never_inputs(tmp_path: Path) -> None:
             shutil.rmtree(folder / "results", ignore_errors=True)
 
 
-def test_odd_files_and_names_are_one_problem_each(tmp_path: Path) -> None:
+def test_each_odd_file_is_one_problem(tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     good = (EXAMPLES / "image_08.png").read_bytes()

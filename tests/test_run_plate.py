@@ -1,4 +1,4 @@
-"""`spheroseg run` on a plate whose truth is known, and on what can be wrong with one."""
+"""`spheroseg run` on simulated plates with known measurements, and on faulty ones."""
 
 import csv
 import hashlib
@@ -107,7 +107,9 @@ def test_conditions_are_means_over_wells(finished: Path) -> None:
     assert float(last[0]["volume_um3_sd"]) == pytest.approx(spread, rel=1e-6)
 
 
-def test_the_same_command_changes_no_byte_and_other_choices_segment_nothing(plate: Path, finished: Path) -> None:
+def test_the_same_command_changes_no_byte_and_other_plate_options_segment_nothing(
+    plate: Path, finished: Path
+) -> None:
     out = finished.parent / "copy"
     shutil.copytree(finished, out)
 
@@ -130,7 +132,7 @@ def test_the_same_command_changes_no_byte_and_other_choices_segment_nothing(plat
     assert manifest(out)["plate"] is None
 
 
-def test_what_somebody_wrote_into_a_table_stays_and_is_told(plate: Path, finished: Path) -> None:
+def test_an_edited_table_is_kept_and_reported(plate: Path, finished: Path) -> None:
     out = finished.parent / "edited"
     shutil.copytree(finished, out)
     (out / "fits.csv").write_text("mine")
@@ -164,7 +166,7 @@ def test_broken_files_an_empty_well_and_a_stack_leave_gaps_and_no_zeros(tmp_path
     assert all(row["refused"] and not row["doubling_time_h"] for row in refused)
 
 
-def test_a_folder_that_is_no_plate_has_the_tables_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_plate_has_only_the_tables(tmp_path: Path) -> None:
     out = tmp_path / "out"
     said = run(EXAMPLES, "--out", out)
     assert "describe a plate" not in said
@@ -183,14 +185,14 @@ def test_a_folder_that_is_no_plate_has_the_tables_alone(tmp_path: Path) -> None:
         (["--wells", "7"], "no plates of 7 wells"),
     ],
 )
-def test_what_does_not_fit_the_plate_is_told_before_anything_is_queued(
+def test_an_option_that_does_not_fit_the_plate_is_refused_before_anything_is_queued(
     plate: Path, tmp_path: Path, options: list[str], words: str
 ) -> None:
     assert words in run(plate, "--out", tmp_path / "out", *options, code=2)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_table_of_other_things_beside_the_images_is_told_with_the_way_around_it(tmp_path: Path) -> None:
+def test_a_foreign_table_beside_the_images_is_an_error_that_says_how_to_ignore_it(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     shutil.copy(EXAMPLES / "image_08.png", folder)
@@ -235,7 +237,7 @@ def test_stacks_of_channels_are_a_plate_once_a_channel_is_chosen(tmp_path: Path)
     assert not (out / "fits.csv").exists()
 
 
-def test_samples_whose_names_become_the_same_in_a_file_system_keep_their_pictures(tmp_path: Path) -> None:
+def test_samples_with_equal_file_names_keep_their_own_pictures(tmp_path: Path) -> None:
     folder, out = tmp_path / "images", tmp_path / "out"
     folder.mkdir()
     for sample in ("a+b", "a=b"):

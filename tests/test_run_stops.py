@@ -1,4 +1,4 @@
-"""`spheroseg run` killed at any moment, interrupted, left by its reader, and beside another one."""
+"""`spheroseg run` killed at any moment, interrupted, without a reader, and beside another run."""
 
 import os
 import random
@@ -54,7 +54,7 @@ def check_once_each(out: Path, count: int) -> None:
     assert not list((out / ".spheroseg").rglob(".part-*")), "no half-written file is left"
 
 
-def test_killed_at_any_moment_and_started_again_it_goes_on(tmp_path: Path) -> None:
+def test_killed_at_any_moment_and_started_again_it_continues(tmp_path: Path) -> None:
     chance = random.Random(20261124)
     folder, out = tmp_path / "in", tmp_path / "out"
     many_images(folder, 40)
@@ -63,7 +63,7 @@ def test_killed_at_any_moment_and_started_again_it_goes_on(tmp_path: Path) -> No
         hardy = {"TASK_MAX_RETRIES": "20"}
         with begun(folder, "--out", out, "--workers", "2", env=hardy, stdout=DEVNULL, stderr=PIPE) as process:
             end = time.monotonic() + chance.uniform(0.3, patience)
-            # A slow machine may need longer than that only to begin.
+            # A slow machine may need longer than that to start.
             patience *= 1.1
             while process.poll() is None and time.monotonic() < end:
                 time.sleep(chance.uniform(0.2, 0.6))
@@ -79,7 +79,7 @@ def test_killed_at_any_moment_and_started_again_it_goes_on(tmp_path: Path) -> No
             break
         # A child that is killed ten times before it has begun is given up.
         assert process.returncode == -signal.SIGKILL or "was killed by SIGKILL" in complaint, complaint
-    assert process.returncode == 0, "it never came to its end"
+    assert process.returncode == 0, "it never finished"
     assert kills >= 2, "the test killed nothing"
     check_once_each(out, 40)
 
@@ -91,12 +91,12 @@ def wait_for_the_first_mask(out: Path) -> None:
         time.sleep(0.02)
 
 
-def test_interrupted_from_the_keyboard_it_stops_in_order_and_goes_on_later(tmp_path: Path) -> None:
+def test_interrupted_from_the_keyboard_it_stops_gracefully_and_continues_later(tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     many_images(folder, 60)
     with begun(folder, "--out", out, "--workers", "1", stdout=PIPE, start_new_session=True) as process:
         wait_for_the_first_mask(out)
-        # As a terminal does: the whole foreground group is told.
+        # As a terminal does: the signal goes to the whole foreground group.
         os.killpg(process.pid, signal.SIGINT)
         said, _ = process.communicate(timeout=30)
     assert process.returncode == 130, said
@@ -109,7 +109,7 @@ def test_interrupted_from_the_keyboard_it_stops_in_order_and_goes_on_later(tmp_p
     check_once_each(out, 60)
 
 
-def test_a_reader_that_goes_away_does_not_stop_the_work(tmp_path: Path) -> None:
+def test_a_closed_or_full_output_stream_does_not_stop_the_work(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with begun(*PICTURES, "--out", out, stdout=PIPE, stderr=PIPE) as process:
         assert process.stdout is not None
@@ -132,7 +132,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
         assert "another run is writing" in run(folder, "--out", out, code=2)
 
 
-def test_a_file_changed_after_it_was_listed_does_not_lend_its_name_to_other_pixels(tmp_path: Path) -> None:
+def test_a_file_that_changes_after_it_was_listed_is_not_segmented_under_its_old_checksum(tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     many_images(folder, 60)
     with begun(folder, "--out", out, "--workers", "1", stdout=PIPE) as process:

@@ -1,4 +1,4 @@
-"""`spheroseg run` as a person starts it, and what it leaves."""
+"""Start `spheroseg run` as a person does, and read its results."""
 
 import csv
 import json

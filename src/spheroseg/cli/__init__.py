@@ -56,9 +56,9 @@ class _Loaded(UserDict[str, Any]):
     """The commands by name. Each one is loaded when it is looked up."""
 
     def __getitem__(self, name: str) -> Any:
-        found = super().__getitem__(name)
-        if isinstance(found, str):
-            module, _, attribute = found.partition(":")
+        command = super().__getitem__(name)
+        if isinstance(command, str):
+            module, _, attribute = command.partition(":")
             command = getattr(import_module(f"spheroseg.cli.{module}"), attribute)
             panel = next(panel for panel, names in PANELS.items() if name in names)
             home = typer.Typer()
@@ -66,8 +66,8 @@ class _Loaded(UserDict[str, Any]):
                 home.add_typer(command, name=name, rich_help_panel=panel)
             else:
                 home.command(name, rich_help_panel=panel)(command)
-            found = self[name] = get_group(home).commands[name]
-        return found
+            command = self[name] = get_group(home).commands[name]
+        return command
 
 
 class _Commands(TyperGroup):

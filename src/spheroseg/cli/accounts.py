@@ -52,8 +52,8 @@ def _in_transaction(work: Callable[[AsyncConnection], Awaitable[T]], *, only_rea
 
     async def working() -> T:
         async with (
-            open_resources(settings) as place,
-            reading(place.engine) if only_reads else place.engine.begin() as conn,
+            open_resources(settings) as resources,
+            reading(resources.engine) if only_reads else resources.engine.begin() as conn,
         ):
             return await work(conn)
 

@@ -38,15 +38,15 @@ def _ask(question: Callable[[AsyncEngine], Awaitable[T]]) -> T:
 @db_app.command("current")
 def db_current() -> None:
     """Show the revision that the database is at."""
-    found = _ask(revisions.current)
-    if found is None:
+    revision = _ask(revisions.current)
+    if revision is None:
         print(EMPTY)
-    elif found == revisions.HEAD:
-        print(f"{found}: the newest")
-    elif found in revisions.REVISIONS:
-        print(f"{found}: tasks can be worked on from the database; for the message queue {revisions.UPGRADE}")
+    elif revision == revisions.HEAD:
+        print(f"{revision}: the newest")
+    elif revision in revisions.REVISIONS:
+        print(f"{revision}: tasks are processed through the database. For the message queue, {revisions.UPGRADE}")
     else:
-        print(f"{found}: not known to this version, which knows {', '.join(revisions.REVISIONS)}")
+        print(f"{revision}: this version of spheroseg does not know it. It knows {', '.join(revisions.REVISIONS)}")
 
 
 @db_app.command("upgrade")
@@ -99,6 +99,7 @@ def db_sql(
     source, colon, target = way.partition(":")
     if not colon or not target:
         raise typer.BadParameter(
-            f"name two revisions, as {revisions.BASE}:{revisions.HEAD}, or :{revisions.BASE} for an empty database"
+            f"name two revisions, such as {revisions.BASE}:{revisions.HEAD}, "
+            f"or :{revisions.BASE} for an empty database"
         )
     print(revision_script(source or None, target), end="")

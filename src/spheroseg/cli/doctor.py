@@ -27,46 +27,51 @@ def doctor(as_json: Json = False) -> None:
 
     Exit codes: 0 no problems, 1 at least one problem.
     """
-    # What the checks meet is told by their findings.
+    # The results report what goes wrong in a check.
     log_to(sys.stderr, logging.CRITICAL)
     console = Console()
     if as_json or not console.is_terminal:
-        findings = asyncio.run(run_checks())
+        results = asyncio.run(run_checks())
     else:
         with console.status("Checking …"):
-            findings = asyncio.run(run_checks())
+            results = asyncio.run(run_checks())
     if as_json:
-        print_json(_plain(findings))
+        print_json(_plain(results))
     else:
-        _show(console, findings)
-    if any(finding.verdict == Verdict.PROBLEM for finding in findings):
+        _show(console, results)
+    if any(result.verdict == Verdict.PROBLEM for result in results):
         raise typer.Exit(1)
 
 
-def _plain(findings: Iterable[CheckResult]) -> list[dict[str, Any]]:
+def _plain(results: Iterable[CheckResult]) -> list[dict[str, Any]]:
     return [
-        {"check": found.check, "verdict": found.verdict, "what": found.message, "what_to_do": found.advice or None}
-        for found in findings
+        {
+            "check": result.check,
+            "verdict": result.verdict,
+            "what": result.message,
+            "what_to_do": result.advice or None,
+        }
+        for result in results
     ]
 
 
-def _show(console: Console, findings: list[CheckResult]) -> None:
+def _show(console: Console, results: list[CheckResult]) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(max_width=max(8, console.width // 4), overflow="fold")
     table.add_column(overflow="fold", ratio=1)
-    lines = list(_gathered(findings))
-    next_steps = [*(found.advice for _, found in lines[1:]), ""]
-    for (names, found), next_step in zip(lines, next_steps, strict=True):
-        colour = COLOURS[found.verdict]
-        quiet = "dim" if found.verdict == Verdict.SKIPPED else ""
-        name, others = names[0], f"[dim] (so too {', '.join(names[1:])})[/]" if names[1:] else ""
-        table.add_row(f"[{colour}]{found.verdict}[/]", escape(name), escape(found.message) + others, style=quiet)
-        # The same advice is given once, below the last line that it is for.
-        if found.advice and found.advice != next_step:
-            table.add_row("", "", f"[cyan]→[/] {escape(found.advice)}", style=quiet)
+    lines = list(_group(results))
+    next_steps = [*(result.advice for _, result in lines[1:]), ""]
+    for (names, result), next_step in zip(lines, next_steps, strict=True):
+        colour = COLOURS[result.verdict]
+        quiet = "dim" if result.verdict == Verdict.SKIPPED else ""
+        name, others = names[0], f"[dim] (also {', '.join(names[1:])})[/]" if names[1:] else ""
+        table.add_row(f"[{colour}]{result.verdict}[/]", escape(name), escape(result.message) + others, style=quiet)
+        # Advice that applies to several lines in a row is printed once, after the last one.
+        if result.advice and result.advice != next_step:
+            table.add_row("", "", f"[cyan]→[/] {escape(result.advice)}", style=quiet)
     console.print(table, highlight=False)
-    counts = Counter(found.verdict for found in findings)
+    counts = Counter(result.verdict for result in results)
     words = [
         _count(counts[Verdict.PROBLEM], "problem"),
         _count(counts[Verdict.WARNING], "warning"),
@@ -80,8 +85,8 @@ def _count(number: int, word: str) -> str:
     return f"{number or 'no'} {word}{'' if number == 1 else 's'}"
 
 
-def _gathered(findings: Iterable[CheckResult]) -> Iterator[tuple[list[str], CheckResult]]:
-    """One line for what was skipped for the same reason."""
-    for _, group in groupby(findings, lambda found: (found.verdict, found.message)):
+def _group(results: Iterable[CheckResult]) -> Iterator[tuple[list[str], CheckResult]]:
+    """Yield results with the same verdict and message as one line, with the names of their checks."""
+    for _, group in groupby(results, lambda result: (result.verdict, result.message)):
         same = list(group)
-        yield list(dict.fromkeys(found.check for found in same)), same[0]
+        yield list(dict.fromkeys(result.check for result in same)), same[0]

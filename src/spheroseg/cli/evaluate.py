@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from spheroseg.training.data import Sample
     from spheroseg.training.scores import Score, Summary
 
-OF_KIND = ": "
+KIND_SEPARATOR = ": "
 DATA = Path("../shared/data")
 Source = tuple[str, str, str, str]  # set, source, licence, what the masks contain
 COLUMNS = ("set", "model", "n", "mean IoU", "median", "worst", "picture", "F1", "objects", "CPU s/image")
@@ -82,17 +82,17 @@ def evaluate(
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no folder {json_file.parent}: create it first", param_hint="--json")
     settings = read_settings()
-    wanted = names or dict.fromkeys((settings.model or DEFAULT_MODEL, CLASSICAL, *BASELINES))
+    chosen = names or dict.fromkeys((settings.model or DEFAULT_MODEL, CLASSICAL, *BASELINES))
     factories: dict[str, Callable[[], Model]] = {
         name: BASELINES[name] if name in BASELINES else partial(load_model, name, settings.model_folders)
-        for name in wanted
+        for name in chosen
     }
     loaded = {name: make() for name, make in factories.items()}
     total, samples = _samples(data, sets or [], limit)
     sources: dict[Source, None] = {}
     scored = run(_noted(samples, sources), factories, jobs or os.cpu_count() or 1, overlays)
-    scores = [score for of_one in _with_bar(scored, total) for score in of_one]
-    kinds = [replace(score, set=f"{score.set}{OF_KIND}{score.kind}") for score in scores] if by_kind else []
+    scores = [score for image_scores in _with_bar(scored, total) for score in image_scores]
+    kinds = [replace(score, set=f"{score.set}{KIND_SEPARATOR}{score.kind}") for score in scores] if by_kind else []
     rows = summaries([*scores, *kinds])
     if json_file is not None:
         report = _report(loaded, sources, rows, scores)
@@ -112,21 +112,21 @@ def _samples(data: Path, sets: Sequence[str], limit: int | None) -> "tuple[int, 
     )
     from spheroseg.training.data import FIELDS, SCENES, SIZES, TEST_SCENES, read_samples, scene_samples
 
-    def wanted(made: str, most: int) -> int:
-        return min(limit or most, most) if made in sets or not sets else 0
+    def count_of(kind: str, available: int) -> int:
+        return min(limit or available, available) if kind in sets or not sets else 0
 
-    composed = {FIELDS: wanted(FIELDS, TEST_FIELDS), SIZES: wanted(SIZES, TEST_SIZES)}
+    composed = {FIELDS: count_of(FIELDS, TEST_FIELDS), SIZES: count_of(SIZES, TEST_SIZES)}
     filed = [name for name in sets if name != SCENES and name not in composed]
-    found = read_samples(data, filed) if filed or not sets else []
-    groups = [list(group) for _, group in itertools.groupby(found, lambda sample: sample.set)]
+    filed_samples = read_samples(data, filed) if filed or not sets else []
+    groups = [list(group) for _, group in itertools.groupby(filed_samples, lambda sample: sample.set)]
     real = [sample for group in groups for sample in group[:limit]]
-    drawn = wanted(SCENES, TEST_SCENES)
+    drawn = count_of(SCENES, TEST_SCENES)
     spheroids = [sample for sample in read_samples(data) if can_be_cut(sample)] if any(composed.values()) else []
     if not cut_spheroids(spheroids):
         for name in composed:
             if name in sets:
                 raise DataAway(
-                    f"no brightfield spheroid in {data} is round and has ground beside it, to compose {name} of: "
+                    f"no brightfield spheroid in {data} is round and has background beside it, which {name} needs: "
                     f"leave --set {name} out"
                 )
         composed = dict.fromkeys(composed, 0)
@@ -146,9 +146,9 @@ def _with_bar(scored: "Iterable[list[Score]]", total: int) -> "Iterator[list[Sco
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         row = bar.add_task("", total=total)
-        for of_one in scored:
-            bar.update(row, advance=1, description=of_one[0].set)
-            yield of_one
+        for image_scores in scored:
+            bar.update(row, advance=1, description=image_scores[0].set)
+            yield image_scores
 
 
 def _report(
@@ -167,7 +167,7 @@ def _report(
 
 def _show(rows: "Sequence[Summary]", truths: dict[str, str]) -> None:
     """Print a table on a terminal, else Markdown."""
-    cells = [_cells(row, truths[row.set.partition(OF_KIND)[0]]) for row in rows]
+    cells = [_cells(row, truths[row.set.partition(KIND_SEPARATOR)[0]]) for row in rows]
     console = Console()
     if not console.is_terminal:
         for line in (COLUMNS, ["---", "---", *["---:"] * 4, "---", *["---:"] * 3], *cells):

@@ -70,7 +70,7 @@ def preview(
     if csv is not None:
         _write(csv, encode_preview(found))
     if as_json:
-        print_json(_for_programs(found))
+        print_json(_as_json(found))
     else:
         _show(found, everything=everything)
         if csv is not None:
@@ -85,11 +85,11 @@ def _write(path: Path, data: bytes) -> None:
         raise BadPlate(f"cannot write {path}: {error.strerror}") from None
 
 
-def _for_programs(found: Preview) -> dict[str, Any]:
+def _as_json(found: Preview) -> dict[str, Any]:
     return {
         "preset": found.preset,
         "guessed": found.is_guessed,
-        "images": [build_preview_row(picture) for picture in found.images],
+        "images": [build_preview_row(image) for image in found.images],
         "plates": [
             {
                 "plate": plate,
@@ -110,7 +110,7 @@ def _show(found: Preview, *, everything: bool) -> None:
             "No images found: spheroseg reads PNG, JPEG, BMP and TIFF files, also in folders and zip archives."
         )
         return
-    rows = [(picture, _cells(picture)) for picture in found.images if picture.position]
+    rows = [(image, _cells(image)) for image in found.images if image.position]
     shown = rows if everything else rows[:MAX_ROWS]
     if rows:
         console.print(_table(shown, rows))
@@ -126,7 +126,7 @@ def _show(found: Preview, *, everything: bool) -> None:
     _print_list(
         console,
         f"{len(found.failed)} names not understood" if found.placed else "No name was understood",
-        [f"{escape(picture.name)}: {escape(picture.reason)}" for picture in found.failed],
+        [f"{escape(image.name)}: {escape(image.reason)}" for image in found.failed],
         everything=everything,
     )
     _print_list(
@@ -138,17 +138,19 @@ def _show(found: Preview, *, everything: bool) -> None:
     for note in found.notes:
         console.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
     if not found.placed:
-        console.print("Write what your names look like, for example --pattern '{well}_day{day}'; see docs/plates.md.")
+        console.print(
+            "Describe your names with a pattern, for example --pattern '{well}_day{day}'; see docs/plates.md."
+        )
 
 
-def _cells(picture: PreviewImage) -> dict[str, str]:
-    place = picture.position
-    assert place
-    row = build_preview_row(picture)
-    time = f"{format_hours(place.time_h)} h" if place.time_h is not None else ""
-    if place.time_h is None and place.time_point is not None:
-        time = f"point {place.time_point}"
-    known = {**row, "time": time, "condition": picture.condition.label}
+def _cells(image: PreviewImage) -> dict[str, str]:
+    position = image.position
+    assert position
+    row = build_preview_row(image)
+    time = f"{format_hours(position.time_h)} h" if position.time_h is not None else ""
+    if position.time_h is None and position.time_point is not None:
+        time = f"point {position.time_point}"
+    known = {**row, "time": time, "condition": image.condition.label}
     return {word: "" if known[word] is None else str(known[word]) for word in SHOWN}
 
 
@@ -166,8 +168,8 @@ def _table(
             overflow="fold",
             no_wrap=not is_wide,
         )
-    for picture, cells in shown:
-        table.add_row(escape(picture.name), *(escape(cells[word]) for word in columns))
+    for image, cells in shown:
+        table.add_row(escape(image.name), *(escape(cells[word]) for word in columns))
     return table
 
 
@@ -202,19 +204,22 @@ def _print_map(console: Console, found: Preview, plate: str, size: int) -> None:
 def _print_counts(console: Console, found: Preview) -> None:
     if not found.placed:
         return
-    places = [place for _, place in found.placed]
+    positions = [position for _, position in found.placed]
     counts = [
-        _count({(place.plate, place.well) for place in places if place.well}, "well"),
-        _count({(place.plate, place.sample) for place in places if not place.well}, "sample"),
-        _count({place.time_point if place.time_h is None else place.time_h for place in places} - {None}, "time"),
-        _count({place.site for place in places} - {None}, "site"),
-        _count({place.channel for place in places} - {""}, "channel"),
-        _count({place.z for place in places} - {None}, "z position"),
-        _count({picture.condition.label for picture, _ in found.placed} - {""}, "condition"),
+        _count({(position.plate, position.well) for position in positions if position.well}, "well"),
+        _count({(position.plate, position.sample) for position in positions if not position.well}, "sample"),
+        _count(
+            {position.time_point if position.time_h is None else position.time_h for position in positions} - {None},
+            "time",
+        ),
+        _count({position.site for position in positions} - {None}, "site"),
+        _count({position.channel for position in positions} - {""}, "channel"),
+        _count({position.z for position in positions} - {None}, "z position"),
+        _count({image.condition.label for image, _ in found.placed} - {""}, "condition"),
     ]
     how = f"read as {found.preset}" + (" (best guess)" if found.is_guessed else "")
     console.print(
-        f"{len(places)} of {len(found.images)} images {escape(how)}: {', '.join(filter(None, counts))}",
+        f"{len(positions)} of {len(found.images)} images {escape(how)}: {', '.join(filter(None, counts))}",
         highlight=False,
     )
 

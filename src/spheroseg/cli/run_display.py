@@ -67,8 +67,12 @@ class RunDisplay(RunObserver):
 def describe_plate(layout: PlateLayout, options: RunOptions) -> str:
     """Say in one sentence how the images were placed on a plate."""
     preset = f"read as {layout.preset}" + (" (best guess)" if layout.is_guessed else "")
-    curves = len({(place.plate, place.well_or_sample) for place in layout.positions if place.well_or_sample})
-    times = {place.time_point if place.time_h is None else place.time_h for place in layout.positions} - {None}
+    curves = len(
+        {(position.plate, position.well_or_sample) for position in layout.positions if position.well_or_sample}
+    )
+    times = {position.time_point if position.time_h is None else position.time_h for position in layout.positions} - {
+        None
+    }
     parts = [f"{curves} {'wells' if layout.plates else 'samples'}", f"{len(times)} times" if times else "no times"]
     if options.plate.conditions_file:
         parts.append(f"conditions from {options.plate.conditions_file}")

@@ -163,7 +163,7 @@ def _keyboard_interrupts() -> Iterator[None]:
 
 
 class _Stop:
-    """Ask a run in another thread to stop."""
+    """Asks a run in another thread to stop."""
 
     def __init__(self) -> None:
         self.event = asyncio.Event()
