@@ -10,7 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spheroseg.database.accounts import LAST_USE_SECONDS, User, note_use, read_bearer
+from spheroseg.database.accounts import LAST_USE_SECONDS, User, read_bearer, record_use
 from spheroseg.database.engine import read_database_time, reading
 from spheroseg.errors import Forbidden, Unauthenticated
 from spheroseg.resources import Resources
@@ -61,7 +61,7 @@ async def finish_recording() -> None:
 async def _record_use(engine: AsyncEngine, token_id: UUID) -> None:
     with suppress(SQLAlchemyError, OSError):
         async with engine.begin() as conn:
-            await note_use(conn, token_id)
+            await record_use(conn, token_id)
 
 
 async def current_user(

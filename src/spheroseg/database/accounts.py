@@ -201,7 +201,7 @@ async def read_bearer(conn: AsyncConnection, token: str) -> Bearer | None:
     return Bearer(User(row.id, row.name, row.tier, row.role), row.token_id, row.last_used_at)
 
 
-async def note_use(conn: AsyncConnection, token_id: UUID) -> None:
+async def record_use(conn: AsyncConnection, token_id: UUID) -> None:
     """Record that a token was used, to within `LAST_USE_SECONDS`."""
     await conn.execute(
         update(k)
