@@ -44,25 +44,25 @@ async def prepare(engine: AsyncEngine, *, needs_message_queue: bool = False) -> 
 
     On SQLite, make the tables or upgrade them first. Raises SchemaUnusable, which names the command to run.
     """
-    found = await current(engine)
-    if engine.dialect.name == "sqlite" and found != HEAD:
-        found = await _create_or_upgrade(engine, found)
-    refuse_unusable(found, needs_message_queue=needs_message_queue)
-    set_revision_010(engine, found == HEAD)
+    revision = await current(engine)
+    if engine.dialect.name == "sqlite" and revision != HEAD:
+        revision = await _create_or_upgrade(engine, revision)
+    refuse_unusable(revision, needs_message_queue=needs_message_queue)
+    set_revision_010(engine, revision == HEAD)
 
 
-def refuse_unusable(found: str | None, *, needs_message_queue: bool) -> None:
-    """Raise SchemaUnusable, which names the command to run, if a database at revision `found` cannot be used."""
-    if found is None:
+def refuse_unusable(revision: str | None, *, needs_message_queue: bool) -> None:
+    """Raise SchemaUnusable, which names the command to run, if a database at `revision` cannot be used."""
+    if revision is None:
         raise SchemaUnusable(f"the database has no tables of spheroseg yet: {UPGRADE}")
-    if found not in REVISIONS:
+    if revision not in REVISIONS:
         raise SchemaUnusable(
-            f"the database is at revision {found}, and this version knows {', '.join(REVISIONS)}: "
+            f"the database is at revision {revision}, and this version knows {', '.join(REVISIONS)}: "
             "install the version of spheroseg that made it, or a newer one"
         )
-    if needs_message_queue and found != HEAD:
+    if needs_message_queue and revision != HEAD:
         raise SchemaUnusable(
-            f"the database is at revision {found}, without what the message queue needs: {UPGRADE}, "
+            f"the database is at revision {revision}, without what the message queue needs: {UPGRADE}, "
             "or set ENABLE_MESSAGE_QUEUE=false to go on over the database queue"
         )
 
@@ -83,10 +83,10 @@ def _create_tables(conn: Connection) -> None:
         conn.execute(text("INSERT INTO alembic_version (version_num) VALUES (:head)"), {"head": HEAD})
 
 
-async def _create_or_upgrade(engine: AsyncEngine, found: str | None) -> str | None:
-    if found is None:
+async def _create_or_upgrade(engine: AsyncEngine, revision: str | None) -> str | None:
+    if revision is None:
         await create_tables(engine)
-    elif found in REVISIONS:
+    elif revision in REVISIONS:
         await upgrade(engine)
     return await current(engine)
 
@@ -101,10 +101,10 @@ async def current(engine: AsyncEngine) -> str | None:
 
 
 def _read(conn: Connection) -> str | None:
-    found = MigrationContext.configure(conn).get_current_revision()
-    if found is None and inspect(conn).has_table("segmentation_tasks"):
+    revision = MigrationContext.configure(conn).get_current_revision()
+    if revision is None and inspect(conn).has_table("segmentation_tasks"):
         raise SchemaUnusable(UNVERSIONED)
-    return found
+    return revision
 
 
 def describe(error: Exception) -> str:
@@ -153,7 +153,7 @@ async def _migrate(engine: AsyncEngine, step: Callable[[Config], None]) -> tuple
             await conn.execute(text(f"SELECT pg_advisory_lock({TABLES_LOCK})"))
             await conn.commit()
         try:
-            found = await conn.run_sync(run)
+            change = await conn.run_sync(run)
             await conn.commit()
         except CommandError as error:
             raise SchemaUnusable(f"the database cannot be brought there: {error}") from error
@@ -167,7 +167,7 @@ async def _migrate(engine: AsyncEngine, step: Callable[[Config], None]) -> tuple
         finally:
             # Ending the session releases the lock.
             await conn.invalidate()
-    return found
+    return change
 
 
 def alembic_config(output: io.StringIO | None = None) -> Config:

@@ -96,10 +96,9 @@ async def _release_all(conn: AsyncConnection) -> None:
 
 async def find_project(conn: AsyncConnection, name: str) -> UUID | None:
     """Return the id of the project called `name`, or None if there is none."""
-    found: UUID | None = (
-        await conn.execute(select(projects.c.id).where(projects.c.name == name))
-    ).scalar_one_or_none()
-    return found
+    query = select(projects.c.id).where(projects.c.name == name)
+    project_id: UUID | None = (await conn.execute(query)).scalar_one_or_none()
+    return project_id
 
 
 async def read_earlier_tasks(
