@@ -1,4 +1,4 @@
-"""Administration over HTTP: figures, dead letters, failures, audit trail, relay, workers; on both databases."""
+"""Administration over HTTP: queue metrics, dead letters, failures, audit trail, relay, workers; on both databases."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -74,9 +74,7 @@ async def test_a_member_is_refused(backend: Backend, method: str, path: str) -> 
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
 
 
-async def test_the_figures_of_the_queue_are_those_of_the_specification(
-    backend: Backend, root: httpx.AsyncClient
-) -> None:
+async def test_the_queue_metrics_are_those_of_the_specification(backend: Backend, root: httpx.AsyncClient) -> None:
     one, two = (await submit_images(backend.engine, 2)).task_ids
     await report(backend.engine, failed(one), started(two))
     figures = (await root.get(f"{URL}/queue/metrics")).json()
@@ -88,7 +86,7 @@ async def test_the_figures_of_the_queue_are_those_of_the_specification(
     assert figures["failures"] == {"timeout": 1}
 
 
-async def test_dead_letters_are_browsed_in_pages_and_filtered(backend: Backend, root: httpx.AsyncClient) -> None:
+async def test_dead_letters_are_listed_in_pages_and_filtered(backend: Backend, root: httpx.AsyncClient) -> None:
     ids = await three_failures(backend)
     poison = Message("p", "task.new", b"{not json", headers={"x-death": [{"reason": "rejected"}]})
     async with backend.engine.begin() as conn:
@@ -114,7 +112,7 @@ async def test_dead_letters_are_browsed_in_pages_and_filtered(backend: Backend, 
     ).status_code == 422
 
 
-async def test_dead_letters_are_retried_and_discarded_and_that_is_on_record(
+async def test_retrying_and_discarding_dead_letters_is_recorded_in_the_audit_trail(
     backend: Backend, root: httpx.AsyncClient
 ) -> None:
     ids = await three_failures(backend)
@@ -163,7 +161,7 @@ async def test_dead_letters_are_retried_and_discarded_and_that_is_on_record(
     ids=str,
 )
 @pytest.mark.parametrize("action", ["retry", "discard"])
-async def test_nothing_is_done_where_nothing_was_chosen(
+async def test_a_change_without_a_selection_is_refused(
     backend: Backend, root: httpx.AsyncClient, action: str, choice: dict[str, Any]
 ) -> None:
     await three_failures(backend)
@@ -172,7 +170,7 @@ async def test_nothing_is_done_where_nothing_was_chosen(
     assert len(await listed(root, "dead-letters")) == 3
 
 
-async def test_many_dead_letters_are_dealt_with_at_once(backend: Backend, root: httpx.AsyncClient) -> None:
+async def test_many_dead_letters_are_changed_at_once(backend: Backend, root: httpx.AsyncClient) -> None:
     unreadable = {"cause": "failed", "reason": "bad_message", "error": "not JSON", "failed_at": datetime.now(UTC)}
     async with backend.engine.begin() as conn:
         await conn.execute(insert(segmentation_failures), [unreadable] * COUNT)
@@ -181,7 +179,7 @@ async def test_many_dead_letters_are_dealt_with_at_once(backend: Backend, root: 
     assert await listed(root, "dead-letters") == []
 
 
-async def test_the_relay_is_switched_off_and_on_again(backend: Backend, root: httpx.AsyncClient) -> None:
+async def test_the_relay_is_paused_and_resumed(backend: Backend, root: httpx.AsyncClient) -> None:
     assert (await root.get(f"{URL}/relay")).json() == {
         "is_on": True,
         "changed_by": None,
@@ -196,7 +194,7 @@ async def test_the_relay_is_switched_off_and_on_again(backend: Backend, root: ht
     assert [found["action"] for found in await listed(root, "audit")] == ["relay.resume", "relay.pause"]
 
 
-async def test_workers_are_seen_and_what_they_do(backend: Backend, root: httpx.AsyncClient) -> None:
+async def test_workers_are_listed_with_what_they_do(backend: Backend, root: httpx.AsyncClient) -> None:
     one, two, three = (await submit_images(backend.engine, 3)).task_ids
     await report(
         backend.engine, started(one, "host-1/0"), completed(two, worker="host-1/1"), failed(three, worker="x")
@@ -212,7 +210,7 @@ async def test_workers_are_seen_and_what_they_do(backend: Backend, root: httpx.A
     assert found["x"]["last_seen"] is not None
 
 
-async def test_a_retried_message_that_nobody_can_read_goes_back_as_it_was(
+async def test_a_retried_unreadable_message_returns_to_its_queue_unchanged(
     backend: Backend, root: httpx.AsyncClient
 ) -> None:
     poison = Message("p", "task.new", b"{not json", headers={"x-death": [{"reason": "rejected"}]})

@@ -1,4 +1,4 @@
-"""Zip archives in an upload: answered file by file, within bounds."""
+"""Zip archives in an upload: each file has its own outcome, and everything has limits."""
 
 import struct
 import zipfile
@@ -10,7 +10,7 @@ from spheroseg.api import archives
 from .support.uploading import Plate, bomb, only, picture, stack, zipped
 
 
-async def test_the_members_of_an_archive_are_answered_one_by_one(plate: Plate) -> None:
+async def test_each_member_of_an_archive_has_its_own_outcome(plate: Plate) -> None:
     encrypted = bytearray(zipped({"secret.png": picture(), "open.png": picture()}))
     for at in (6, encrypted.index(b"PK\x01\x02") + 8):
         encrypted[at] |= 1
@@ -62,7 +62,7 @@ async def test_the_members_of_an_archive_are_answered_one_by_one(plate: Plate) -
         assert words in told[name][1]
 
 
-async def test_an_archive_that_lies_about_sizes_is_stopped(plate: Plate) -> None:
+async def test_an_archive_with_false_sizes_is_stopped_at_the_limit(plate: Plate) -> None:
     archive = bytearray(zipped({"a.png": b"\x89PNG\r\n\x1a\n" + b"\0" * 50 * 1024**2, "b.png": picture()}))
     # Of the first member, in both places: 1,000 bytes unpacked.
     struct.pack_into("<I", archive, 22, 1000)
@@ -71,7 +71,7 @@ async def test_an_archive_that_lies_about_sizes_is_stopped(plate: Plate) -> None
     assert (lie["status"], good["status"]) == ("rejected", "created")
 
 
-async def test_all_that_is_in_an_archive_has_a_limit(plate: Plate, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_total_size_of_an_archive_has_a_limit(plate: Plate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spheroseg.api.intake.ARCHIVE_FACTOR", 2)
     members = {f"{number}.png": picture() + b"\0" * 900_000 for number in range(5)}
     files = await plate.send(("many.zip", zipped(members)), code=207)

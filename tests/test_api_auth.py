@@ -1,4 +1,4 @@
-"""Who may ask the backend, and how errors are told."""
+"""Authentication, and errors as problem responses."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from .conftest import eventually
 from .support.backend import Backend
 
 
-async def test_a_token_tells_who_asks(backend: Backend) -> None:
+async def test_a_token_identifies_its_user(backend: Backend) -> None:
     async with await backend.client("ada", tier="premium") as ada:
         answer = await ada.get("/api/me")
     assert answer.status_code == 200
@@ -27,9 +27,7 @@ async def test_a_token_tells_who_asks(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("header", [None, "Bearer spheroseg_wrong", "Basic YTpi"])
-async def test_without_a_valid_token_there_is_a_problem_that_says_what_to_do(
-    backend: Backend, header: str | None
-) -> None:
+async def test_without_a_valid_token_the_problem_says_what_to_do(backend: Backend, header: str | None) -> None:
     answer = await backend.anonymous.get("/api/me", headers={"Authorization": header} if header else {})
     assert answer.status_code == 401
     assert answer.headers["content-type"] == "application/problem+json"
@@ -59,7 +57,7 @@ async def test_revoked_and_expired_tokens_are_refused(backend: Backend) -> None:
     assert (await backend.anonymous.get("/api/me", headers=headers)).status_code == 401
 
 
-async def test_an_unknown_address_is_a_problem_too(backend: Backend) -> None:
+async def test_an_unknown_path_is_answered_with_a_problem(backend: Backend) -> None:
     answer = await backend.anonymous.get("/api/nothing")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
@@ -90,12 +88,12 @@ async def test_a_body_too_large_is_refused_before_it_is_read(backend: Backend, i
     assert sent <= 5
 
 
-async def test_backends_that_start_together_make_one_first_user(backend: Backend) -> None:
-    place = backend.app.state.resources
-    tokens = await asyncio.gather(*(first_token(place) for _ in range(3)))
+async def test_backends_that_start_together_create_one_first_user(backend: Backend) -> None:
+    resources = backend.app.state.resources
+    tokens = await asyncio.gather(*(first_token(resources) for _ in range(3)))
     made = [token for token in tokens if token]
     assert made
     assert len(set(made)) == 1
     async with reading(backend.engine) as conn:
         assert [row.name for row in await list_users(conn)] == ["admin"]
-    assert await first_token(place) == made[0], "from its file"
+    assert await first_token(resources) == made[0], "from its file"

@@ -1,4 +1,4 @@
-"""Batches over HTTP: progress, place in line, cancel, retry, results; on both databases."""
+"""Batches over HTTP: progress, queue position, cancel, retry, results; on both databases."""
 
 import csv
 import hashlib
@@ -67,7 +67,7 @@ def test_the_state_of_a_batch_follows_from_its_tasks(counts: str, state: str) ->
     assert batch_state({found: states.count(found) for found in TaskState}) == BatchState(state)
 
 
-async def test_progress_counts_and_errors_are_told(backend: Backend, ada: httpx.AsyncClient, plate: UUID) -> None:
+async def test_progress_counts_and_errors_are_reported(backend: Backend, ada: httpx.AsyncClient, plate: UUID) -> None:
     await add_images(backend.engine, plate, 5)
     batch = await submitted(ada, plate)
     one, two, three, four, five = await task_ids(ada, batch)
@@ -87,7 +87,7 @@ async def test_progress_counts_and_errors_are_told(backend: Backend, ada: httpx.
     ]
 
 
-async def test_the_place_in_line_is_the_order_of_the_queue(
+async def test_the_queue_position_follows_the_order_of_the_queue(
     backend: Backend, ada: httpx.AsyncClient, plate: UUID
 ) -> None:
     await submit_images(backend.engine, 4, user="grace")
@@ -107,7 +107,9 @@ async def test_the_place_in_line_is_the_order_of_the_queue(
         )
 
 
-async def test_what_rabbitmq_has_waits_in_line_too(backend: Backend, ada: httpx.AsyncClient, plate: UUID) -> None:
+async def test_messages_at_rabbitmq_count_in_the_queue_position(
+    backend: Backend, ada: httpx.AsyncClient, plate: UUID
+) -> None:
     await submit_images(backend.engine, 2, user="grace")
     await add_images(backend.engine, plate, 2)
     async with backend.engine.begin() as conn:
@@ -122,7 +124,7 @@ async def test_what_rabbitmq_has_waits_in_line_too(backend: Backend, ada: httpx.
     assert places == [2, 3]
 
 
-async def test_the_expected_time_comes_from_what_finished_lately(
+async def test_the_expected_time_follows_from_recently_finished_tasks(
     backend: Backend, ada: httpx.AsyncClient, plate: UUID
 ) -> None:
     await add_images(backend.engine, plate, 12)
@@ -136,7 +138,7 @@ async def test_the_expected_time_comes_from_what_finished_lately(
     assert (story["ahead"], story["expected_seconds"]) == (9, found["expected_seconds"])
 
 
-async def test_a_line_that_is_too_long_is_capped(
+async def test_a_queue_position_that_is_too_large_is_capped(
     backend: Backend, ada: httpx.AsyncClient, plate: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("spheroseg.database.queue_position.MAX_COUNTED", 3)
@@ -148,7 +150,7 @@ async def test_a_line_that_is_too_long_is_capped(
     assert (task["ahead"], task["ahead_is_capped"]) == (3, True)
 
 
-async def test_cancel_ends_what_is_not_finished_and_keeps_what_is(
+async def test_cancel_ends_unfinished_tasks_and_keeps_finished_ones(
     backend: Backend, ada: httpx.AsyncClient, plate: UUID
 ) -> None:
     await add_images(backend.engine, plate, 3)
@@ -163,7 +165,9 @@ async def test_cancel_ends_what_is_not_finished_and_keeps_what_is(
     assert await TableBroker(backend.engine).depth(Queue.TASKS) == 0
 
 
-async def test_retry_gives_what_failed_fresh_tries(backend: Backend, ada: httpx.AsyncClient, plate: UUID) -> None:
+async def test_retry_gives_failed_tasks_a_fresh_set_of_tries(
+    backend: Backend, ada: httpx.AsyncClient, plate: UUID
+) -> None:
     await add_images(backend.engine, plate, 2)
     batch = await submitted(ada, plate)
     good, bad = await task_ids(ada, batch)

@@ -1,4 +1,4 @@
-"""Batches over HTTP: what is submitted, what is refused, and the lists of batches; on both databases."""
+"""Batches over HTTP: submitting them, invalid requests, and lists of batches; on both databases."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ async def plate(backend: Backend, ada: httpx.AsyncClient) -> UUID:
     return await add_project(backend.engine, "ada")
 
 
-async def test_a_batch_of_a_whole_project_is_accepted_at_once_with_all_that_it_was_asked(
+async def test_a_batch_of_a_whole_project_is_accepted_at_once_with_its_settings(
     backend: Backend, ada: httpx.AsyncClient, plate: UUID
 ) -> None:
     images = await add_images(backend.engine, plate, 3)
@@ -62,7 +62,7 @@ async def test_a_batch_of_a_whole_project_is_accepted_at_once_with_all_that_it_w
     assert (await ada.get(answer.headers["location"])).json()["id"] == batch["id"]
 
 
-async def test_images_can_be_chosen_and_those_that_are_not_there_are_named(
+async def test_images_can_be_selected_and_missing_ones_are_named(
     backend: Backend, ada: httpx.AsyncClient, plate: UUID
 ) -> None:
     first, second, _ = await add_images(backend.engine, plate, 3)
@@ -101,7 +101,7 @@ async def test_images_can_be_chosen_and_those_that_are_not_there_are_named(
     ],
     ids=lambda wrong: str(next(iter(wrong.items()))),
 )
-async def test_a_wrong_wish_is_refused_in_words(
+async def test_an_invalid_request_is_refused_with_an_explanation(
     backend: Backend, ada: httpx.AsyncClient, plate: UUID, wrong: dict[str, Any]
 ) -> None:
     await add_images(backend.engine, plate, 1)
@@ -111,7 +111,7 @@ async def test_a_wrong_wish_is_refused_in_words(
     assert answer.json()["detail"]
 
 
-async def test_numbers_that_are_none_are_refused(backend: Backend, ada: httpx.AsyncClient, plate: UUID) -> None:
+async def test_infinite_and_nan_numbers_are_refused(backend: Backend, ada: httpx.AsyncClient, plate: UUID) -> None:
     await add_images(backend.engine, plate, 1)
     for body in ('"parameters": {"threshold": NaN}', '"parameters": {"min_area_px": 1e999}', '"pixel_size_um": NaN'):
         content = f'{{"project_id": "{plate}", {body}}}'
@@ -119,13 +119,15 @@ async def test_numbers_that_are_none_are_refused(backend: Backend, ada: httpx.As
         assert answer.status_code == 422, answer.text
 
 
-async def test_an_empty_project_says_what_to_do(ada: httpx.AsyncClient, plate: UUID) -> None:
+async def test_submitting_an_empty_project_says_what_to_do(ada: httpx.AsyncClient, plate: UUID) -> None:
     answer = await ada.post(BATCHES, json={"project_id": str(plate)})
     assert answer.status_code == 422
     assert "upload" in answer.json()["detail"]
 
 
-async def test_the_same_key_gives_the_same_batch(backend: Backend, ada: httpx.AsyncClient, plate: UUID) -> None:
+async def test_the_same_idempotency_key_returns_the_same_batch(
+    backend: Backend, ada: httpx.AsyncClient, plate: UUID
+) -> None:
     await add_images(backend.engine, plate, 2)
     key = {"Idempotency-Key": "monday evening"}
     answers = await asyncio.gather(
@@ -155,7 +157,7 @@ async def test_the_same_key_gives_the_same_batch(backend: Backend, ada: httpx.As
         assert answer.status_code == 202
 
 
-async def test_someone_elses_batches_are_not_there(backend: Backend, ada: httpx.AsyncClient, plate: UUID) -> None:
+async def test_batches_of_other_users_are_not_found(backend: Backend, ada: httpx.AsyncClient, plate: UUID) -> None:
     await add_images(backend.engine, plate, 1)
     batch = await submitted(ada, plate)
     async with await backend.client("mallory", role="admin") as mallory:
@@ -176,7 +178,7 @@ async def test_someone_elses_batches_are_not_there(backend: Backend, ada: httpx.
 
 
 @pytest.mark.parametrize(("tier", "priority"), [("regular", 1), ("premium", 10)])
-async def test_the_priority_comes_from_the_tier(backend: Backend, tier: str, priority: int) -> None:
+async def test_the_priority_follows_from_the_tier(backend: Backend, tier: str, priority: int) -> None:
     async with await backend.client("eve", tier=tier) as eve:
         project = await add_project(backend.engine, "eve")
         await add_images(backend.engine, project, 1)

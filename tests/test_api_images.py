@@ -20,7 +20,7 @@ from .support.backend import backend_on
 from .support.uploading import EXAMPLES, Plate, bomb, form, only, picture, stack, zipped
 
 
-async def test_many_files_become_images_in_their_order(plate: Plate) -> None:
+async def test_many_files_become_images_in_the_order_of_the_request(plate: Plate) -> None:
     files = await plate.send(*((path.name, path.read_bytes()) for path in EXAMPLES))
     assert [file["name"] for file in files] == [path.name for path in EXAMPLES]
     assert {file["status"] for file in files} == {"created"}
@@ -34,7 +34,7 @@ async def test_many_files_become_images_in_their_order(plate: Plate) -> None:
     assert plate.stored() == {image["sha256"] for image in listed}
 
 
-async def test_every_kind_that_is_read_is_taken_whatever_its_name(plate: Plate) -> None:
+async def test_every_supported_format_is_accepted_under_any_name(plate: Plate) -> None:
     files = await plate.send(*((f"{kind}.dat", picture(kind)) for kind in ("PNG", "JPEG", "BMP", "TIFF")))
     assert [file["status"] for file in files] == ["created"] * 4
 
@@ -47,7 +47,7 @@ async def test_each_page_of_a_stack_is_an_image(plate: Plate) -> None:
     ]
 
 
-async def test_the_same_content_again_is_the_image_that_is_there(plate: Plate) -> None:
+async def test_the_same_content_again_is_the_existing_image(plate: Plate) -> None:
     data = picture()
     first, second = await plate.send(("a.png", data), ("copy of a.png", data))
     assert (first["status"], second["status"]) == ("created", "existing")
@@ -57,7 +57,7 @@ async def test_the_same_content_again_is_the_image_that_is_there(plate: Plate) -
     assert [image["name"] for image in await plate.images()] == ["a.png"]
 
 
-async def test_two_that_send_the_same_at_once_make_one_image(plate: Plate) -> None:
+async def test_two_concurrent_uploads_of_the_same_file_make_one_image(plate: Plate) -> None:
     files = [(f"{number}.png", picture()) for number in range(5)]
     answers = await asyncio.gather(*(plate.send(*files) for _ in range(4)))
     assert len(await plate.images()) == 5
@@ -97,7 +97,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-async def test_a_broken_file_says_why_and_spoils_nothing(plate: Plate, what: str) -> None:
+async def test_a_broken_file_is_rejected_with_the_reason_and_affects_no_other(plate: Plate, what: str) -> None:
     data, code, words = BROKEN[what]
     before, broken, after = await plate.send(("a.png", picture()), ("b.png", data), ("c.png", picture()), code=207)
     assert (before["status"], after["status"]) == ("created", "created")
@@ -107,7 +107,7 @@ async def test_a_broken_file_says_why_and_spoils_nothing(plate: Plate, what: str
     assert len(await plate.images()) == len(plate.stored()) == 2
 
 
-async def test_nothing_that_was_refused_looks_like_success(plate: Plate) -> None:
+async def test_rejected_files_never_look_like_success(plate: Plate) -> None:
     answer = await plate.client.post(plate.url, files=[("files", ("a.png", b"text"))])
     assert answer.status_code == 422
     assert answer.json()["code"] == "bad_image"
@@ -118,7 +118,7 @@ async def test_nothing_that_was_refused_looks_like_success(plate: Plate) -> None
     assert {file["status"] for file in await plate.send(large, ("b.png", b"x"), code=422)} == {"rejected"}
 
 
-async def test_a_full_disk_refuses_the_file_and_says_so(plate: Plate, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_disk_rejects_the_file_with_the_reason(plate: Plate, monkeypatch: pytest.MonkeyPatch) -> None:
     class Usage:
         free = RESERVE_BYTES + 100_000
 
@@ -129,7 +129,7 @@ async def test_a_full_disk_refuses_the_file_and_says_so(plate: Plate, monkeypatc
     assert only(await plate.send(("b.png", large), code=507))["problem"]["code"] == "disk_full"
 
 
-async def test_a_storage_that_cannot_be_written_is_not_the_files_fault(plate: Plate) -> None:
+async def test_an_unwritable_storage_is_not_reported_as_a_fault_of_the_file(plate: Plate) -> None:
     in_the_way = Path(plate.backend.settings.resolved_storage_url()) / "images"
     in_the_way.parent.mkdir()
     in_the_way.touch()
@@ -139,7 +139,7 @@ async def test_a_storage_that_cannot_be_written_is_not_the_files_fault(plate: Pl
     assert only(await plate.send(("a.png", picture())))["status"] == "created"
 
 
-async def test_what_a_killed_process_left_goes_after_a_day(plate: Plate) -> None:
+async def test_partial_files_of_a_killed_process_are_removed_after_a_day(plate: Plate) -> None:
     folder = Path(plate.backend.settings.resolved_storage_url()) / "incoming"
     folder.mkdir(parents=True)
     old, fresh = folder / ".part-old", folder / ".part-fresh"
@@ -151,7 +151,7 @@ async def test_what_a_killed_process_left_goes_after_a_day(plate: Plate) -> None
     fresh.unlink()
 
 
-async def test_another_storage_than_a_folder_takes_files_too(engine: AsyncEngine, tmp_path: Path) -> None:
+async def test_a_storage_that_is_no_folder_works_too(engine: AsyncEngine, tmp_path: Path) -> None:
     async with backend_on(engine, tmp_path) as backend, await backend.client("ada") as client:
         # The settings of the tests name a folder.
         backend.app.state.resources = type(backend.app.state.resources)(
@@ -167,7 +167,7 @@ async def test_another_storage_than_a_folder_takes_files_too(engine: AsyncEngine
         assert (answer.content, answer.headers["content-type"]) == (data, "image/png")
 
 
-async def test_someone_elses_images_are_not_there(plate: Plate) -> None:
+async def test_images_of_other_users_are_not_found(plate: Plate) -> None:
     image = only(await plate.send(("a.png", picture())))["images"][0]["id"]
     async with await plate.backend.client("ben") as ben:
         for answer in (
@@ -186,7 +186,7 @@ async def test_someone_elses_images_are_not_there(plate: Plate) -> None:
     assert len(await plate.images()) == 2
 
 
-async def test_who_is_taken_out_during_an_upload_adds_nothing_more(plate: Plate) -> None:
+async def test_a_member_who_is_removed_during_an_upload_adds_nothing_more(plate: Plate) -> None:
     async with await plate.backend.client("ben") as ben:
         await plate.client.put(f"/api/projects/{plate.project}/members/ben")
         parts = form(("a.png", picture()), ("b.png", picture())).split(b"--limit\r\n")
@@ -203,7 +203,7 @@ async def test_who_is_taken_out_during_an_upload_adds_nothing_more(plate: Plate)
     assert len(await plate.images()) == 1
 
 
-async def test_the_file_comes_back_as_it_was(plate: Plate) -> None:
+async def test_a_file_is_downloaded_as_it_was_uploaded(plate: Plate) -> None:
     for name, kind in (('a"; filename="b.exe', "png"), ("plates/größe 1.tif", "tiff"), ("x\r\nX-A: b", "bmp")):
         data = picture(kind.upper())
         sent = only(await plate.send((name, data)))
@@ -220,7 +220,7 @@ async def test_the_file_comes_back_as_it_was(plate: Plate) -> None:
     assert (part.status_code, part.content) == (206, b"BM")
 
 
-async def test_a_file_that_has_gone_is_told_without_a_path(plate: Plate) -> None:
+async def test_a_missing_file_is_reported_without_its_path(plate: Plate) -> None:
     image = only(await plate.send(("a.png", picture())))["images"][0]["id"]
     sha256 = (await plate.client.get(f"/api/images/{image}")).json()["sha256"]
     store = ImageStore(plate.backend.settings.resolved_storage_url())
@@ -274,7 +274,7 @@ async def test_images_are_found_by_name_and_by_the_state_of_their_newest_task(pl
     assert rest["next_cursor"] is None
 
 
-async def test_the_document_describes_the_upload(plate: Plate) -> None:
+async def test_the_openapi_document_describes_the_upload(plate: Plate) -> None:
     document = (await plate.backend.anonymous.get("/api/openapi.json")).json()
     upload = document["paths"]["/api/projects/{project_id}/images"]["post"]
     body = upload["requestBody"]["content"]["multipart/form-data"]["schema"]

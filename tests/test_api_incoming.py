@@ -1,4 +1,4 @@
-"""What comes in as multipart: names, damaged bodies, clients that break off."""
+"""Multipart bodies: file names, damage, clients that disconnect."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ from .support.uploading import Plate, form, only, picture, zipped
         ("x" * 3000 + ".png", "x" * 996 + ".png"),
     ],
 )
-async def test_no_name_leads_anywhere(plate: Plate, sent: str, shown: str) -> None:
+async def test_no_file_name_leads_out_of_the_storage(plate: Plate, sent: str, shown: str) -> None:
     answer = await plate.send_raw(form((sent, picture())))
     assert only(answer.json()["files"])["name"] == shown
     member = only(await plate.send(("p.zip", zipped({sent.replace("\\", "/"): picture()}))))
@@ -34,7 +34,7 @@ async def test_no_name_leads_anywhere(plate: Plate, sent: str, shown: str) -> No
     assert all(".." not in image["name"] for image in await plate.images())
 
 
-async def test_names_in_other_spellings_are_understood(plate: Plate) -> None:
+async def test_names_in_other_encodings_are_understood(plate: Plate) -> None:
     disposition = b'Content-Disposition: form-data; name="files"; '
     for header, shown in (
         (b"filename*=utf-8''%C2%B5m%20A01.png", "µm A01.png"),
@@ -67,7 +67,7 @@ async def test_a_part_without_a_file_name_is_refused(plate: Plate) -> None:
         ("multipart/form-data; boundary=another", 422),
     ],
 )
-async def test_another_body_is_refused(plate: Plate, content_type: str, code: int) -> None:
+async def test_another_content_type_is_refused(plate: Plate, content_type: str, code: int) -> None:
     answer = await plate.send_raw(form(("a.png", picture())), content_type)
     assert answer.status_code == code
     assert answer.headers["content-type"] == "application/problem+json"
@@ -89,7 +89,7 @@ HEAD = b'Content-Disposition: form-data; name="files"; filename="b.png"\r\n'
         pytest.param(b"X-A: " + b"b" * 100_000, 413, id="endless header"),
     ],
 )
-async def test_a_damaged_body_keeps_what_was_complete(plate: Plate, rest: bytes, code: int) -> None:
+async def test_complete_files_before_the_damage_are_stored(plate: Plate, rest: bytes, code: int) -> None:
     whole = form(("a.png", picture()))
     answer = await plate.send_raw(whole.removesuffix(b"--\r\n") + b"\r\n" + rest)
     assert answer.status_code == code
@@ -122,7 +122,7 @@ async def served(plate: Plate) -> AsyncIterator[str]:
     await serving
 
 
-async def test_a_client_that_breaks_off_leaves_what_was_complete_and_nothing_else(plate: Plate, served: str) -> None:
+async def test_a_client_that_disconnects_leaves_only_complete_files(plate: Plate, served: str) -> None:
     whole = form(("a.png", picture()), ("b.png", picture() + b"\0" * 900_000))
     reader, writer = await asyncio.open_connection("127.0.0.1", int(served.rpartition(":")[2]))
     head = (
@@ -149,7 +149,7 @@ async def test_a_client_that_breaks_off_leaves_what_was_complete_and_nothing_els
     assert [file["status"] for file in answer.json()["files"]] == ["existing", "created"]
 
 
-async def test_others_are_answered_while_files_come_in(plate: Plate, served: str) -> None:
+async def test_other_requests_are_answered_during_an_upload(plate: Plate, served: str) -> None:
     files = [("files", (f"{number}.png", picture() + b"\0" * 900_000)) for number in range(20)]
     async with httpx.AsyncClient(base_url=served, headers=plate.client.headers) as client:
         sending = asyncio.create_task(client.post(plate.url, files=files, timeout=60))

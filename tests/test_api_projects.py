@@ -23,7 +23,7 @@ async def make_project(client: httpx.AsyncClient, name: str = "plate 1") -> str:
     return id_
 
 
-async def test_a_project_is_made_read_and_renamed(ada: httpx.AsyncClient) -> None:
+async def test_a_project_is_created_read_and_renamed(ada: httpx.AsyncClient) -> None:
     made = (await ada.post("/api/projects", json={"name": "  plate 1 "})).json()
     assert (made["name"], made["owner"], made["is_owner"]) == ("plate 1", "ada", True)
     assert datetime.fromisoformat(made["created_at"]).tzinfo is not None
@@ -34,7 +34,7 @@ async def test_a_project_is_made_read_and_renamed(ada: httpx.AsyncClient) -> Non
     assert same.status_code == 200
 
 
-async def test_an_owner_has_no_two_projects_of_one_name(ada: httpx.AsyncClient, ben: httpx.AsyncClient) -> None:
+async def test_an_owner_cannot_have_two_projects_of_one_name(ada: httpx.AsyncClient, ben: httpx.AsyncClient) -> None:
     await make_project(ada)
     other = await make_project(ada, "plate 2")
     await make_project(ben)
@@ -47,7 +47,7 @@ async def test_an_owner_has_no_two_projects_of_one_name(ada: httpx.AsyncClient, 
     assert len((await ada.get("/api/projects")).json()["items"]) == 2
 
 
-async def test_projects_come_in_pages_and_only_ones_own(ada: httpx.AsyncClient, ben: httpx.AsyncClient) -> None:
+async def test_own_projects_are_listed_in_pages(ada: httpx.AsyncClient, ben: httpx.AsyncClient) -> None:
     await make_project(ben, "ben's")
     made = [await make_project(ada, f"plate {number}") for number in range(5)]
     seen, cursor = [], None
@@ -63,7 +63,7 @@ async def test_projects_come_in_pages_and_only_ones_own(ada: httpx.AsyncClient, 
     assert (answer.status_code, answer.json()["code"]) == (422, "bad_request")
 
 
-async def test_someone_elses_project_is_not_there(ada: httpx.AsyncClient, ben: httpx.AsyncClient) -> None:
+async def test_projects_of_other_users_are_not_found(ada: httpx.AsyncClient, ben: httpx.AsyncClient) -> None:
     project = await make_project(ada)
     for id_ in (project, uuid4()):
         for answer in (
@@ -77,7 +77,7 @@ async def test_someone_elses_project_is_not_there(ada: httpx.AsyncClient, ben: h
             assert answer.json()["detail"] == "there is no such project"
 
 
-async def test_members_see_a_project_until_they_are_taken_out(ada: httpx.AsyncClient, ben: httpx.AsyncClient) -> None:
+async def test_members_see_a_project_until_they_are_removed(ada: httpx.AsyncClient, ben: httpx.AsyncClient) -> None:
     project = await make_project(ada)
     first = await ada.put(f"/api/projects/{project}/members/ben")
     assert (first.status_code, first.json()["name"], first.json()["is_owner"]) == (200, "ben", False)
@@ -96,7 +96,7 @@ async def test_members_see_a_project_until_they_are_taken_out(ada: httpx.AsyncCl
     assert (await ada.delete(f"/api/projects/{project}/members/ben")).status_code == 404
 
 
-async def test_a_member_may_leave_and_nothing_more(backend: Backend, ada: httpx.AsyncClient) -> None:
+async def test_a_member_may_only_leave(backend: Backend, ada: httpx.AsyncClient) -> None:
     project = await make_project(ada)
     async with await backend.client("ben") as ben, await backend.client("eve"):
         for name in ("ben", "eve"):
@@ -111,7 +111,7 @@ async def test_a_member_may_leave_and_nothing_more(backend: Backend, ada: httpx.
         assert (await ben.delete(f"/api/projects/{project}/members/ben")).status_code == 204
 
 
-async def test_the_owner_stays_and_only_users_are_added(ada: httpx.AsyncClient) -> None:
+async def test_the_owner_cannot_be_removed_and_only_users_can_be_added(ada: httpx.AsyncClient) -> None:
     project = await make_project(ada)
     answer = await ada.delete(f"/api/projects/{project}/members/ada")
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
@@ -121,18 +121,18 @@ async def test_the_owner_stays_and_only_users_are_added(ada: httpx.AsyncClient) 
 
 
 @pytest.mark.parametrize("body", [{}, {"name": ""}, {"name": "   "}, {"name": "a\x00b"}, {"name": "x" * 1001}, []])
-async def test_a_name_that_cannot_be_one_is_refused(ada: httpx.AsyncClient, body: object) -> None:
+async def test_an_invalid_project_name_is_refused(ada: httpx.AsyncClient, body: object) -> None:
     answer = await ada.post("/api/projects", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "bad_request")
 
 
 @pytest.mark.parametrize("name", ["%00", "%ff", "%20", "x" * 300])
-async def test_a_user_whose_name_cannot_be_one_is_refused(ada: httpx.AsyncClient, name: str) -> None:
+async def test_an_invalid_user_name_is_refused(ada: httpx.AsyncClient, name: str) -> None:
     project = await make_project(ada)
     assert (await ada.put(f"/api/projects/{project}/members/{name}")).status_code in (404, 422)
 
 
-async def test_own_tokens_are_made_listed_and_revoked(backend: Backend, ada: httpx.AsyncClient) -> None:
+async def test_own_tokens_are_created_listed_and_revoked(backend: Backend, ada: httpx.AsyncClient) -> None:
     made = (await ada.post("/api/me/tokens", json={"name": "script", "days": 7})).json()
     lifetime = datetime.fromisoformat(made["expires_at"]) - datetime.fromisoformat(made["created_at"])
     assert lifetime.total_seconds() == pytest.approx(7 * 86_400, abs=1)
@@ -154,7 +154,7 @@ async def test_own_tokens_are_made_listed_and_revoked(backend: Backend, ada: htt
     assert script["revoked_at"] is not None
 
 
-async def test_someone_elses_token_is_not_there(ada: httpx.AsyncClient, ben: httpx.AsyncClient) -> None:
+async def test_tokens_of_other_users_are_not_found(ada: httpx.AsyncClient, ben: httpx.AsyncClient) -> None:
     (token,) = (await ada.get("/api/me/tokens")).json()["items"]
     assert (await ben.delete(f"/api/me/tokens/{token['id']}")).status_code == 404
     assert (await ada.get("/api/me")).status_code == 200

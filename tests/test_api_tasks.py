@@ -1,4 +1,4 @@
-"""A task over HTTP: its story, its end, another try, its files; on both databases, and at revision 009."""
+"""A task over HTTP: its history, cancel, retry, its files; on both databases, and at revision 009."""
 
 from typing import Any
 from uuid import UUID, uuid4
@@ -23,7 +23,7 @@ async def one_task(backend: Backend) -> UUID:
     return (await submit_images(backend.engine, 1)).task_ids[0]
 
 
-async def test_a_task_tells_its_story(backend: Backend, ada: httpx.AsyncClient) -> None:
+async def test_a_task_is_read_with_its_history(backend: Backend, ada: httpx.AsyncClient) -> None:
     task_id = await one_task(backend)
     story = (await ada.get(f"{URL}/{task_id}")).json()
     assert (story["id"], story["state"], story["attempt"], story["ahead"]) == (str(task_id), "queued", 1, 0)
@@ -49,7 +49,7 @@ async def test_a_task_tells_its_story(backend: Backend, ada: httpx.AsyncClient) 
     assert [failure["reason"] for failure in story["failures"]] == ["timeout", "bad_image"]
 
 
-async def test_at_revision_009_the_last_reason_is_all_that_is_kept(backend: Backend, ada: httpx.AsyncClient) -> None:
+async def test_at_revision_009_only_the_last_reason_is_kept(backend: Backend, ada: httpx.AsyncClient) -> None:
     await revisions.downgrade(backend.engine, revisions.BASE)
     engine = backend.engine
     # As `prepare` finds out at the start of a process; SQLite would be brought up again.
@@ -74,7 +74,7 @@ async def test_at_revision_009_the_last_reason_is_all_that_is_kept(backend: Back
             assert (await root.get(f"/api/admin/{path}")).status_code == 200
 
 
-async def test_only_what_is_not_finished_can_be_cancelled(backend: Backend, ada: httpx.AsyncClient) -> None:
+async def test_only_unfinished_tasks_can_be_cancelled(backend: Backend, ada: httpx.AsyncClient) -> None:
     task_id = await one_task(backend)
     answer = await ada.post(f"{URL}/{task_id}/cancel")
     assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
@@ -84,7 +84,7 @@ async def test_only_what_is_not_finished_can_be_cancelled(backend: Backend, ada:
         assert "the task is cancelled" in answer.json()["detail"]
 
 
-async def test_only_what_failed_can_be_retried(backend: Backend, ada: httpx.AsyncClient) -> None:
+async def test_only_failed_tasks_can_be_retried(backend: Backend, ada: httpx.AsyncClient) -> None:
     task_id = await one_task(backend)
     assert (await ada.post(f"{URL}/{task_id}/retry")).status_code == 409
     await report(backend.engine, failed(task_id))
@@ -93,7 +93,7 @@ async def test_only_what_failed_can_be_retried(backend: Backend, ada: httpx.Asyn
     assert len(answer.json()["failures"]) == 1
 
 
-async def test_someone_elses_task_is_not_there(backend: Backend, ada: httpx.AsyncClient) -> None:
+async def test_tasks_of_other_users_are_not_found(backend: Backend, ada: httpx.AsyncClient) -> None:
     task_id = await one_task(backend)
     await report(backend.engine, completed(task_id))
     async with await backend.client("mallory") as mallory:
@@ -114,7 +114,7 @@ async def test_before_it_is_completed_there_is_no_result(backend: Backend, ada: 
         assert "the task is failed (because of bad_image)" in answer.json()["detail"]
 
 
-async def test_files_are_downloaded_once_and_a_deleted_one_is_said_to_be_gone(
+async def test_files_are_cached_by_their_hash_and_a_deleted_one_is_gone(
     backend: Backend, ada: httpx.AsyncClient
 ) -> None:
     project = await add_project(backend.engine, "ada")
@@ -146,7 +146,7 @@ async def test_files_are_downloaded_once_and_a_deleted_one_is_said_to_be_gone(
 
 
 @pytest.mark.parametrize("name", ["..", "", ".png", "../../etc/passwd", "a" * 500 + ".tif", "\u202egnp.exe", "\x00"])
-def test_no_name_can_break_out_of_the_header(name: str) -> None:
+def test_no_file_name_can_break_out_of_the_header(name: str) -> None:
     said = content_disposition(name, is_inline=False)
     assert said.isascii()
     assert len(said) < 2000
@@ -154,7 +154,7 @@ def test_no_name_can_break_out_of_the_header(name: str) -> None:
     assert all(char.isprintable() for char in said)
 
 
-async def test_the_document_names_every_answer_that_is_no_json(backend: Backend) -> None:
+async def test_the_openapi_document_names_the_media_type_of_every_download(backend: Backend) -> None:
     paths = (await backend.anonymous.get("/api/openapi.json")).json()["paths"]
     task, batch = f"{URL}/{{task_id}}", "/api/segmentation/batches"
     for path, media_type in (

@@ -1,4 +1,4 @@
-"""`spheroseg doctor` on settings, database, storage and model: each fault is caused, and recognised."""
+"""`spheroseg doctor` on settings, database, storage and models: each fault is caused and must be reported."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.slow
 
 
 def doctor(*arguments: str, code: int, cwd: Path, **env: str) -> str:
-    """The command, as a person starts it."""
+    """Run the command as a person does, and return what it prints."""
     done = subprocess.run(
         [sys.executable, "-m", "spheroseg.cli", "doctor", *arguments],
         env={**os.environ, "COLUMNS": "100", "SPHEROSEG_DATA_DIR": str(cwd / "data"), **env},
@@ -55,14 +55,14 @@ def doctor(*arguments: str, code: int, cwd: Path, **env: str) -> str:
     return done.stdout
 
 
-def test_on_a_fresh_machine_nothing_is_wrong_and_nothing_is_made(tmp_path: Path) -> None:
+def test_a_fresh_machine_has_no_faults_and_nothing_is_created(tmp_path: Path) -> None:
     said = doctor(code=0, cwd=tmp_path)
     assert "no problems, no warnings" in said
     assert "will be made by the first command" in said
     assert list(tmp_path.iterdir()) == []
 
 
-def test_settings_that_cannot_be_read_are_findings_and_so_is_json(tmp_path: Path) -> None:
+def test_invalid_settings_are_reported_as_problems_also_as_json(tmp_path: Path) -> None:
     found = json.loads(doctor("--json", code=1, cwd=tmp_path, TASK_MAX_RETRIES="-1", BACKEND_PORT="x"))
     problems = [finding for finding in found if finding["verdict"] == "problem"]
     assert [finding["check"] for finding in problems] == ["settings", "settings"]
@@ -71,7 +71,7 @@ def test_settings_that_cannot_be_read_are_findings_and_so_is_json(tmp_path: Path
     assert {finding["verdict"] for finding in found} == {"problem", "skipped"}
 
 
-async def test_a_check_that_fails_or_hangs_is_a_finding_and_stops_no_other() -> None:
+async def test_a_check_that_fails_or_hangs_is_reported_and_stops_no_other() -> None:
     async def fails(_: CheckContext) -> AsyncIterator[CheckResult]:
         yield ok("fails", "so far")
         raise KeyError("surprise")
@@ -117,7 +117,7 @@ async def test_every_weak_secret_is_named_in_production() -> None:
     expect_no_faults(found)
 
 
-async def test_settings_are_read_by_whoever_calls() -> None:
+async def test_the_caller_decides_how_settings_are_read() -> None:
     def refuse() -> Settings:
         raise BadSettings("no settings at all")
 
@@ -128,14 +128,14 @@ async def test_settings_are_read_by_whoever_calls() -> None:
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """Something that takes connections and never says a word."""
+    """A server that accepts connections and never sends anything."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         yield listening.getsockname()[1]
 
 
-async def test_storage_that_cannot_be_used_is_told(
+async def test_an_unusable_storage_is_reported(
     tmp_path: Path, silent_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expect(
@@ -143,7 +143,7 @@ async def test_storage_that_cannot_be_used_is_told(
     )
     (tmp_path / "file").write_text("")
     expect(await diagnose("storage", storage_url=str(tmp_path / "file")), "problem", "is a file, not a folder")
-    # Forbidden even to root.
+    # Even root may not write there.
     expect(await diagnose("storage", storage_url="/sys"), "problem", "/sys cannot be written to", "ls -ld")
     folder = tmp_path / "storage"
     folder.mkdir()
@@ -164,7 +164,7 @@ async def test_storage_that_cannot_be_used_is_told(
     expect(found, "problem", "no answer within 0.5 s", "network")
 
 
-async def test_the_models_and_the_child_process_are_tried(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_the_models_and_the_child_process_are_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = await diagnose("model")
     expect(found, "ok", "classical-contrast", "sha256")
     expect(found, "ok", "found the one object")
@@ -185,8 +185,8 @@ async def test_the_models_and_the_child_process_are_tried(monkeypatch: pytest.Mo
 
 
 @asynccontextmanager
-async def a_database(server: Postgres) -> AsyncIterator[str]:
-    """An empty one of its own."""
+async def temporary_database(server: Postgres) -> AsyncIterator[str]:
+    """Create an empty database for one test, and drop it afterwards."""
     name = f"doctor_{uuid.uuid4().hex[:8]}"
     engine = open_engine(server.url).execution_options(isolation_level="AUTOCOMMIT")
     async with engine.connect() as conn:
@@ -199,7 +199,7 @@ async def a_database(server: Postgres) -> AsyncIterator[str]:
         await engine.dispose()
 
 
-async def test_a_database_that_cannot_be_reached_is_told_in_words(
+async def test_an_unreachable_database_is_reported_with_advice(
     postgres: Postgres, silent_port: int, tmp_path: Path
 ) -> None:
     port = postgres.port
@@ -219,7 +219,7 @@ async def test_a_database_that_cannot_be_reached_is_told_in_words(
     expect(found, "problem", "not a database", "DATABASE_URL")
 
 
-async def test_a_wrong_password_of_the_database_is_told_as_such(postgres: Postgres) -> None:
+async def test_a_wrong_password_of_the_database_is_reported_as_such(postgres: Postgres) -> None:
     engine = open_engine(postgres.url)
     await execute(engine, "CREATE ROLE guarded LOGIN PASSWORD 'right'")
     rules = postgres.folder / "data" / "pg_hba.conf"
@@ -242,8 +242,8 @@ async def test_a_wrong_password_of_the_database_is_told_as_such(postgres: Postgr
         await engine.dispose()
 
 
-async def test_a_schema_that_cannot_be_used_names_the_command(postgres: Postgres) -> None:
-    async with a_database(postgres) as url:
+async def test_an_unusable_schema_is_reported_with_the_command_to_run(postgres: Postgres) -> None:
+    async with temporary_database(postgres) as url:
         found = await diagnose("database", database_url=url)
         expect(found, "problem", "has no tables of spheroseg yet", "spheroseg db upgrade")
         engine = open_engine(url)
@@ -265,24 +265,24 @@ async def test_a_schema_that_cannot_be_used_names_the_command(postgres: Postgres
 
 @pytest.fixture
 async def here(postgres: Postgres) -> AsyncIterator[tuple[AsyncEngine, dict[str, Any]]]:
-    """A database with its tables, and the settings that name it."""
-    async with a_database(postgres) as url, empty_database(url) as engine:
+    """A database with its tables, and the settings that point to it."""
+    async with temporary_database(postgres) as url, empty_database(url) as engine:
         yield engine, {"database_url": url}
 
 
-async def alive(engine: AsyncEngine, *kinds: str) -> None:
+async def report_alive(engine: AsyncEngine, *kinds: str) -> None:
     async with engine.begin() as conn:
         for kind in kinds:
             await record_heartbeat(conn, f"{kind}-1", kind, "ok", None, {})
 
 
-async def test_processes_that_are_missing_silent_away_or_paused_are_told(
+async def test_missing_silent_unreachable_and_paused_processes_are_reported(
     here: tuple[AsyncEngine, dict[str, Any]],
 ) -> None:
     engine, settings = here
     found = await diagnose("database", **settings)
     expect(found, "warning", "no worker is running", "spheroseg worker")
-    await alive(engine, "worker", "collect", "relay")
+    await report_alive(engine, "worker", "collect", "relay")
     expect_no_faults(await diagnose("database", **settings))
     await execute(engine, "UPDATE components SET seen_at = now() - interval '10 minutes' WHERE kind = 'collect'")
     found = await diagnose("database", **settings)
@@ -304,7 +304,7 @@ async def test_processes_that_are_missing_silent_away_or_paused_are_told(
     expect(found, "warning", "the relay is paused by ada since", "work on the broker", "/api/admin/relay/resume")
 
 
-async def test_work_that_nobody_takes_is_told_with_what_to_start(here: tuple[AsyncEngine, dict[str, Any]]) -> None:
+async def test_waiting_work_is_reported_with_the_process_to_start(here: tuple[AsyncEngine, dict[str, Any]]) -> None:
     engine, settings = here
     await submit_images(engine, 3)
     await execute(engine, "UPDATE segmentation_queue SET visible_at = now() - interval '1 minute'")
@@ -313,14 +313,14 @@ async def test_work_that_nobody_takes_is_told_with_what_to_start(here: tuple[Asy
     queued = {**settings, "enable_message_queue": True}
     found = await diagnose("database", **queued)
     expect(found, "problem", "3 tasks wait", "no relay moves them to RabbitMQ", "spheroseg relay")
-    await alive(engine, "worker")
+    await report_alive(engine, "worker")
     found = await diagnose("database", **queued)
     expect(found, "warning", "no relay moves them to RabbitMQ")
     await execute(engine, "UPDATE segmentation_queue SET queue = 'segmentation.results'")
     expect(await diagnose("database", **settings), "problem", "3 results wait", "spheroseg collect")
     await execute(engine, "UPDATE segmentation_queue SET queue = 'segmentation.tasks', holder = 'rabbitmq'")
     expect(await diagnose("database", **settings), "problem", "still held for RabbitMQ", "takes them back")
-    await alive(engine, "collect")
+    await report_alive(engine, "collect")
     await execute(
         engine,
         "UPDATE segmentation_tasks SET state = 'processing', worker = 'w1/0', started_at = now() - interval '1 hour'",
@@ -330,7 +330,7 @@ async def test_work_that_nobody_takes_is_told_with_what_to_start(here: tuple[Asy
     )
 
 
-async def test_the_commonest_failures_of_the_last_hour_are_told_with_an_example(
+async def test_the_most_frequent_failures_of_the_last_hour_are_reported_with_an_example(
     here: tuple[AsyncEngine, dict[str, Any]],
 ) -> None:
     engine, settings = here
@@ -353,7 +353,7 @@ async def test_the_commonest_failures_of_the_last_hour_are_told_with_an_example(
     expect(await diagnose("database", **settings), "ok", "none in the last hour")
 
 
-async def test_a_clock_that_is_wrong_is_told_with_why_it_matters(here: tuple[AsyncEngine, dict[str, Any]]) -> None:
+async def test_a_wrong_clock_is_reported_with_the_consequences(here: tuple[AsyncEngine, dict[str, Any]]) -> None:
     _, settings = here
     chosen = [chain for chain in CHAINS if chain[0].name == "database"]
 

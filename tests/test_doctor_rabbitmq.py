@@ -1,4 +1,4 @@
-"""`spheroseg doctor` on RabbitMQ: each fault is caused at a real server, and recognised."""
+"""`spheroseg doctor` on RabbitMQ: each fault is caused at a real server and must be reported."""
 
 import asyncio
 import os
@@ -105,7 +105,7 @@ async def a_channel(node: RabbitNode, vhost: str) -> AsyncIterator[Any]:
         await connection.close()
 
 
-async def test_a_server_that_cannot_be_reached_is_told_with_what_to_look_at() -> None:
+async def test_an_unreachable_server_is_reported_with_advice() -> None:
     found = await diagnose(
         "RabbitMQ",
         "management API",
@@ -127,7 +127,7 @@ async def test_a_server_that_cannot_be_reached_is_told_with_what_to_look_at() ->
     expect(found, "skipped", "ENABLE_MESSAGE_QUEUE=false")
 
 
-async def test_credentials_and_rights_that_are_wrong_are_told_as_such(node: RabbitNode, vhost: str) -> None:
+async def test_wrong_credentials_and_missing_rights_are_reported_as_such(node: RabbitNode, vhost: str) -> None:
     place = f"127.0.0.1:{node.port}"
     wrong = {"enable_message_queue": True, "rabbitmq_url": f"amqp://{USER}:wrong@{place}/{vhost}"}
     found = await diagnose("RabbitMQ", **wrong)
@@ -147,7 +147,7 @@ async def test_credentials_and_rights_that_are_wrong_are_told_as_such(node: Rabb
     expect(found, "skipped", "refuses this user", "set_user_tags")
 
 
-async def test_tls_is_used_and_its_faults_are_told(
+async def test_tls_is_used_and_its_faults_are_reported(
     node: RabbitNode, vhost: str, certificate: Path, tls_port: int, tmp_path: Path
 ) -> None:
     url = f"amqps://{USER}:{PASSWORD}@localhost:{tls_port}/{vhost}"
@@ -161,7 +161,7 @@ async def test_tls_is_used_and_its_faults_are_told(
     expect(await diagnose("RabbitMQ", **missing), "problem", "RABBITMQ_CA_FILE cannot be read", "PEM")
 
 
-async def test_what_is_not_declared_yet_or_differs_is_told(node: RabbitNode, vhost: str) -> None:
+async def test_missing_and_different_declarations_are_reported(node: RabbitNode, vhost: str) -> None:
     settings = settings_of(node, vhost)
     found = await diagnose("RabbitMQ", "management API", **settings)
     expect(found, "warning", "segmentation.tasks does not exist yet", "spheroseg broker declare")
@@ -182,7 +182,7 @@ async def test_what_is_not_declared_yet_or_differs_is_told(node: RabbitNode, vho
     expect(found, "warning", "quorum on 3.10", "classic")
 
 
-async def test_messages_that_nobody_takes_and_a_queue_that_is_full_are_told(node: RabbitNode, vhost: str) -> None:
+async def test_stuck_messages_and_a_full_queue_are_reported(node: RabbitNode, vhost: str) -> None:
     await declare(node, vhost)
     settings = settings_of(node, vhost)
     expect(
@@ -210,7 +210,7 @@ async def test_messages_that_nobody_takes_and_a_queue_that_is_full_are_told(node
     expect(found, "problem", "segmentation.results: 5 messages are stuck", "spheroseg collect")
 
 
-async def test_workers_that_hold_tasks_for_too_long_are_told(node: RabbitNode, vhost: str) -> None:
+async def test_tasks_that_stay_unacknowledged_for_too_long_are_reported(node: RabbitNode, vhost: str) -> None:
     await declare(node, vhost)
     settings = {**settings_of(node, vhost), "task_timeout_seconds": 1}
     broker = RabbitBroker(node.vhost_url(vhost))
@@ -230,7 +230,7 @@ async def test_workers_that_hold_tasks_for_too_long_are_told(node: RabbitNode, v
     )
 
 
-async def test_alarms_are_told_with_what_they_stop(node: RabbitNode, vhost: str) -> None:
+async def test_alarms_are_reported_with_their_consequences(node: RabbitNode, vhost: str) -> None:
     await declare(node, vhost)
     settings = settings_of(node, vhost)
     async with a_channel(node, vhost) as channel:
@@ -255,7 +255,7 @@ async def test_alarms_are_told_with_what_they_stop(node: RabbitNode, vhost: str)
     await expect_soon(ask("management API", **settings), "ok", f"none on {node.name}")
 
 
-async def test_memory_and_disk_that_are_nearly_used_up_are_told(node: RabbitNode, vhost: str) -> None:
+async def test_memory_and_disk_near_their_limits_are_reported(node: RabbitNode, vhost: str) -> None:
     (figures,) = node.api("GET", "/api/nodes")
     memory, disk = int(1.15 * figures["mem_used"]), figures["disk_free"] - 100_000_000
     node.evaluate(f"vm_memory_monitor:set_vm_memory_high_watermark({{absolute, {memory}}})")
@@ -269,7 +269,7 @@ async def test_memory_and_disk_that_are_nearly_used_up_are_told(node: RabbitNode
         await asyncio.to_thread(node.disk_alarm, False)
 
 
-async def test_a_channel_that_the_broker_closes_is_told_with_its_words(node: RabbitNode, vhost: str) -> None:
+async def test_a_channel_that_the_broker_closes_is_reported_with_its_reason(node: RabbitNode, vhost: str) -> None:
     await declare(node, vhost)
     before = node.evaluate("{ok, Size} = application:get_env(rabbit, max_message_size), Size")
     node.evaluate("application:set_env(rabbit, max_message_size, 100000)")
@@ -280,7 +280,7 @@ async def test_a_channel_that_the_broker_closes_is_told_with_its_words(node: Rab
     expect(found, "problem", "Channel closed by broker", "larger than configured max size 100000", "max_message_size")
 
 
-async def test_a_clock_of_rabbitmq_that_is_wrong_is_told(node: RabbitNode, vhost: str) -> None:
+async def test_a_wrong_clock_of_rabbitmq_is_reported(node: RabbitNode, vhost: str) -> None:
     chosen = [chain for chain in CHAINS if chain[0].name == "management API"]
 
     def read() -> Settings:
@@ -290,7 +290,7 @@ async def test_a_clock_of_rabbitmq_that_is_wrong_is_told(node: RabbitNode, vhost
     expect(found, "warning", "the clock of RabbitMQ is 3", "behind this machine's", "certificates")
 
 
-async def test_a_frozen_and_a_dead_server_are_told(node: RabbitNode) -> None:
+async def test_a_frozen_server_is_reported(node: RabbitNode) -> None:
     settings = {"enable_message_queue": True, "rabbitmq_url": node.url}
     await asyncio.to_thread(node.pause)
     try:
@@ -337,7 +337,7 @@ async def test_a_healthy_site_has_no_problem(
         assert not done.stderr
 
 
-async def test_a_server_that_was_killed_is_told(node: RabbitNode) -> None:
+async def test_a_killed_server_is_reported(node: RabbitNode) -> None:
     settings = {"enable_message_queue": True, "rabbitmq_url": node.url}
     await asyncio.to_thread(node.kill)
     expect(await diagnose("RabbitMQ", **settings), "problem", "Connection refused: nothing listens", "RabbitMQ runs")

@@ -1,4 +1,4 @@
-"""The exporter on its own: what it counts, what it leaves out, and how often it asks."""
+"""The exporter alone: what it counts, what it leaves out, and how often it queries its sources."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -70,7 +70,7 @@ async def complete(
     await conn.execute(insert(segmentation_results).values(**(values | row)))
 
 
-async def test_it_has_exactly_the_promised_names(engine: AsyncEngine, database_url: str) -> None:
+async def test_the_exporter_has_exactly_the_documented_metrics(engine: AsyncEngine, database_url: str) -> None:
     async with exporter(database_url) as opened:
         assert {metric.name for metric in await opened.metrics()} == NAMES | OF_FAILURES
     async with exporter(database_url, enable_message_queue=True) as opened:
@@ -81,7 +81,7 @@ async def test_it_has_exactly_the_promised_names(engine: AsyncEngine, database_u
     assert value(metrics, "spheroseg_exporter_source_up", source="database") == 1
 
 
-async def test_a_database_without_the_message_queues_tables_has_no_figures_of_failures(postgres: Postgres) -> None:
+async def test_at_revision_009_there_are_no_metrics_of_failures(postgres: Postgres) -> None:
     async with empty_database(postgres.url) as engine, exporter(postgres.url) as opened:
         assert {metric.name for metric in await opened.metrics()} >= OF_FAILURES
         await revisions.downgrade(engine, revisions.BASE)
@@ -175,7 +175,7 @@ async def test_retries_failures_for_good_and_dead_letters_are_told_apart(
         pytest.param([("paused", 0)], 1, 1, 1, id="a paused relay"),
     ],
 )
-async def test_degraded_means_that_no_relay_brings_tasks_to_rabbitmq(
+async def test_degraded_means_that_no_relay_moves_tasks_to_rabbitmq(
     tmp_path: Path, rows: list[tuple[str, float]], up: int, away: int, is_degraded: int
 ) -> None:
     url = f"sqlite:///{tmp_path / 'test.db'}"
@@ -194,7 +194,7 @@ async def test_degraded_means_that_no_relay_brings_tasks_to_rabbitmq(
             assert value(await opened.metrics(), "spheroseg_degraded") == 0
 
 
-async def test_only_what_the_relay_could_move_is_its_backlog(engine: AsyncEngine, database_url: str) -> None:
+async def test_the_backlog_is_what_the_relay_could_move_now(engine: AsyncEngine, database_url: str) -> None:
     await submit_images(engine, 3)
     async with exporter(database_url, enable_message_queue=True) as opened:
         metrics = await opened.metrics()
@@ -206,7 +206,7 @@ async def test_only_what_the_relay_could_move_is_its_backlog(engine: AsyncEngine
         assert value(metrics, "spheroseg_database_queue_messages", queue=queue, where=where) == 3
 
 
-async def test_a_database_that_is_away_is_told_and_nothing_is_made_up(tmp_path: Path) -> None:
+async def test_an_unreachable_database_is_reported_and_no_values_are_invented(tmp_path: Path) -> None:
     async with exporter("postgresql://nobody@127.0.0.1:1/none") as opened:
         metrics = await opened.metrics()
         assert [metric.name for metric in metrics] == ["spheroseg_exporter_source_up"]
@@ -214,7 +214,7 @@ async def test_a_database_that_is_away_is_told_and_nothing_is_made_up(tmp_path: 
         assert (await opened.health())["status"] == "blind"
 
 
-async def test_an_empty_database_is_told_with_the_command_to_run(postgres: Postgres) -> None:
+async def test_an_empty_database_is_reported_with_the_command_to_run(postgres: Postgres) -> None:
     async with empty_database(postgres.url) as engine, exporter(postgres.url) as opened:
         async with engine.begin() as conn:
             await conn.run_sync(metadata.drop_all)
@@ -223,7 +223,7 @@ async def test_an_empty_database_is_told_with_the_command_to_run(postgres: Postg
         assert "spheroseg db upgrade" in health["sources"]["database"]
 
 
-async def test_two_scrapes_at_the_same_time_ask_once_and_soon_after_not_at_all() -> None:
+async def test_concurrent_scrapes_share_one_query_and_a_fresh_answer_is_reused() -> None:
     asked = 0
 
     async def ask() -> list[Metric]:
@@ -238,7 +238,7 @@ async def test_two_scrapes_at_the_same_time_ask_once_and_soon_after_not_at_all()
     assert asked == 1
 
 
-async def test_a_slow_answer_holds_up_no_scrape_and_is_not_asked_for_again() -> None:
+async def test_a_slow_query_delays_no_scrape_and_is_not_started_twice() -> None:
     asked = 0
     may_answer = asyncio.Event()
 
@@ -270,7 +270,7 @@ async def test_a_slow_answer_holds_up_no_scrape_and_is_not_asked_for_again() -> 
     await source.close()
 
 
-async def test_what_was_true_before_is_not_repeated_once_a_source_is_away() -> None:
+async def test_old_values_are_not_repeated_once_a_source_is_unreachable() -> None:
     answers: list[list[Metric] | Exception] = [[], RuntimeError("away")]
 
     async def ask() -> list[Metric]:
@@ -286,7 +286,7 @@ async def test_what_was_true_before_is_not_repeated_once_a_source_is_away() -> N
     assert found.reason == "away"
 
 
-def test_queues_that_come_and_go_and_such_as_are_not_counted_yet_are_left_out() -> None:
+def test_temporary_queues_and_queues_without_counts_are_left_out() -> None:
     base = {"vhost": "/", "exclusive": False, "auto_delete": False, "messages": 2, "consumers": 1}
     metrics = rabbitmq_metrics(
         [
@@ -301,7 +301,7 @@ def test_queues_that_come_and_go_and_such_as_are_not_counted_yet_are_left_out() 
     assert value(metrics, "rabbitmq_queue_message_stats_deliver_get", queue="never used") == 0
 
 
-async def test_it_answers_over_http(tmp_path: Path) -> None:
+async def test_the_exporter_answers_over_http(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'test.db'}"
     async with exporter(url) as opened:
 

@@ -311,7 +311,7 @@ def run_histories(machine: type[Histories], examples: int) -> None:
     )
 
 
-def test_every_history_keeps_the_promises_on_sqlite() -> None:
+def test_the_invariants_hold_in_every_history_on_sqlite() -> None:
     class Machine(Histories):
         def __init__(self) -> None:
             # A file for each history: cheaper than emptying one.
@@ -326,7 +326,7 @@ def test_every_history_keeps_the_promises_on_sqlite() -> None:
     run_histories(Machine, examples=40)
 
 
-def test_every_history_keeps_the_promises_on_postgres(postgres: Postgres) -> None:
+def test_the_invariants_hold_in_every_history_on_postgres(postgres: Postgres) -> None:
     class Machine(Histories):
         url = postgres.url
 

@@ -104,7 +104,7 @@ async def test_every_job_of_the_shipped_configuration_is_scraped(stack: Stack) -
     assert stack.prometheus.targets() == jobs
 
 
-async def test_the_promised_names_tell_of_each_queue(stack: Stack) -> None:
+async def test_the_documented_metrics_exist_for_each_queue(stack: Stack) -> None:
     published = COMPLETED + BAD + CRASHING * ATTEMPTS
     for name, value in (("messages", 0), ("consumers", 2), ("publish", published), ("deliver_get", published)):
         full = f"message_stats_{name}" if name in ("publish", "deliver_get") else name
@@ -121,7 +121,7 @@ async def test_the_promised_names_tell_of_each_queue(stack: Stack) -> None:
     }
 
 
-async def test_our_figures_are_those_of_the_database(stack: Stack) -> None:
+async def test_the_metrics_have_the_values_of_the_database(stack: Stack) -> None:
     for expression, value in (
         ('spheroseg_tasks{state="completed"}', COMPLETED),
         ('spheroseg_tasks{state="failed"}', BAD + CRASHING),
@@ -150,7 +150,7 @@ async def test_our_figures_are_those_of_the_database(stack: Stack) -> None:
     assert 0.1 <= seconds < 0.5
 
 
-async def test_the_busy_share_is_that_of_the_slots(stack: Stack) -> None:
+async def test_the_busy_ratio_is_that_of_the_slots(stack: Stack) -> None:
     shown = asyncio.create_task(stack.shows("spheroseg_worker_busy_ratio", 0.5))
     # One after another, as a single task this long would be no progress: 15 minutes pass in 9 s.
     while not shown.done():
@@ -178,7 +178,7 @@ def dashboard_queries() -> list[str]:
     return [target["expr"] for target in targets]
 
 
-async def test_a_task_can_be_followed_through_the_logs(stack: Stack) -> None:
+async def test_a_task_can_be_traced_through_the_logs(stack: Stack) -> None:
     tasks = (await stack.site.tasks()).values()
     (crashed,) = [task for task in tasks if task.reason == "crashed"]
     completed = next(task for task in tasks if task.state == "completed")
@@ -204,13 +204,13 @@ def story(site: Site, service: str, task_id: UUID) -> list[tuple[str, int, str |
     return [(x["event"], x["attempt"], x.get("worker")) for x in lines if x.get("task_id") == str(task_id)]
 
 
-async def test_no_alert_fires_while_all_is_well(stack: Stack) -> None:
+async def test_no_alert_fires_on_a_healthy_site(stack: Stack) -> None:
     seconds = int(time.monotonic() - stack.since)
     assert seconds > 5
     assert not stack.prometheus.query(f'max_over_time(ALERTS{{alertstate="firing"}}[{seconds}s])')
 
 
-async def test_no_consumers(stack: Stack) -> None:
+async def test_missing_consumers_fire_an_alert(stack: Stack) -> None:
     await stack.site.stop("worker-1")
     await stack.submit(3)
     alert = await stack.prometheus.fires("SpherosegNoConsumers")
@@ -222,7 +222,7 @@ async def test_no_consumers(stack: Stack) -> None:
     await stack.prometheus.is_silent()
 
 
-async def test_a_stuck_queue(stack: Stack) -> None:
+async def test_a_stuck_queue_fires_an_alert(stack: Stack) -> None:
     worker = stack.site.services["worker-1"]
     worker.signal(signal.SIGSTOP)
     try:
@@ -236,7 +236,7 @@ async def test_a_stuck_queue(stack: Stack) -> None:
     await stack.prometheus.is_silent()
 
 
-async def test_a_relay_that_is_behind(stack: Stack) -> None:
+async def test_a_slow_relay_fires_an_alert(stack: Stack) -> None:
     relay = stack.site.services["relay"]
     relay.signal(signal.SIGSTOP)
     try:
@@ -252,14 +252,14 @@ async def test_a_relay_that_is_behind(stack: Stack) -> None:
     await stack.prometheus.is_silent()
 
 
-async def test_dead_letters_that_grow(stack: Stack) -> None:
+async def test_growing_dead_letters_fire_an_alert(stack: Stack) -> None:
     await stack.submit(6, do="fail")
     await stack.prometheus.fires("SpherosegDeadLettersGrowing")
     # They are as many as before, but no more come.
     await stack.prometheus.is_silent()
 
 
-async def test_a_rabbitmq_that_is_away_and_an_exporter_that_sees_half(stack: Stack) -> None:
+async def test_an_unreachable_rabbitmq_and_a_partly_blind_exporter_fire_alerts(stack: Stack) -> None:
     await asyncio.to_thread(stack.site.node.kill)
     blind = await stack.prometheus.fires("SpherosegExporterBlind")
     assert blind["labels"]["source"] == "rabbitmq"
@@ -278,7 +278,7 @@ async def test_a_rabbitmq_that_is_away_and_an_exporter_that_sees_half(stack: Sta
     await stack.prometheus.is_silent()
 
 
-async def test_an_exporter_that_is_gone(stack: Stack) -> None:
+async def test_a_missing_exporter_fires_an_alert(stack: Stack) -> None:
     port = int(stack.exporter_url.rpartition(":")[2])
     await stack.site.stop("exporter")
     await stack.prometheus.fires("SpherosegExporterBlind")
@@ -291,7 +291,7 @@ async def test_promtool_finds_no_fault(arguments: list[str]) -> None:
     promtool(*arguments, folder=DEPLOY)
 
 
-async def test_the_alerts_keep_to_their_true_durations(tmp_path: Path) -> None:
+async def test_the_alerts_have_their_documented_durations(tmp_path: Path) -> None:
     for path in (DEPLOY / "alerts.yml", Path(__file__).parent / "support" / "alerts_in_time.yml"):
         shutil.copy(path, tmp_path)
     promtool("test", "rules", "alerts_in_time.yml", folder=tmp_path)

@@ -1,4 +1,4 @@
-"""Calls of webhooks: once when a batch has finished, signed, repeated, and on record if they fail."""
+"""Webhook calls: one signed call when a batch has finished, repeated and recorded if it fails."""
 
 import asyncio
 import json

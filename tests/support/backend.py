@@ -1,4 +1,4 @@
-"""The backend without a server: requests go straight to the application, on a database of the test's own."""
+"""The backend without a server: requests go directly to the application, on the database of the test."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.api.app import create_app
@@ -18,11 +19,11 @@ from spheroseg.settings import Settings
 
 @dataclass(frozen=True)
 class Backend:
-    """`client(name)` speaks as that user, who is made if need be; `anonymous` as nobody."""
+    """client(name) creates that user and sends its token. anonymous sends no token."""
 
     engine: AsyncEngine
     settings: Settings
-    app: Any
+    app: FastAPI
     anonymous: httpx.AsyncClient
 
     async def client(self, name: str, **user: str) -> httpx.AsyncClient:
@@ -41,11 +42,11 @@ class Backend:
 
 
 @asynccontextmanager
-async def backend_on(engine: AsyncEngine, folder: Path, **settings: Any) -> AsyncIterator[Backend]:
-    chosen = Settings(_env_file=None, spheroseg_data_dir=folder, storage_url=str(folder / "storage"), **settings)
-    app = create_app(Resources(chosen, engine, None, None))
+async def backend_on(engine: AsyncEngine, folder: Path, **changes: Any) -> AsyncIterator[Backend]:
+    settings = Settings(_env_file=None, spheroseg_data_dir=folder, storage_url=str(folder / "storage"), **changes)
+    app = create_app(Resources(settings, engine, None, None))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as anonymous:
         try:
-            yield Backend(engine, chosen, app, anonymous)
+            yield Backend(engine, settings, app, anonymous)
         finally:
             await finish_recording()

@@ -1,4 +1,4 @@
-"""`spheroseg exporter`, but that its figures are never older than a moment."""
+"""`spheroseg exporter` with metrics that are at most 0.2 s old."""
 
 from functools import partial
 

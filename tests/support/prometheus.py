@@ -1,4 +1,4 @@
-"""A private Prometheus from Debian with the shipped configuration, on a machine where everything happens sooner."""
+"""A Prometheus server with the shipped configuration, in which all durations are shorter."""
 
 import json
 import re
@@ -16,15 +16,15 @@ from ..conftest import eventually, missing_server
 from .ports import free_port
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-# So much shorter is every duration of the alerts in the copy that is tested: 10m becomes 6 s.
-FASTER = 100
+# In the tested copy of the alerts every duration is divided by this: 10m becomes 6 s.
+SPEED_UP = 100
 SCRAPE = "500ms"
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 class Prometheus:
-    """`url` answers its HTTP API."""
+    """A client of the HTTP API at `url`."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -40,30 +40,30 @@ class Prometheus:
         return body["data"]
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """Each series now: its labels and its value."""
+        """Return the labels and the current value of each series."""
         found = self.get("query", query=expression)
         assert found["resultType"] == "vector", expression
         return [(series["metric"], float(series["value"][1])) for series in found["result"]]
 
     def value(self, expression: str) -> float | None:
-        """Of the one series; None without one."""
+        """Return the value of the only series, or None if there is none."""
         found = self.query(expression)
         assert len(found) <= 1, found
         return found[0][1] if found else None
 
     def targets(self) -> dict[str, str]:
-        """How each job's target is, with the reason where it is down."""
+        """Return the health of each job's target, with the reason if it is down."""
         active = self.get("targets")["activeTargets"]
         return {
             target["labels"]["job"]: " ".join([target["health"], target["lastError"]]).strip() for target in active
         }
 
     async def scrapes(self, jobs: set[str], within: float = 30.0) -> None:
-        """Returns once each of these jobs is up, and nothing else is asked."""
+        """Wait until exactly these jobs are scraped and all of them are up."""
         found: dict[str, str] = {}
 
         def is_up() -> bool:
-            # Until it is ready itself it answers with no JSON, or not at all.
+            # While it starts, Prometheus answers without JSON or not at all.
             with suppress(httpx.HTTPError, ValueError):
                 found.update(self.targets())
             return found == dict.fromkeys(jobs, "up")
@@ -78,7 +78,7 @@ class Prometheus:
         return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
 
     async def fires(self, alert: str, within: float = 30.0) -> dict[str, Any]:
-        """The alert, once it fires."""
+        """Wait until the alert fires, and return it."""
         await eventually(lambda: alert in self.firing(), within, f"{alert} does not fire, but {self.firing()}")
         alerts = self.get("alerts")["alerts"]
         found: dict[str, Any] = next(found for found in alerts if found["labels"]["alertname"] == alert)
@@ -89,20 +89,20 @@ class Prometheus:
 
 
 def scaled(rules: str) -> str:
-    """The rules with every `for:`, range and offset FASTER times shorter."""
+    """Return the rules with every `for:`, range and offset divided by SPEED_UP."""
 
     def shorter(match: re.Match[str]) -> str:
-        return f"{match[1]}{int(match[2]) * _UNITS[match[3]] * 1000 // FASTER}ms"
+        return f"{match[1]}{int(match[2]) * _UNITS[match[3]] * 1000 // SPEED_UP}ms"
 
     return re.sub(r"(for: |\[|offset )(\d+)([smh])\b", shorter, rules)
 
 
 def _local(config: dict[str, Any], ports: Mapping[str, int]) -> dict[str, Any]:
-    """The shipped configuration with the ports of this machine for the services' names; unknown ones are left out."""
+    """Replace the names of the services by ports of this machine. Services without a port are left out."""
     config["global"] = {"scrape_interval": SCRAPE, "scrape_timeout": SCRAPE, "evaluation_interval": SCRAPE}
     kept = []
     for job in config["scrape_configs"]:
-        # A name that stands for several replicas has one here.
+        # A name that has several replicas in production has one here.
         names = [name for found in job.pop("dns_sd_configs", []) for name in found["names"]]
         names += [target.split(":")[0] for found in job.get("static_configs", []) for target in found["targets"]]
         job["static_configs"] = [{"targets": [f"127.0.0.1:{ports[name]}" for name in names if name in ports]}]
@@ -113,7 +113,7 @@ def _local(config: dict[str, Any], ports: Mapping[str, int]) -> dict[str, Any]:
 
 @contextmanager
 def prometheus(folder: Path, ports: Mapping[str, int]) -> Iterator[Prometheus]:
-    """`ports`: by the names that the services have in Compose."""
+    """Run Prometheus while the block runs. ports: by the names of the services in Compose."""
     binary = shutil.which("prometheus")
     if binary is None:
         missing_server("prometheus")
@@ -126,12 +126,12 @@ def prometheus(folder: Path, ports: Mapping[str, int]) -> Iterator[Prometheus]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [
-                # If the tests themselves are killed, the kernel ends it too.
+                # The kernel ends it if the tests themselves are killed.
                 *("setpriv", "--pdeathsig", "KILL", binary),
                 f"--config.file={folder / 'prometheus.yml'}",
                 f"--storage.tsdb.path={folder / 'data'}",
                 f"--web.listen-address=127.0.0.1:{port}",
-                # What was true a moment ago is soon forgotten, as everything here happens sooner.
+                # Old values must expire sooner too.
                 "--query.lookback-delta=3s",
             ],
             stdout=log,

@@ -1,4 +1,4 @@
-"""A project to upload into, and files of every kind and wrongness to upload."""
+"""A project to upload to, and valid and invalid files to upload."""
 
 import hashlib
 import io
@@ -20,23 +20,23 @@ SHADES = iter(range(1, 1_000_000))
 
 
 def picture(kind: str = "PNG", size: tuple[int, int] = (40, 30), shade: int | None = None) -> bytes:
-    """A picture that no other test has."""
-    written = io.BytesIO()
+    """Return an image file. Without `shade`, no two have the same content."""
+    buffer = io.BytesIO()
     number = shade if shade is not None else next(SHADES)
     pixels = np.full((size[1], size[0]), 7, np.uint8)
     pixels.flat[:4] = np.frombuffer(struct.pack("<I", number), np.uint8)
-    Image.fromarray(pixels).save(written, kind)
-    return written.getvalue()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
 
 
 def stack(pages: int) -> bytes:
-    written = io.BytesIO()
-    tifffile.imwrite(written, np.full((pages, 40, 60), next(SHADES), np.uint16), photometric="minisblack")
-    return written.getvalue()
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.full((pages, 40, 60), next(SHADES), np.uint16), photometric="minisblack")
+    return buffer.getvalue()
 
 
 def bomb() -> bytes:
-    """A PNG whose header speaks of 40,000 × 40,000 pixels."""
+    """Return a PNG whose header claims 40,000 × 40,000 px."""
     data = bytearray(picture())
     data[16:24] = struct.pack(">II", 40_000, 40_000)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
@@ -44,15 +44,15 @@ def bomb() -> bytes:
 
 
 def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    written = io.BytesIO()
-    with zipfile.ZipFile(written, "w", method) as archive:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    return written.getvalue()
+    return buffer.getvalue()
 
 
 def form(*files: tuple[str, bytes], boundary: str = "limit") -> bytes:
-    """A multipart body written by hand, name and content each."""
+    """Return a multipart body with these files, given as name and content."""
     parts = [
         f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
         + content
@@ -63,7 +63,7 @@ def form(*files: tuple[str, bytes], boundary: str = "limit") -> bytes:
 
 
 class Plate:
-    """A project, and a client of its owner."""
+    """A project and an HTTP client of its owner."""
 
     def __init__(self, backend: Backend, client: httpx.AsyncClient, project: str) -> None:
         self.backend = backend
@@ -74,8 +74,8 @@ class Plate:
     async def send(self, *files: tuple[str, bytes], code: int = 200) -> list[dict[str, Any]]:
         answer = await self.client.post(self.url, files=[("files", file) for file in files])
         assert answer.status_code == code, answer.text
-        kind = "application/json" if code < 400 else "application/problem+json"
-        assert answer.headers["content-type"] == kind
+        media_type = "application/json" if code < 400 else "application/problem+json"
+        assert answer.headers["content-type"] == media_type
         found: list[dict[str, Any]] = answer.json()["files"]
         return found
 
@@ -91,7 +91,7 @@ class Plate:
         return found
 
     def stored(self) -> set[str]:
-        """Checksums of what the storage holds; what is there must have them."""
+        """Return the names of the files in the storage, which must be the SHA-256 of their content."""
         folder = Path(self.backend.settings.resolved_storage_url())
         files = {path.name: path for path in (folder / "images").rglob("*") if path.is_file()}
         for name, path in files.items():
@@ -99,6 +99,7 @@ class Plate:
         return set(files)
 
     def temporary(self) -> list[Path]:
+        """Return the files in the storage that are no stored images."""
         folder = Path(self.backend.settings.resolved_storage_url())
         return [path for path in folder.rglob("*") if path.is_file() and "images" not in path.parts[-4:-1]]
 
