@@ -22,7 +22,7 @@ from .support.lab import read_task, submit_images
 from .support.plates import completed, failed, report, started
 
 URL = "/api/admin"
-# More than a statement takes parameters.
+# More than the maximum number of parameters of one statement.
 COUNT = 40_000
 
 
@@ -48,7 +48,7 @@ async def listed(root: httpx.AsyncClient, what: str, **wanted: Any) -> list[Any]
 
 
 async def tell(engine: AsyncEngine, **component: Any) -> None:
-    """As a process says of itself."""
+    """Record a heartbeat as a process does."""
     async with engine.begin() as conn:
         await conn.execute(insert(components).values(since=DatabaseTime(), seen_at=DatabaseTime(), **component))
 

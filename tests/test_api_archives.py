@@ -64,7 +64,7 @@ async def test_each_member_of_an_archive_has_its_own_outcome(plate: Plate) -> No
 
 async def test_an_archive_with_false_sizes_is_stopped_at_the_limit(plate: Plate) -> None:
     archive = bytearray(zipped({"a.png": b"\x89PNG\r\n\x1a\n" + b"\0" * 50 * 1024**2, "b.png": picture()}))
-    # Of the first member, in both places: 1,000 bytes unpacked.
+    # Both headers of the first member claim 1,000 bytes unpacked.
     struct.pack_into("<I", archive, 22, 1000)
     struct.pack_into("<I", archive, archive.index(b"PK\x01\x02") + 24, 1000)
     lie, good = await plate.send(("bomb.zip", bytes(archive)), code=207)
@@ -85,7 +85,7 @@ async def test_the_number_of_files_in_an_archive_has_a_limit(plate: Plate, monke
     file = only(await plate.send(("many.zip", zipped(members)), code=413))
     assert (file["name"], file["problem"]["code"]) == ("many.zip", "file_too_large")
     monkeypatch.undo()
-    # A table of contents as long as this is not even read.
+    # A table of contents of this length is not even read.
     monkeypatch.setattr(archives, "MAX_DIRECTORY_BYTES", 70_000)
     long = {f"{number}{'x' * 1000}.png": b"x" for number in range(80)}
     assert "split it" in only(await plate.send(("long.zip", zipped(long)), code=413))["problem"]["detail"]

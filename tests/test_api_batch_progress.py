@@ -93,7 +93,7 @@ async def test_the_queue_position_follows_the_order_of_the_queue(
     await submit_images(backend.engine, 4, user="grace")
     await add_images(backend.engine, plate, 3)
     batch = await submitted(ada, plate)
-    # Round-robin: behind the first of grace's, since the rows are of the same turn and hers is older.
+    # Round-robin: after grace's first message, because both have the same turn and hers is older.
     assert (batch["ahead"], batch["ahead_is_capped"], batch["expected_seconds"]) == (1, False, None)
     places = [task["ahead"] for task in (await ada.get(f"{BATCHES}/{batch['id']}/tasks")).json()["items"]]
     assert places == [1, 3, 5]
@@ -132,7 +132,7 @@ async def test_the_expected_time_follows_from_recently_finished_tasks(
     ids = await task_ids(ada, batch)
     await report(backend.engine, *(completed(task_id, seconds=0.5) for task_id in ids[:2]))
     found = (await ada.get(f"{BATCHES}/{batch['id']}")).json()
-    # Two in half a second, ten to go.
+    # Two tasks took half a second, and ten are left.
     assert found["expected_seconds"] == pytest.approx(2.5, abs=0.2)
     story = (await ada.get(f"/api/segmentation/tasks/{ids[-1]}")).json()
     assert (story["ahead"], story["expected_seconds"]) == (9, found["expected_seconds"])

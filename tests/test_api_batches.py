@@ -140,7 +140,7 @@ async def test_the_same_idempotency_key_returns_the_same_batch(
     again = await ada.post(BATCHES, json={"project_id": str(plate)}, headers=key)
     assert (again.status_code, again.json()["total"]) == (200, 2)
     async with backend.engine.begin() as conn:
-        # As it was stored before there were more parameters.
+        # As an older version stored it, which had fewer parameters.
         old = {"threshold": 0.5, "min_area_px": None}
         await conn.execute(update(segmentation_batches).values(parameters=old))
     assert (await ada.post(BATCHES, json={"project_id": str(plate)}, headers=key)).status_code == 200

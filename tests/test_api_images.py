@@ -153,7 +153,7 @@ async def test_partial_files_of_a_killed_process_are_removed_after_a_day(plate: 
 
 async def test_a_storage_that_is_no_folder_works_too(engine: AsyncEngine, tmp_path: Path) -> None:
     async with backend_on(engine, tmp_path) as backend, await backend.client("ada") as client:
-        # The settings of the tests name a folder.
+        # The default settings of the tests have a local folder.
         backend.app.state.resources = type(backend.app.state.resources)(
             backend.settings.model_copy(update={"storage_url": f"memory://{uuid4()}"}), engine, None, None
         )
@@ -250,7 +250,7 @@ async def test_images_are_found_by_name_and_by_the_state_of_their_newest_task(pl
         ]
         await transition_all(conn, [first.task_ids[1], first.task_ids[2]], Cause.CANCEL, TaskState.CANCELLED)
 
-    # Images that were uploaded are those that a batch names.
+    # The batch uses the uploaded images and adds no others.
     assert len(await plate.images()) == 4
     assert [row["state"] for row in await plate.images()] == ["queued", "cancelled", "queued", None]
     assert [row["id"] for row in await plate.images(state="queued")] == [ids[0], ids[2]]

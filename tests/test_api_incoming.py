@@ -110,9 +110,9 @@ async def test_very_many_parts_are_refused(plate: Plate, monkeypatch: pytest.Mon
 
 @pytest.fixture
 async def served(plate: Plate) -> AsyncIterator[str]:
-    """The address of a real server."""
+    """Serve the backend on a port and return its address."""
     port = free_port()
-    # A test that fails may leave a connection open: it must not keep the server.
+    # A connection that a failed test left open must not keep the server from stopping.
     config = uvicorn.Config(plate.backend.app, port=port, log_level="warning", timeout_graceful_shutdown=2)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())

@@ -52,7 +52,7 @@ async def test_a_task_is_read_with_its_history(backend: Backend, ada: httpx.Asyn
 async def test_at_revision_009_only_the_last_reason_is_kept(backend: Backend, ada: httpx.AsyncClient) -> None:
     await revisions.downgrade(backend.engine, revisions.BASE)
     engine = backend.engine
-    # As `prepare` finds out at the start of a process; SQLite would be brought up again.
+    # As `prepare` does when a process starts, but that would upgrade SQLite again.
     set_revision_010(engine, False)
     task_id, other = (await submit_images(engine, 2)).task_ids
     await report(engine, failed(task_id, "bad_image"), completed(other))

@@ -226,7 +226,7 @@ async def test_tasks_that_stay_unacknowledged_for_too_long_are_reported(node: Ra
     expect(
         await diagnose("management API", **{**settings, "task_timeout_seconds": 3600}),
         "skipped",
-        "the API remembers 600 s",
+        "the API keeps 600 s",
     )
 
 

@@ -44,7 +44,7 @@ OF_FAILURES = {"spheroseg_retries", "spheroseg_failed_for_good", "spheroseg_dead
 
 
 def value(metrics: Sequence[Metric], name: str, **labels: str) -> float | None:
-    """Of the one sample with these labels; None without one."""
+    """Return the value of the only sample with these labels, or None if there is none."""
     found = [s.value for m in metrics for s in m.samples if s.name == name and labels.items() <= s.labels.items()]
     assert len(found) <= 1, found
     return found[0] if found else None
@@ -61,7 +61,7 @@ async def exporter(url: str, **settings: Any) -> AsyncIterator[Exporter]:
 async def complete(
     conn: AsyncConnection, task_id: UUID, *, waited: float = 2.0, took: float = 0.3, **row: Any
 ) -> None:
-    """As collect would; `row` names an id of the result."""
+    """Complete a task as collect does. row: columns of the result, such as its id."""
     now = datetime.now(UTC)
     moments = {"created_at": now, "started_at": now + timedelta(seconds=waited)}
     moments["finished_at"] = moments["started_at"] + timedelta(seconds=took)
@@ -75,7 +75,7 @@ async def test_the_exporter_has_exactly_the_documented_metrics(engine: AsyncEngi
         assert {metric.name for metric in await opened.metrics()} == NAMES | OF_FAILURES
     async with exporter(database_url, enable_message_queue=True) as opened:
         metrics = await opened.metrics()
-    # Without RabbitMQ's API it is blind on that eye, and says so.
+    # Without the management API that source is reported as blind.
     assert {metric.name for metric in metrics} == NAMES | OF_FAILURES | OF_THE_QUEUE
     assert value(metrics, "spheroseg_exporter_source_up", source="rabbitmq") == 0
     assert value(metrics, "spheroseg_exporter_source_up", source="database") == 1
@@ -112,7 +112,7 @@ async def test_results_are_counted_once_in_whatever_order_they_commit(engine: As
 
     async with engine.begin() as conn:
         await complete(conn, next(tasks), id=10)
-    # What was there before is not news.
+    # Rows that existed before the first update are not counted.
     assert await count() == 0
     for id_, expected in ((13, 1), (11, 2), (14, 3), (12, 4)):
         async with engine.begin() as conn:
@@ -126,7 +126,7 @@ async def test_results_are_counted_once_in_whatever_order_they_commit(engine: As
     assert value(metrics, "spheroseg_task_waiting_seconds_sum") == pytest.approx(8)
     assert value(metrics, "spheroseg_task_processing_seconds_bucket", le="0.25") == 0
     assert value(metrics, "spheroseg_task_processing_seconds_bucket", le="0.5") == 4
-    # A table that was made anew begins again.
+    # After the table is emptied, counting continues with its next row.
     async with engine.begin() as conn:
         await conn.execute(delete(segmentation_results))
         await complete(conn, submitted.task_ids[0], id=1)
@@ -154,7 +154,7 @@ async def test_retries_failures_for_good_and_dead_letters_are_told_apart(
         assert value(metrics, "spheroseg_retries_total", reason="timeout") == 1
         assert value(metrics, "spheroseg_retries_total", reason="late") is None
         assert value(metrics, "spheroseg_failed_for_good_total", reason="killed") == 1
-        # Nobody's task: a dead letter, and no task that failed.
+        # It belongs to no task: it counts as a dead letter, but not as a failed task.
         assert value(metrics, "spheroseg_failed_for_good_total", reason="bad_message") == 0
         assert value(metrics, "spheroseg_dead_letters", reason="bad_message") == 1
         assert value(metrics, "spheroseg_dead_letters", reason="killed") == 1
@@ -259,7 +259,7 @@ async def test_a_slow_query_delays_no_scrape_and_is_not_started_twice() -> None:
 
     await eventually(has_answered)
     may_answer.clear()
-    # For a moment the last answer will do, then it is one from before.
+    # The last answer is used for a while, until it is stale.
     assert (await source.read()).metrics == []
 
     async def is_blind() -> bool:

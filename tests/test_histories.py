@@ -1,7 +1,7 @@
-"""Random histories of the task system against its promises.
+"""Random histories of the task system must keep its invariants.
 
 Tasks are submitted, worked on, lost, reported twice, late or never, cancelled, retried, purged and swept in any
-order. After every step and at the end, what DESIGN calls invariants must hold on the real database.
+order. After every step and at the end, these invariants must hold on the real database.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ LEASE = 3600.0
 
 @dataclass
 class Hand:
-    """A worker with a message: alive it will settle, lost it may still report much later."""
+    """A worker that has a message. While alive it will settle it; once lost it may still report much later."""
 
     consumer: TableConsumer
     delivery: Delivery
@@ -158,7 +158,7 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.hands)
     @rule(data=st.data(), reported=st.booleans())
     def lose(self, data: st.DataObject, reported: bool) -> None:
-        """The worker vanishes, before or after it reported, but before it settled."""
+        """A worker vanishes before it settles its message, and before or after it reports."""
         hand = self.hands.pop(data.draw(st.integers(0, len(self.hands) - 1)))
 
         async def losing() -> None:
@@ -172,7 +172,7 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.lost)
     @rule(data=st.data(), well=st.booleans())
     def report_late(self, data: st.DataObject, well: bool) -> None:
-        """It was only frozen, and reports after all."""
+        """A worker that was thought lost was only frozen, and reports."""
         task = data.draw(st.sampled_from(self.lost))
         self.do(self._report(self._completed(task) if well else self._failed(task, "failed")))
 
@@ -200,7 +200,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(data=st.data(), again=st.booleans())
     def decide(self, data: st.DataObject, again: bool) -> None:
-        """A person cancels or retries something."""
+        """A person cancels or retries a task."""
 
         async def deciding() -> None:
             async with self.engine.begin() as conn:
@@ -269,7 +269,7 @@ class Histories(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         async def ending() -> None:
-            # From here on nothing goes wrong: then every task must come to its end.
+            # From here on nothing fails, so every task must reach a final state.
             for hand in self.hands:
                 await hand.consumer.release_all()
             for _ in range(200):
@@ -302,7 +302,7 @@ def run_histories(machine: type[Histories], examples: int) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            # For a night: HISTORIES=1000 make test
+            # For a long run: HISTORIES=1000 make test
             max_examples=examples * int(os.environ.get("HISTORIES", "1")),
             stateful_step_count=40,
             deadline=None,
@@ -314,7 +314,7 @@ def run_histories(machine: type[Histories], examples: int) -> None:
 def test_the_invariants_hold_in_every_history_on_sqlite() -> None:
     class Machine(Histories):
         def __init__(self) -> None:
-            # A file for each history: cheaper than emptying one.
+            # One file per history, because that is cheaper than emptying one.
             self.folder = TemporaryDirectory()
             self.url = f"sqlite:///{Path(self.folder.name) / 'test.db'}"
             super().__init__()

@@ -1,7 +1,7 @@
-"""A real Prometheus with the shipped configuration, on the real processes: what it scrapes, and what it warns of.
+"""A real Prometheus with the shipped configuration scrapes real processes: metrics, dashboard queries and alerts.
 
-Its rules are the shipped ones with every duration 100 times shorter, so that two minutes pass in 1.2 s; the true
-durations are checked by `promtool test rules`.
+Its rules are the shipped ones with every duration divided by 100, so that two minutes take 1.2 s. `promtool test
+rules` checks the original durations.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class Stack:
     site: Site
     prometheus: Prometheus
     exporter_url: str
-    # When all was up, and nothing had gone wrong yet (time.monotonic).
+    # Time (time.monotonic) at which everything was running and nothing had failed yet.
     since: float
 
     async def submit(self, count: int, **parameters: Any) -> None:
@@ -70,19 +70,19 @@ def node() -> Iterator[RabbitNode]:
 async def stack(
     node: RabbitNode, postgres: Postgres, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stack]:
-    """Everything is running, and has done some work under the eyes of Prometheus."""
+    """Start all processes and have them do some work while Prometheus scrapes them."""
     folder = tmp_path_factory.mktemp("monitoring")
     ports = {"exporter": free_port(), "ml": free_port(), "backend": free_port(), "rabbitmq": node.metrics_port}
     async with open_site(node, postgres.url, folder) as site:
         start_exporter(site, ports["exporter"])
         site.start("relay", "collect")
-        # As in a container: RabbitMQ is all that the worker knows.
+        # As in its container, the worker has no database.
         site.start("worker-1", DATABASE_URL="")
         site.start("worker-http", WORKER_HTTP_PORT=str(ports["ml"]))
         site.start("serve", BACKEND_PORT=str(ports["backend"]), SERVE_RELAY="false", SERVE_COLLECT="false")
         with prometheus(folder / "prometheus", ports) as server:
             await server.scrapes({"exporter", "backend", "ml", "rabbitmq"})
-            # Until its first scrape it knows of no exporter.
+            # Before its first scrape Prometheus reports that the exporter is missing.
             await server.is_silent()
             stack = Stack(site, server, f"http://127.0.0.1:{ports['exporter']}", time.monotonic())
             await stack.shows('rabbitmq_queue_consumers{job="exporter",queue="segmentation.tasks"}', 2)
@@ -111,7 +111,7 @@ async def test_the_documented_metrics_exist_for_each_queue(stack: Stack) -> None
         await stack.shows(f'rabbitmq_queue_{full}{{job="exporter",queue="{Queue.TASKS}"}}', value)
     for queue in (Queue.RESULTS, Queue.DEAD_LETTERS):
         await stack.shows(f'rabbitmq_queue_consumers{{job="exporter",queue="{queue}"}}', 1)
-    # What RabbitMQ dead-letters it does not count as published; that it was handed out, it counts.
+    # RabbitMQ counts a dead-lettered message as delivered, but not as published.
     rejected = f'{{job="exporter",queue="{Queue.DEAD_LETTERS}"}}'
     await stack.shows(f"rabbitmq_queue_message_stats_deliver_get{rejected}", BAD + CRASHING * ATTEMPTS)
     await stack.shows(f"rabbitmq_queue_message_stats_publish{rejected}", 0)
@@ -136,7 +136,7 @@ async def test_the_metrics_have_the_values_of_the_database(stack: Stack) -> None
         ("spheroseg_relay_backlog_age_seconds", 0),
         ("sum(spheroseg_component_degraded)", 0),
         *((f'spheroseg_component_up{{kind="{kind}"}}', 1) for kind in ("relay", "collect", "backend", "exporter")),
-        # It knows no database.
+        # It has no database.
         ('spheroseg_component_up{kind="worker"}', 0),
         ("spheroseg_degraded", 0),
         ("sum(spheroseg_exporter_source_up)", 2),
@@ -152,7 +152,7 @@ async def test_the_metrics_have_the_values_of_the_database(stack: Stack) -> None
 
 async def test_the_busy_ratio_is_that_of_the_slots(stack: Stack) -> None:
     shown = asyncio.create_task(stack.shows("spheroseg_worker_busy_ratio", 0.5))
-    # One after another, as a single task this long would be no progress: 15 minutes pass in 9 s.
+    # Several tasks in sequence, because one task of this length would be no progress. 15 minutes take 9 s.
     while not shown.done():
         await stack.submit(1, seconds=1)
         await stack.site.all_ended(20)
@@ -163,7 +163,7 @@ async def test_every_query_of_the_dashboard_returns_data(stack: Stack) -> None:
     queries = dashboard_queries()
     assert len(queries) > 20
     for query in queries:
-        # As Grafana does: at least four scrapes.
+        # At least four scrapes, as in Grafana's $__rate_interval.
         values = [value for _, value in stack.prometheus.query(query.replace("$__rate_interval", "60s"))]
         assert values, f"no data: {query}"
         assert all(value == value for value in values), f"not a number: {query}"
@@ -199,7 +199,7 @@ async def test_a_task_can_be_traced_through_the_logs(stack: Stack) -> None:
 
 
 def story(site: Site, service: str, task_id: UUID) -> list[tuple[str, int, str | None]]:
-    """What the service's log says of the task: event, attempt, worker."""
+    """Return event, attempt and worker of each log line of the service about the task."""
     lines = site.services[service].events()
     return [(x["event"], x["attempt"], x.get("worker")) for x in lines if x.get("task_id") == str(task_id)]
 
@@ -215,7 +215,7 @@ async def test_missing_consumers_fire_an_alert(stack: Stack) -> None:
     await stack.submit(3)
     alert = await stack.prometheus.fires("SpherosegNoConsumers")
     assert alert["labels"]["queue"] == Queue.TASKS
-    # Nothing ends either.
+    # No task ends either.
     await stack.prometheus.fires("SpherosegNoProgress")
     stack.site.start("worker-1", DATABASE_URL="")
     await stack.site.all_ended(20)
@@ -255,7 +255,7 @@ async def test_a_slow_relay_fires_an_alert(stack: Stack) -> None:
 async def test_growing_dead_letters_fire_an_alert(stack: Stack) -> None:
     await stack.submit(6, do="fail")
     await stack.prometheus.fires("SpherosegDeadLettersGrowing")
-    # They are as many as before, but no more come.
+    # Their number stays the same, and no more are added.
     await stack.prometheus.is_silent()
 
 
@@ -266,7 +266,7 @@ async def test_an_unreachable_rabbitmq_and_a_partly_blind_exporter_fire_alerts(s
     await stack.prometheus.fires("SpherosegDegraded")
     for kind in ("relay", "exporter"):
         await stack.shows(f'spheroseg_component_degraded{{kind="{kind}"}}', 1)
-    # What RabbitMQ had is not repeated as if it were so still, and the database is told of as before.
+    # Old values of RabbitMQ are not repeated, and the metrics of the database are still there.
     await eventually(lambda: not stack.prometheus.query('rabbitmq_queue_messages{job="exporter"}'))
     assert stack.prometheus.query("spheroseg_tasks")
     async with httpx.AsyncClient() as client:

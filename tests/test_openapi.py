@@ -1,4 +1,4 @@
-"""The OpenAPI document against the backend: whatever it allows, and much that it does not, is answered in order."""
+"""The OpenAPI document and the backend: valid and invalid requests get documented answers, and no server error."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 
 @pytest.fixture
 async def backend(database_url: str, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """A process of its own, with a project in which an image is segmented; the client is the administrator's."""
+    """Start a backend process. The client has the token of its administrator."""
     port = free_port()
     environment = {
         **os.environ,
@@ -62,7 +62,7 @@ async def test_schemathesis_finds_no_server_error_and_no_undocumented_answer(
         *(str(Path(sys.executable).with_name("schemathesis")), "run", f"{backend.base_url}/api/openapi.json"),
         *("--header", f"Authorization: {backend.headers['authorization']}", "--checks", CHECKS),
         *("--max-examples", "10", "--seed", "1", "--request-timeout", "60"),
-        # It would revoke its own token.
+        # Schemathesis would revoke its own token.
         *("--exclude-path", "/api/me/tokens/{token_id}"),
     ]
     done = await asyncio.to_thread(subprocess.run, command, cwd=tmp_path, capture_output=True, text=True)

@@ -50,7 +50,7 @@ async def read_queue_metrics(resources: AppResources, admin: CurrentAdmin) -> Qu
 
 
 class AuditOut(BaseModel):
-    """actor: name of a user, or cli:NAME for a user of the command line. detail: what was changed, and how many."""
+    """actor: name of a user, or cli:NAME for a user of the command line. detail: what was changed, and its number."""
 
     id: int
     at: datetime

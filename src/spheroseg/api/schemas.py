@@ -237,8 +237,8 @@ def result_fields(row: TaskResult) -> dict[str, Any]:
         if kind in result
     }
     objects = [
-        {"object": number, **found, "measurements": add_units(found["measurements"], um)}
-        for number, found in enumerate(result.get("objects", []), start=1)
+        {"object": number, **traced, "measurements": add_units(traced["measurements"], um)}
+        for number, traced in enumerate(result.get("objects", []), start=1)
     ]
     return {
         "task_id": str(row.task_id),

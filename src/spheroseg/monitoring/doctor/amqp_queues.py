@@ -61,7 +61,7 @@ def _explain_failed_round_trip(context: CheckContext, error: BrokerAway) -> Chec
 
 
 async def check_queues(context: CheckContext) -> AsyncIterator[CheckResult]:
-    """Report for each queue how many messages wait in it and how many consumers it has."""
+    """Report the number of waiting messages and of consumers of each queue."""
     from aio_pika.exceptions import ChannelNotFoundEntity
 
     for queue in Queue:

@@ -174,8 +174,8 @@ async def check_deliveries(context: CheckContext) -> AsyncIterator[CheckResult]:
         )
         yield problem("deliveries", message, advice)
     else:
-        count = state.get("messages_unacknowledged", 0)
-        yield ok("deliveries", f"{pluralize(count, 'task is', 'tasks are')} unacknowledged at workers, none too long")
+        tasks = pluralize(state.get("messages_unacknowledged", 0), "task is", "tasks are")
+        yield ok("deliveries", f"{tasks} unacknowledged at workers, none for too long")
 
 
 def _samples(stats: dict[str, Any], name: str) -> list[int]:
