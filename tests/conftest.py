@@ -18,8 +18,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.database.engine import open_engine
+from spheroseg.database.migrate import downgrade
 from spheroseg.database.revision_010 import set_revision_010
-from spheroseg.database.revisions import HEAD, REVISIONS, create_tables, downgrade
+from spheroseg.database.revisions import HEAD, REVISIONS, create_tables
 from spheroseg.database.schema import metadata
 from tests.support.backend import Backend, backend_on
 from tests.support.ports import free_port

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from spheroseg.api.files import content_disposition
-from spheroseg.database import revisions
+from spheroseg.database import migrate, revisions
 from spheroseg.database.revision_010 import set_revision_010
 from spheroseg.storage import ImageStore
 
@@ -50,7 +50,7 @@ async def test_a_task_is_read_with_its_history(backend: Backend, ada: httpx.Asyn
 
 
 async def test_at_revision_009_only_the_last_reason_is_kept(backend: Backend, ada: httpx.AsyncClient) -> None:
-    await revisions.downgrade(backend.engine, revisions.BASE)
+    await migrate.downgrade(backend.engine, revisions.BASE)
     engine = backend.engine
     # As `prepare` does when a process starts, but that would upgrade SQLite again.
     set_revision_010(engine, False)

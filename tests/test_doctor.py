@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spheroseg.database import revisions
+from spheroseg.database import migrate, revisions
 from spheroseg.database.components import record_heartbeat
 from spheroseg.database.engine import open_engine
 from spheroseg.errors import BadSettings
@@ -248,13 +248,13 @@ async def test_an_unusable_schema_is_reported_with_the_command_to_run(postgres: 
         expect(found, "problem", "has no tables of spheroseg yet", "spheroseg db upgrade")
         engine = open_engine(url)
         assert await revisions.current(engine) is None, "nothing was made"
-        await revisions.upgrade(engine, revisions.BASE)
+        await migrate.upgrade(engine, revisions.BASE)
         found = await diagnose("database", database_url=url, enable_message_queue=True)
         expect(found, "problem", "revision 009", "spheroseg db upgrade", "ENABLE_MESSAGE_QUEUE=false")
         found = await diagnose("database", database_url=url)
         expect(found, "ok", "revision 009", "enough for the database queue")
         assert await revisions.current(engine) == revisions.BASE, "nothing was upgraded"
-        await revisions.upgrade(engine)
+        await migrate.upgrade(engine)
         expect(await diagnose("database", database_url=url), "ok", "revision 010, the newest")
         await execute(engine, "UPDATE alembic_version SET version_num = '999'")
         expect(await diagnose("database", database_url=url), "problem", "revision 999", "install the version")

@@ -16,7 +16,7 @@ from sqlalchemy import delete, insert, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from spheroseg.api.exporter import create_exporter_app
-from spheroseg.database import revisions
+from spheroseg.database import migrate, revisions
 from spheroseg.database.engine import DatabaseTime, reading
 from spheroseg.database.schema import (
     components,
@@ -84,14 +84,14 @@ async def test_the_exporter_has_exactly_the_documented_metrics(engine: AsyncEngi
 async def test_at_revision_009_there_are_no_metrics_of_failures(postgres: Postgres) -> None:
     async with empty_database(postgres.url) as engine, exporter(postgres.url) as opened:
         assert {metric.name for metric in await opened.metrics()} >= OF_FAILURES
-        await revisions.downgrade(engine, revisions.BASE)
+        await migrate.downgrade(engine, revisions.BASE)
         (task_id,) = (await _submit_at_base(engine)).task_ids
         async with engine.begin() as conn:
             await complete(conn, task_id)
         metrics = await opened.metrics()
         assert {metric.name for metric in metrics} == NAMES
         assert value(metrics, "spheroseg_task_waiting_seconds_count") == 1
-        await revisions.upgrade(engine)
+        await migrate.upgrade(engine)
         assert {metric.name for metric in await opened.metrics()} >= OF_FAILURES
 
 

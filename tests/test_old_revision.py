@@ -18,9 +18,9 @@ from structlog.testing import capture_logs
 from spheroseg.broker.table import TableBroker
 from spheroseg.database.dead_letters import FailureFilter, list_dead_letters
 from spheroseg.database.engine import reading
+from spheroseg.database.migrate import downgrade, upgrade
 from spheroseg.database.quarantine import UNREADABLE
 from spheroseg.database.revision_010 import set_revision_010
-from spheroseg.database.revisions import downgrade, upgrade
 from spheroseg.database.schema import segmentation_queue
 from spheroseg.messages import Message, Queue, TaskCompleted
 from spheroseg.monitoring.queue_metrics import queue_metrics

@@ -20,9 +20,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.database import revisions
 from spheroseg.database.engine import open_engine, reading
+from spheroseg.database.migrate import downgrade, upgrade
 from spheroseg.database.projects import NewImage
 from spheroseg.database.revision_scripts import revision_script
-from spheroseg.database.revisions import create_tables, current, downgrade, upgrade
+from spheroseg.database.revisions import create_tables, current
 from spheroseg.database.schema import metadata, segmentation_failures, segmentation_tasks
 from spheroseg.errors import SchemaUnusable
 from spheroseg.messages import TaskCompleted, TaskFailed, TaskStarted
@@ -127,7 +128,7 @@ async def test_a_script_that_was_applied_already_does_nothing(pg: AsyncEngine) -
         await psql(url_of(pg), script)
         before = await catalogue(pg)
         said = await psql(url_of(pg), script)
-        assert f"The database is at revision {await current(pg)} already. Nothing to do." in said
+        assert f"The database is at revision {await current(pg)} already: nothing to do." in said
         assert await catalogue(pg) == before
 
 

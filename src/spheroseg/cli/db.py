@@ -8,7 +8,7 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.cli.output import Yes, confirm
-from spheroseg.database import revisions
+from spheroseg.database import migrate, revisions
 from spheroseg.database.engine import open_engine, raise_if_unreachable
 from spheroseg.database.revision_scripts import revision_script
 from spheroseg.settings import read_settings
@@ -56,7 +56,7 @@ def db_upgrade(
     """Create the schema or upgrade it. Processes may keep working; restart them afterwards."""
 
     async def go(engine: AsyncEngine) -> tuple[str | None, str | None]:
-        return await revisions.upgrade(engine, revision)
+        return await migrate.upgrade(engine, revision)
 
     before, after = _ask(go)
     if before == after:
@@ -77,7 +77,7 @@ def db_downgrade(
     confirm(f"Downgrade the schema to revision {revision}?", yes=yes)
 
     async def go(engine: AsyncEngine) -> tuple[str | None, str | None, bool]:
-        before, after = await revisions.downgrade(engine, revision)
+        before, after = await migrate.downgrade(engine, revision)
         return before, after, engine.dialect.name == "sqlite"
 
     before, after, is_embedded = _ask(go)

@@ -6,7 +6,8 @@ import re
 from alembic import command
 from alembic.util import CommandError
 
-from spheroseg.database.revisions import REVISIONS, TABLES_LOCK, UNVERSIONED, alembic_config
+from spheroseg.database.migrate import alembic_config
+from spheroseg.database.revisions import REVISIONS, TABLES_LOCK, UNVERSIONED
 from spheroseg.errors import SchemaUnusable
 
 

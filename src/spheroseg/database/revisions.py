@@ -1,19 +1,21 @@
-"""The revisions of the schema: which one a database is at, and how to bring it to another.
+"""The revisions of the schema: which one a database is at, and whether the program can work with it.
 
-`migrations/versions` holds them. Revision `009` is enough to work with the database queue. Revision `010` adds the
-table and the columns that the message queue needs.
+`migrations/versions` holds them, and `migrate.py` brings a database from one to another. Revision `009` is enough to
+work with the database queue. Revision `010` adds the table and the columns that the message queue needs.
 """
 
-import io
-from collections.abc import Callable
-from pathlib import Path
-
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.util import CommandError
-from sqlalchemy import Connection, inspect, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import (
+    Column,
+    Connection,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    insert,
+    inspect,
+    select,
+    text,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from spheroseg.database.revision_010 import set_revision_010
@@ -30,13 +32,18 @@ UNVERSIONED = (
     "the database was made by a version of spheroseg before 0.2, which kept no revision: "
     "use another database or another folder"
 )
-# SQLSTATE code of PostgreSQL.
-LOCK_NOT_AVAILABLE = "55P03"
 # SQLSTATE codes of PostgreSQL: no such column, no such table.
 MISSING_COLUMN_OR_TABLE = ("42703", "42P01")
 # Advisory lock of PostgreSQL for changes of the tables.
 TABLES_LOCK = "hashtext('spheroseg tables')"
-_MIGRATIONS = Path(__file__).with_name("migrations")
+# The table in which Alembic keeps the revision. Every process reads it at its start, and loading Alembic takes longer
+# than all the rest of that.
+ALEMBIC_VERSION = Table(
+    "alembic_version",
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
 
 
 async def prepare(engine: AsyncEngine, *, needs_message_queue: bool = False) -> None:
@@ -77,16 +84,17 @@ async def create_tables(engine: AsyncEngine) -> None:
 
 def _create_tables(conn: Connection) -> None:
     metadata.create_all(conn)
-    context = MigrationContext.configure(conn)
-    if context.get_current_revision() is None:
-        context._ensure_version_table()
-        conn.execute(text("INSERT INTO alembic_version (version_num) VALUES (:head)"), {"head": HEAD})
+    if _read_revision(conn) is None:
+        ALEMBIC_VERSION.create(conn, checkfirst=True)
+        conn.execute(insert(ALEMBIC_VERSION).values(version_num=HEAD))
 
 
 async def _create_or_upgrade(engine: AsyncEngine, revision: str | None) -> str | None:
     if revision is None:
         await create_tables(engine)
     elif revision in REVISIONS:
+        from spheroseg.database.migrate import upgrade
+
         await upgrade(engine)
     return await current(engine)
 
@@ -97,14 +105,21 @@ async def current(engine: AsyncEngine) -> str | None:
     Raises SchemaUnusable if it has tables of spheroseg but no revision.
     """
     async with engine.connect() as conn:
-        return await conn.run_sync(_read)
+        return await conn.run_sync(read_current)
 
 
-def _read(conn: Connection) -> str | None:
-    revision = MigrationContext.configure(conn).get_current_revision()
+def read_current(conn: Connection) -> str | None:
+    """Do what `current` does, on a connection."""
+    revision = _read_revision(conn)
     if revision is None and inspect(conn).has_table("segmentation_tasks"):
         raise SchemaUnusable(UNVERSIONED)
     return revision
+
+
+def _read_revision(conn: Connection) -> str | None:
+    if not inspect(conn).has_table(ALEMBIC_VERSION.name):
+        return None
+    return conn.execute(select(ALEMBIC_VERSION.c.version_num)).scalar_one_or_none()
 
 
 def describe(error: Exception) -> str:
@@ -113,65 +128,3 @@ def describe(error: Exception) -> str:
     if getattr(cause, "sqlstate", None) in MISSING_COLUMN_OR_TABLE:
         return f"the tables are not at the revision at which this process found them: restart it ({cause})"
     return str(cause)
-
-
-async def upgrade(engine: AsyncEngine, revision: str = HEAD) -> tuple[str | None, str | None]:
-    """Upgrade the database to `revision`. Return the revisions before and after.
-
-    Raises SchemaUnusable if that is impossible, or if a long transaction blocks it.
-    """
-    return await _migrate(engine, lambda config: command.upgrade(config, revision))
-
-
-async def downgrade(engine: AsyncEngine, revision: str) -> tuple[str | None, str | None]:
-    """Downgrade the database to `revision`. Return the revisions before and after.
-
-    Raises SchemaUnusable if that is impossible, or if a long transaction blocks it.
-    """
-    if revision not in REVISIONS:
-        raise SchemaUnusable(
-            f"the database cannot be brought back to {revision}, only to {BASE}: "
-            "to be rid of everything, drop the database"
-        )
-    return await _migrate(engine, lambda config: command.downgrade(config, revision))
-
-
-async def _migrate(engine: AsyncEngine, step: Callable[[Config], None]) -> tuple[str | None, str | None]:
-    def run(conn: Connection) -> tuple[str | None, str | None]:
-        config = alembic_config()
-        config.attributes["connection"] = conn
-        before = _read(conn)
-        if conn.dialect.name == "postgresql":
-            # Each revision has its own transactions. SQLite has one for all of them, which keeps others out.
-            conn.commit()
-        step(config)
-        return before, _read(conn)
-
-    async with engine.connect() as conn:
-        if engine.dialect.name == "postgresql":
-            # A lock of the session, because a revision may take several transactions.
-            await conn.execute(text(f"SELECT pg_advisory_lock({TABLES_LOCK})"))
-            await conn.commit()
-        try:
-            change = await conn.run_sync(run)
-            await conn.commit()
-        except CommandError as error:
-            raise SchemaUnusable(f"the database cannot be brought there: {error}") from error
-        except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", "") != LOCK_NOT_AVAILABLE:
-                raise
-            raise SchemaUnusable(
-                "a long transaction keeps the tables busy, and nothing was changed: wait for it to end, "
-                "then do the same again"
-            ) from error
-        finally:
-            # Ending the session releases the lock.
-            await conn.invalidate()
-    return change
-
-
-def alembic_config(output: io.StringIO | None = None) -> Config:
-    """Return the configuration of Alembic. output: where it writes SQL instead of executing it."""
-    config = Config(output_buffer=output) if output else Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    return config
