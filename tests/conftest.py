@@ -28,7 +28,7 @@ from tests.support.rabbitmq import RABBITMQ_3, RABBITMQ_4, RabbitNode
 from tests.support.uploading import Plate
 
 # Fixtures that start a server, however a test gets them.
-SERVER_FIXTURES = {"postgres", "rabbit", "rabbit_3", "rabbit_4", "own_rabbit", "session_rabbit", "shipped_rabbit"}
+SERVER_FIXTURES = {"postgres", "rabbit", "rabbit_3", "rabbit_4", "own_rabbit", "shipped_rabbit"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -241,19 +241,14 @@ def own_rabbit() -> Iterator[RabbitNode]:
     yield from started_rabbit_3()
 
 
-@pytest.fixture(scope="session")
-def session_rabbit() -> Iterator[RabbitNode]:
-    yield from started_rabbit_3()
-
-
 @pytest.fixture
-def restored_rabbit(session_rabbit: RabbitNode) -> RabbitNode:
-    """A node of 3.10 that the tests of a file share. They may kill, pause and fill it: it is restored before each."""
-    session_rabbit.resume()
-    session_rabbit.start()
-    session_rabbit.memory_alarm(False)
-    session_rabbit.disk_alarm(False)
-    return session_rabbit
+def restored_rabbit(rabbit_3: RabbitNode) -> Iterator[RabbitNode]:
+    """The shared node of 3.10 for a test that may kill, pause and fill it: it is restored afterwards."""
+    yield rabbit_3
+    rabbit_3.resume()
+    rabbit_3.start()
+    rabbit_3.memory_alarm(False)
+    rabbit_3.disk_alarm(False)
 
 
 @pytest.fixture(scope="module")
