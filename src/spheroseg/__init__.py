@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from spheroseg.run.result import ImageOutcome as ImageOutcome
     from spheroseg.run.result import RunResult as RunResult
     from spheroseg.run.run_images import run_images as run_images
+    from spheroseg.run.single_image import ImageSegmentation as ImageSegmentation
+    from spheroseg.run.single_image import measure as measure
+    from spheroseg.run.single_image import segment as segment
     from spheroseg.segmentation.contours import Outline as Outline
     from spheroseg.segmentation.parameters import Parameters as Parameters
     from spheroseg.segmentation.planes import PlaneChoice as PlaneChoice
-    from spheroseg.single_image import ImageSegmentation as ImageSegmentation
-    from spheroseg.single_image import measure as measure
-    from spheroseg.single_image import segment as segment
 
 __version__ = version("spheroseg")
 
@@ -30,7 +30,7 @@ __version__ = version("spheroseg")
 _MODULES = {
     "GrowthOptions": "spheroseg.plate.options",
     "ImageOutcome": "spheroseg.run.result",
-    "ImageSegmentation": "spheroseg.single_image",
+    "ImageSegmentation": "spheroseg.run.single_image",
     "Outline": "spheroseg.segmentation.contours",
     "Parameters": "spheroseg.segmentation.parameters",
     "PlaneChoice": "spheroseg.segmentation.planes",
@@ -38,9 +38,9 @@ _MODULES = {
     "RunProgress": "spheroseg.run.process",
     "RunResult": "spheroseg.run.result",
     "SpherosegError": "spheroseg.errors",
-    "measure": "spheroseg.single_image",
+    "measure": "spheroseg.run.single_image",
     "run_images": "spheroseg.run.run_images",
-    "segment": "spheroseg.single_image",
+    "segment": "spheroseg.run.single_image",
 }
 __all__ = [  # noqa: RUF022 - functions first
     "run_images",

@@ -24,10 +24,10 @@ from spheroseg.queueing.switch_off import take_back_from_rabbitmq
 from spheroseg.queueing.webhooks import Notifier
 from spheroseg.resources import open_database, open_rabbit
 from spheroseg.settings import Settings
-from spheroseg.stopping import run_until
 from spheroseg.worker.child import child_command
 from spheroseg.worker.loop import WorkerOptions, work
 from spheroseg.worker.status import WorkerStatus
+from spheroseg.worker.stopping import run_until
 
 if TYPE_CHECKING:  # aio-pika belongs to an extra
     from spheroseg.broker.rabbit import RabbitBroker

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spheroseg.atomic_files import remove_partial
 from spheroseg.database.engine import open_engine
 from spheroseg.errors import OutputUnusable, RunInUse
 from spheroseg.run.options import RunOptions
 from spheroseg.run.output_names import OUTPUTS
+from spheroseg.storage.atomic_files import remove_partial
 
 USER, PROJECT, DATABASE = "local", "run", "spheroseg.db"
 

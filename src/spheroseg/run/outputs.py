@@ -9,7 +9,6 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from spheroseg.atomic_files import write_atomically
 from spheroseg.database.engine import reading
 from spheroseg.database.runs import read_outcomes
 from spheroseg.export.bundle import stream_bundle
@@ -26,6 +25,7 @@ from spheroseg.run.options import RunOptions
 from spheroseg.run.result import ImageOutcome, RunResult
 from spheroseg.run.results_folder import ResultsFolder, WrittenFile
 from spheroseg.storage import ImageStore
+from spheroseg.storage.atomic_files import write_atomically
 
 LEADING_COLUMNS = ("image", "page", "object", "n_objects")
 READ_AT_ONCE = 500  # results, whose outlines may take megabytes

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypedDict
 
-from spheroseg.atomic_files import open_atomically, write_atomically
+from spheroseg.storage.atomic_files import open_atomically, write_atomically
 
 
 class WrittenFile(TypedDict):

@@ -13,11 +13,11 @@ from spheroseg.backoff import Backoff
 from spheroseg.broker import Broker, Consumer, Delivery
 from spheroseg.errors import BrokerAway, ModelUnusable
 from spheroseg.messages import Queue
-from spheroseg.stopping import run_until
 from spheroseg.worker.child import Child, ChildDied
 from spheroseg.worker.reports import Reporter
 from spheroseg.worker.request import Limits
 from spheroseg.worker.status import SlotState, WorkerStatus
+from spheroseg.worker.stopping import run_until
 from spheroseg.worker.task_batch import TaskBatch
 
 log = structlog.get_logger()

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import fsspec
 
-from spheroseg.atomic_files import write_atomically
 from spheroseg.errors import BadSettings
 from spheroseg.monitoring.doctor.checks import (
     CheckContext,
@@ -18,6 +17,7 @@ from spheroseg.monitoring.doctor.checks import (
     warning,
 )
 from spheroseg.storage import RESERVE_BYTES
+from spheroseg.storage.atomic_files import write_atomically
 
 LOW_DISK_BYTES = 1024**3
 PROBE = b"spheroseg doctor"

@@ -16,8 +16,8 @@ from urllib.parse import quote, unquote, unquote_to_bytes
 
 import fsspec
 
-from spheroseg.atomic_files import PARTIAL_PREFIX, remove_partial, sync_folder, umask, write_atomically
 from spheroseg.errors import StorageFull, StorageUnusable, UnreadableInput
+from spheroseg.storage.atomic_files import PARTIAL_PREFIX, remove_partial, sync_folder, umask, write_atomically
 
 # Kept free on a local disk, so that the database beside the results can still record that the disk is full.
 RESERVE_BYTES = 32 * 1024**2
