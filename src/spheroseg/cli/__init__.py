@@ -67,7 +67,16 @@ class _Loaded(UserDict[str, Any]):
             else:
                 home.command(name, rich_help_panel=panel)(command)
             command = self[name] = get_group(home).commands[name]
+            _join_lines(command)
         return command
+
+
+def _join_lines(command: Any) -> None:
+    """Join the lines of each paragraph of the help, so that it is wrapped at the width of the terminal."""
+    if command.help:
+        command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in command.help.split("\n\n"))
+    for subcommand in getattr(command, "commands", {}).values():
+        _join_lines(subcommand)
 
 
 class _Commands(TyperGroup):
