@@ -56,7 +56,7 @@ def test_folders_of_time_points_are_made(tmp_path: Path) -> None:
 def test_faults_are_named(tmp_path: Path) -> None:
     shown = simulate(tmp_path, *SMALL, "--faults", "--doses", "")
     assert shown.exit_code == 0
-    assert "faults.csv  what is wrong with which file" in shown.output
+    assert "faults.csv  the files with faults" in shown.output
     assert (tmp_path / "faults.csv").read_text().count("\n") == 1 + 3 + 2 + 1
 
 
