@@ -211,7 +211,7 @@ async def test_an_unreachable_database_is_reported_and_no_values_are_invented(tm
         metrics = await opened.metrics()
         assert [metric.name for metric in metrics] == ["spheroseg_exporter_source_up"]
         assert value(metrics, "spheroseg_exporter_source_up", source="database") == 0
-        assert (await opened.health())["status"] == "blind"
+        assert (await opened.health()).status == "blind"
 
 
 async def test_an_empty_database_is_reported_with_the_command_to_run(postgres: Postgres) -> None:
@@ -220,7 +220,7 @@ async def test_an_empty_database_is_reported_with_the_command_to_run(postgres: P
             await conn.run_sync(metadata.drop_all)
             await conn.execute(text("DROP TABLE alembic_version"))
         health = await opened.health()
-        assert "spheroseg db upgrade" in health["sources"]["database"]
+        assert "spheroseg db upgrade" in health.sources["database"]
 
 
 async def test_concurrent_scrapes_share_one_query_and_a_fresh_answer_is_reused() -> None:

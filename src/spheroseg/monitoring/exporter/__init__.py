@@ -7,7 +7,7 @@ out; old values are not repeated.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TypedDict
+from dataclasses import dataclass
 
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
@@ -25,7 +25,8 @@ DATABASE_MAX_AGE_SECONDS = 10.0
 RABBITMQ_MAX_AGE_SECONDS = 5.0
 
 
-class ExporterHealth(TypedDict):
+@dataclass(frozen=True)
+class ExporterHealth:
     """status: `ok`, or `blind` if a source does not answer. sources: for each source `ok` or the reason."""
 
     status: str
@@ -60,7 +61,7 @@ class Exporter:
             for source, answer in zip(self.sources, answers, strict=True)
         }
         is_blind = any(answer.metrics is None for answer in answers)
-        return {"status": "blind" if is_blind else "ok", "sources": sources}
+        return ExporterHealth("blind" if is_blind else "ok", sources)
 
 
 @asynccontextmanager
