@@ -103,7 +103,9 @@ def with_ada(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         (("token", "revoke", "ada", "phone"), "`spheroseg token list`"),
     ],
 )
-def test_a_mistake_is_told_with_what_to_do(with_ada: dict[str, str], arguments: tuple[str, ...], says: str) -> None:
+def test_a_mistake_is_an_error_that_says_what_to_do(
+    with_ada: dict[str, str], arguments: tuple[str, ...], says: str
+) -> None:
     out, said = call(*arguments, env=with_ada, code=2)
     assert not out
     assert says in " ".join(said.replace("│", "").split())

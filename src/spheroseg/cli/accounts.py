@@ -99,7 +99,7 @@ def user_set(
     """Change the tier or role of a user."""
     values = {key: str(value) for key, value in (("tier", tier), ("role", role)) if value is not None}
     if not values:
-        raise typer.BadParameter("use --tier, --role or both to say what to change")
+        raise typer.BadParameter("say what to change with --tier, --role, or both")
 
     async def change(conn: AsyncConnection) -> User:
         await record(conn, actor(), "user.set", user=name, **values)
