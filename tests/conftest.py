@@ -31,9 +31,9 @@ from tests.support.uploading import Plate
 SERVER_FIXTURES = {"postgres", "rabbit", "rabbit_3", "rabbit_4", "own_rabbit", "shipped_rabbit"}
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need servers, and say which tests have to run in the same process.
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Mark the tests that need servers, say which tests have to run in the same process, and put slow ones first.
 
     A slow test may run in any process, so that no process works through a long file while the others have nothing
     to do. The tests of a file stay together if they are fast, or share what a fixture made for the whole file.
@@ -45,11 +45,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.servers)
         is_alone = item.get_closest_marker("slow") and not _shares_a_fixture(item)
         item.add_marker(pytest.mark.xdist_group(item.nodeid if is_alone else item.path.stem))
-
-
-@pytest.hookimpl(trylast=True, specname="pytest_collection_modifyitems")
-def run_slow_tests_first(items: list[pytest.Item]) -> None:
-    """At the end of the run, many short tests fill the processes better than a few long ones."""
+    yield
+    # At the end of the run, many short tests fill the processes better than a few long ones.
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
