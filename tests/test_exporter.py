@@ -248,7 +248,7 @@ async def test_a_slow_query_delays_no_scrape_and_is_not_started_twice() -> None:
         await may_answer.wait()
         return []
 
-    source = Source("it", ask, max_age=0, patience=0.02, max_stale=0.3)
+    source = Source("it", ask, max_age=0, timeout=0.02, max_stale=0.3)
     for _ in range(3):
         assert (await source.read()).reason == "no answer within 0.02 s"
     assert asked == 1

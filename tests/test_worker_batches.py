@@ -39,7 +39,7 @@ class PatientLab(Lab):
     """A laboratory whose node may be slow, on a busy machine, but never counts as unreachable."""
 
     def rabbit(self) -> RabbitBroker:
-        return RabbitBroker(self.node.vhost_url(self.vhost), patience=15.0, heartbeat=60)
+        return RabbitBroker(self.node.vhost_url(self.vhost), timeout=15.0, heartbeat=60)
 
 
 @dataclass

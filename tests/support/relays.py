@@ -43,7 +43,7 @@ class Lab:
     vhost: str
 
     def rabbit(self) -> RabbitBroker:
-        return RabbitBroker(self.node.vhost_url(self.vhost), patience=1.0, heartbeat=5)
+        return RabbitBroker(self.node.vhost_url(self.vhost), timeout=1.0, heartbeat=5)
 
     @asynccontextmanager
     async def relay(self, options: RelayOptions = QUICK) -> AsyncIterator[Relay]:
@@ -67,7 +67,7 @@ class Lab:
     ) -> AsyncIterator[asyncio.Event]:
         rabbit = self.rabbit()
         table = TableBroker(self.engine, poll=0.05, lease=5.0)
-        broker: Broker = FallbackBroker(rabbit, table, patience=1.0) if with_database else rabbit
+        broker: Broker = FallbackBroker(rabbit, table, take_after_seconds=1.0) if with_database else rabbit
         stopping = asyncio.Event()
         worker = WorkerOptions("test", COMMAND, slots=slots, deadline=deadline, **options)
         async with running(work(broker, worker, stopping)):

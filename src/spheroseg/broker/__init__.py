@@ -1,4 +1,4 @@
-"""The one interface to the message queues. It has two real implementations, which must pass the same tests."""
+"""The interface to the message queues. RabbitBroker and TableBroker implement it and must pass the same tests."""
 
 import asyncio
 from collections.abc import Sequence
@@ -75,6 +75,6 @@ class Broker(Protocol):
     async def depth(self, queue: Queue) -> int:
         """Return the number of messages that wait in the queue, without those already delivered to a consumer.
 
-        Raises BrokerAway.
+        The table counts delayed messages too. Raises BrokerAway.
         """
         ...

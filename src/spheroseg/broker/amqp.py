@@ -9,7 +9,7 @@ from spheroseg.messages import Message
 
 
 def to_amqp(message: Message) -> aio_pika.Message:
-    """Return `message` as a persistent message of AMQP."""
+    """Return `message` as a persistent message of AMQP. Its `delay` is ignored: RabbitMQ has no delayed delivery."""
     headers: HeadersType = dict(message.headers)
     for name, value in (("task-id", message.task_id), ("user-id", message.user_id)):
         if value is not None:

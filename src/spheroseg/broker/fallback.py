@@ -24,17 +24,17 @@ class FallbackBroker:
     """A broker for a worker that can reach RabbitMQ and the database.
 
     An idle worker also takes from the table: at once while RabbitMQ is unreachable, otherwise when the next message
-    there has been ready for `patience` seconds. That means that nobody relays it to RabbitMQ, for whatever reason, so
-    no signal and no switch is needed.
+    there has been ready for `take_after_seconds`. Then nobody relays it to RabbitMQ, for whatever reason, so that no
+    signal and no setting is needed.
 
     Reports about a message from the table go into the table. If they went to RabbitMQ, they could be out of reach
     after the message was removed, and the task would look lost.
     """
 
-    def __init__(self, rabbit: "RabbitBroker", table: TableBroker, *, patience: float = 3.0) -> None:
+    def __init__(self, rabbit: "RabbitBroker", table: TableBroker, *, take_after_seconds: float = 3.0) -> None:
         self.rabbit = rabbit
         self.table = table
-        self.patience = patience
+        self.take_after_seconds = take_after_seconds
         self._consumers: list[FallbackConsumer] = []
 
     async def publish(self, messages: Sequence[Message]) -> None:
@@ -79,7 +79,7 @@ class FallbackConsumer:
         if deliveries:
             return deliveries
         seconds_ready = await self.broker.table.seconds_at_head(self.queue)
-        if seconds_ready is not None and seconds_ready > self.broker.patience:
+        if seconds_ready is not None and seconds_ready > self.broker.take_after_seconds:
             return await self.table.take(limit, 0.0)
         return []
 

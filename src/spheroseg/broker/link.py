@@ -25,7 +25,7 @@ CLOSE_SECONDS = 2.0
 class Link:
     """One connection for one purpose, opened when it is needed.
 
-    declare: declares the topology on each new connection. patience: seconds to wait for any answer of the server.
+    declare: declares the topology on each new connection. timeout: seconds to wait for any answer of the server.
     heartbeat: seconds. unreachable_since, connected_since: monotonic seconds, None if it does not apply.
     """
 
@@ -35,13 +35,13 @@ class Link:
         purpose: str,
         declare: Callable[[AbstractConnection], Awaitable[None]],
         *,
-        patience: float,
+        timeout: float,
         heartbeat: int,
         ssl_context: ssl.SSLContext | None,
     ) -> None:
         self.url = url
         self.purpose = purpose
-        self.patience = patience
+        self.timeout = timeout
         self.heartbeat = heartbeat
         self.ssl_context = ssl_context
         self.unreachable_since: float | None = None
@@ -111,8 +111,8 @@ class Link:
             log.info("RabbitMQ is reachable again", purpose=self.purpose, away_seconds=seconds)
         self._failures, self._next_try, self.unreachable_since = 0, 0.0, None
 
-    async def ask(self, request: Awaitable[T], patience: float | None = None) -> T:
-        """Return the server's answer to `request`. Wait at most `patience` seconds, by default those of the link.
+    async def ask(self, request: Awaitable[T], max_seconds: float | None = None) -> T:
+        """Return the server's answer to `request`. Wait at most `max_seconds`, by default `timeout`.
 
         Raises BrokerAway if no answer came in time (`is_silence`), the connection was lost, or the server refused.
         """
@@ -120,7 +120,7 @@ class Link:
         # look as if somebody had cancelled the caller.
         asking = asyncio.ensure_future(request)
         try:
-            await asyncio.wait({asking}, timeout=self.patience if patience is None else patience)
+            await asyncio.wait({asking}, timeout=self.timeout if max_seconds is None else max_seconds)
         finally:
             if not asking.done():
                 asking.cancel()

@@ -35,14 +35,14 @@ class Difference:
 class Management:
     """The API at `url` (http://USER:PASSWORD@HOST:PORT), for the virtual host of `rabbitmq_url`.
 
-    patience: seconds to wait for any answer. All methods raise BrokerAway if the API does not answer or refuses the
+    timeout: seconds to wait for any answer. All methods raise BrokerAway if the API does not answer or refuses the
     user. What they return is the JSON of RabbitMQ's HTTP API.
     """
 
-    def __init__(self, url: str, rabbitmq_url: str, patience: float = 5.0) -> None:
+    def __init__(self, url: str, rabbitmq_url: str, timeout: float = 5.0) -> None:
         import httpx
 
-        self._client = httpx.AsyncClient(base_url=url, timeout=patience)
+        self._client = httpx.AsyncClient(base_url=url, timeout=timeout)
         self.vhost = unquote(urlsplit(rabbitmq_url).path[1:]) or "/"
 
     async def close(self) -> None:

@@ -29,7 +29,7 @@ log = structlog.get_logger()
 class RabbitBroker:
     """A broker at `url` (amqp:// or amqps://).
 
-    patience: seconds to wait for any answer of the server, including publisher confirms. heartbeat: seconds.
+    timeout: seconds to wait for any answer of the server, including publisher confirms. heartbeat: seconds.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class RabbitBroker:
         url: str,
         *,
         queue_type: QueueType = QueueType.CLASSIC,
-        patience: float = 5.0,
+        timeout: float = 5.0,
         heartbeat: int = 15,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         def link(purpose: str) -> Link:
-            return Link(url, purpose, self.declare, patience=patience, heartbeat=heartbeat, ssl_context=ssl_context)
+            return Link(url, purpose, self.declare, timeout=timeout, heartbeat=heartbeat, ssl_context=ssl_context)
 
         self.queue_type = queue_type
         self.counts = Counts()

@@ -32,20 +32,20 @@ class RabbitConsumer:
     """Subscribes at the first `take`, and again whenever the channel or the subscription was lost.
 
     link: the connection to consume from. publish: publishes the reports of `report_and_settle`.
-    cancels: for a queue of tasks, what to tell about its deliveries and about cancels; None for other queues.
+    cancels: records the deliveries and the cancels of a queue of tasks; None for other queues.
     """
 
     def __init__(
         self, link: Link, queue: Queue, prefetch: int, *, publish: Publish, counts: Counts, cancels: Cancels | None
     ) -> None:
-        self.queue = queue
+        self.queue_name = queue
         self.prefetch = prefetch
         self._link = link
         self._publish = publish
         self._counts = counts
         self._cancels = cancels
         self._channel: AbstractChannel | None = None
-        self._queue: AbstractQueue | None = None
+        self._amqp_queue: AbstractQueue | None = None
         self._buffer: deque[tuple[AbstractChannel, AbstractIncomingMessage]] = deque()
         self._is_subscribed = False
         # Set when a message has arrived or the subscription has ended.
@@ -70,13 +70,13 @@ class RabbitConsumer:
         deadline = time.monotonic() + wait
         deliveries: list[Delivery] = []
         while len(deliveries) < limit:
-            channel, queue = self._channel, self._queue
+            channel, queue = self._channel, self._amqp_queue
             if channel is None or queue is None or not self._is_subscribed:
                 break
             try:
                 incoming = await self._link.ask(queue.get(fail=False, timeout=None))
             except BrokerAway as error:
-                log.warning("cannot take more messages", queue=self.queue, error=str(error))
+                log.warning("cannot take more messages", queue=self.queue_name, error=str(error))
                 if error.is_silence:
                     # A late answer could carry a message that nobody would know was delivered to us.
                     self._link.give_up(error)
@@ -152,8 +152,8 @@ class RabbitConsumer:
         # The server cancels a consumer whose queue is deleted; the channel stays open and silent.
         underlay.on_consumer_cancel_callbacks.add(on_end)
         channel.close_callbacks.add(on_end)
-        self._queue = await self._link.ask(channel.get_queue(self.queue, ensure=False))
-        await self._link.ask(self._queue.consume(on_message))
+        self._amqp_queue = await self._link.ask(channel.get_queue(self.queue_name, ensure=False))
+        await self._link.ask(self._amqp_queue.consume(on_message))
 
     async def _listen_for_cancels(self, channel: AbstractChannel, cancels: Cancels) -> None:
         async def on_cancel(incoming: AbstractIncomingMessage) -> None:
@@ -196,4 +196,4 @@ class RabbitConsumer:
         if channel is not None and not channel.is_closed:
             # The server puts unsettled messages back into the queue.
             with suppress(BrokerAway):
-                await self._link.ask(channel.close(), patience=CLOSE_SECONDS)
+                await self._link.ask(channel.close(), max_seconds=CLOSE_SECONDS)

@@ -18,7 +18,8 @@ class TableBroker:
     """A broker whose queues are rows of `segmentation_queue`.
 
     lease: seconds after which a message of a consumer that has fallen silent goes to another.
-    poll: seconds between two polls of the table while nothing wakes the consumer. Publishing in this process does.
+    poll: seconds between two polls of the table. `publish` in this process wakes the consumers at once. Rows that
+    others insert, such as `submit`, are found at the next poll.
     low_share: share of the claims that take the lowest waiting priority first, so that no class starves.
     """
 

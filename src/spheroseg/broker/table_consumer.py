@@ -46,7 +46,7 @@ class TableConsumer:
         self._held_until: dict[int, float] = {}
         self._engine = engine
         self._lease = lease
-        # A dead letter can wait: the report of the same attempt tells the same and arrives sooner.
+        # A dead letter can wait: the report of the same attempt says the same and arrives sooner.
         self._poll = poll * (4 if queue == Queue.DEAD_LETTERS else 1)
         self._low_share = low_share
         self._wakeups = wakeups

@@ -13,7 +13,6 @@ from spheroseg.broker.management import Management
 from spheroseg.broker.topology import definitions
 from spheroseg.cli.output import Json, print_rows
 from spheroseg.errors import BrokerAway, SpherosegError
-from spheroseg.messages import Queue
 from spheroseg.resources import rabbit_broker
 from spheroseg.settings import read_settings
 
@@ -30,8 +29,8 @@ def broker_declare() -> None:
     async def declare() -> None:
         rabbit = rabbit_broker(settings)
         try:
-            for queue in Queue:
-                await rabbit.depth(queue)
+            # Every new connection declares them.
+            await rabbit.open()
         finally:
             await rabbit.close()
         print(f"exchanges, queues and bindings are declared (queue type {settings.rabbitmq_queue_type})")

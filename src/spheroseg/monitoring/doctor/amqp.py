@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # aio-pika belongs to an extra
 
     from spheroseg.broker.link import Link
 
-PATIENCE_SECONDS = 4.0
+ANSWER_TIMEOUT_SECONDS = 4.0
 HEARTBEAT_SECONDS = 15
 OLDEST_RELEASE, FIRST_UNTESTED_RELEASE = (3, 10), (5, 0)
 FIRST_RELEASE_WITH_QUORUM_PRIORITIES = (4, 0)
@@ -72,13 +72,13 @@ async def _check_network(url: SplitResult, address: str) -> CheckResult | None:
     """Resolve the host name and open a TCP connection. Return the problem, or None if there is none."""
     loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
             await loop.getaddrinfo(url.hostname, _port(url), type=socket.SOCK_STREAM)
     except (OSError, TimeoutError):
         message = f"no host has the name {url.hostname}"
         return problem("RabbitMQ", message, "correct the host in RABBITMQ_URL; inside Compose it is rabbitmq")
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
             _, writer = await asyncio.open_connection(url.hostname, _port(url))
             writer.close()
     except ConnectionRefusedError:
@@ -142,7 +142,7 @@ def open_link(context: CheckContext) -> "Link":
         context.settings.rabbitmq_url,
         "doctor",
         declare_nothing,
-        patience=PATIENCE_SECONDS,
+        timeout=ANSWER_TIMEOUT_SECONDS,
         heartbeat=HEARTBEAT_SECONDS,
         ssl_context=context.settings.ssl_context(),
     )

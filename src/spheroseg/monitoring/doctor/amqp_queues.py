@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # aio-pika belongs to an extra
 
     from spheroseg.broker.link import Link
 
-PUBLISH_PATIENCE_SECONDS = 3.0
+PUBLISH_TIMEOUT_SECONDS = 3.0
 # Larger than any task or report. A server that refuses this size would refuse the report of a finished task.
 LARGE_MESSAGE_BYTES = 1024**2
 
@@ -30,7 +30,7 @@ async def check_round_trip(context: CheckContext) -> AsyncIterator[CheckResult]:
             queue = await link.ask(channel.declare_queue(exclusive=True, auto_delete=True))
             for size in (1, LARGE_MESSAGE_BYTES):
                 publishing = channel.default_exchange.publish(Message(bytes(size)), queue.name)
-                await link.ask(publishing, patience=PUBLISH_PATIENCE_SECONDS)
+                await link.ask(publishing, max_seconds=PUBLISH_TIMEOUT_SECONDS)
                 received = await link.ask(queue.get(no_ack=True, fail=False))
                 if received is None or len(received.body) != size:
                     advice = f"look into RabbitMQ's log: {RABBITMQ_LOG}"
@@ -45,7 +45,7 @@ async def check_round_trip(context: CheckContext) -> AsyncIterator[CheckResult]:
 def _explain_failed_round_trip(context: CheckContext, error: BrokerAway) -> CheckResult:
     text = str(error.__cause__ or error)
     if error.is_silence:
-        message = f"RabbitMQ accepts no messages: none was confirmed within {PUBLISH_PATIENCE_SECONDS:g} s"
+        message = f"RabbitMQ accepts no messages: none was confirmed within {PUBLISH_TIMEOUT_SECONDS:g} s"
         return problem("messages", message, ON_ALARM)
     if "larger than" in text:
         advice = "raise max_message_size in rabbitmq.conf: the shipped one has 134217728"
@@ -84,8 +84,10 @@ def _check_queue(queue: Queue, ready: int, consumers: int) -> CheckResult:
     kind = "worker" if queue == Queue.TASKS else "collect"
     if ready:
         stuck = pluralize(ready, "message is", "messages are")
-        return problem("queues", f"{queue}: {stuck} stuck, because no {kind} consumes from it", HOW_TO_START[kind])
-    return warning("queues", f"{queue}: no {kind} consumes from it", HOW_TO_START[kind])
+        return problem(
+            "queues", f"{queue}: {stuck} stuck, because no {kind} process consumes from it", HOW_TO_START[kind]
+        )
+    return warning("queues", f"{queue}: no {kind} process consumes from it", HOW_TO_START[kind])
 
 
 @asynccontextmanager

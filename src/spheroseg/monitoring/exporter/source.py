@@ -12,7 +12,7 @@ from prometheus_client import Metric
 log = structlog.get_logger()
 
 # Prometheus waits 10 s for a scrape by default.
-PATIENCE_SECONDS = 4.0
+READ_TIMEOUT_SECONDS = 4.0
 # A query may take longer than a scrape; its answer counts as fresh for this long.
 MAX_STALE_SECONDS = 30.0
 QUERY_TIMEOUT_SECONDS = 30.0
@@ -31,7 +31,7 @@ class SourceAnswer:
 class Source:
     """Runs `query` when somebody reads and the last answer is older than `max_age` seconds.
 
-    A reader waits for at most `patience` seconds. A query that takes longer continues, and its answer is for the next
+    A reader waits for at most `timeout` seconds. A query that takes longer continues, and its answer is for the next
     reader; a second one is never started beside it. Until then readers get the last answer, unless it is older than
     `max_stale` seconds.
     """
@@ -42,13 +42,13 @@ class Source:
         query: Callable[[], Awaitable[Sequence[Metric]]],
         *,
         max_age: float,
-        patience: float = PATIENCE_SECONDS,
+        timeout: float = READ_TIMEOUT_SECONDS,
         max_stale: float = MAX_STALE_SECONDS,
     ) -> None:
         self.name = name
         self._query = query
         self._max_age = max_age
-        self._patience = patience
+        self._timeout = timeout
         self._max_stale = max_stale
         self._last = SourceAnswer(None, "not queried yet")
         self._answered_at = -float("inf")
@@ -60,16 +60,16 @@ class Source:
         return self._last
 
     async def read(self) -> SourceAnswer:
-        """Return an answer within `patience` seconds. Never raises for an unreachable source."""
+        """Return an answer within `timeout` seconds. Never raises for an unreachable source."""
         max_age = self._max_age if self._last.metrics is not None else min(self._max_age, RETRY_SECONDS)
         if self._refreshing is None and time.monotonic() - self._answered_at > max_age:
             self._refreshing = asyncio.create_task(self._refresh())
         if self._refreshing is not None:
             # Not awaited directly, because a scrape that is cancelled must not cancel the query.
-            await asyncio.wait({self._refreshing}, timeout=self._patience)
+            await asyncio.wait({self._refreshing}, timeout=self._timeout)
         if self._refreshing is None or time.monotonic() - self._answered_at < self._max_stale:
             return self._last
-        return SourceAnswer(None, f"no answer within {self._patience:g} s")
+        return SourceAnswer(None, f"no answer within {self._timeout:g} s")
 
     async def close(self) -> None:
         if self._refreshing is not None:
