@@ -17,7 +17,7 @@ from typing import Any
 
 from spheroseg.errors import BadImage
 from spheroseg.messages import TaskNew
-from spheroseg.worker.child_server import Outcome, one_by_one, serve
+from spheroseg.worker.child_server import IndexedResult, one_by_one, serve
 
 
 def work(task: TaskNew) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def work(task: TaskNew) -> dict[str, Any]:
     return {"pid": os.getpid(), "done": do, "attempt": task.attempt}
 
 
-def work_together(tasks: Sequence[TaskNew]) -> Iterable[Outcome]:
+def work_together(tasks: Sequence[TaskNew]) -> Iterable[IndexedResult]:
     return one_by_one(lambda task: {**work(task), "together": len(tasks)})(tasks)
 
 

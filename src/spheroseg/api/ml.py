@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from spheroseg import __version__
 from spheroseg.api.exposition import exposition
 from spheroseg.segmentation.model import known_models
-from spheroseg.worker.status import read_readiness
+from spheroseg.worker.status import read_worker_readiness
 
 
 def create_ml_app(status_file: Path, model_dirs: Sequence[Path] = ()) -> FastAPI:
@@ -29,7 +29,7 @@ def create_ml_app(status_file: Path, model_dirs: Sequence[Path] = ()) -> FastAPI
     @app.get("/ready")
     def ready(response: Response) -> dict[str, Any]:
         """Readiness probe: the worker takes tasks. 503 with the reason if it does not."""
-        readiness = read_readiness(status_file)
+        readiness = read_worker_readiness(status_file)
         response.status_code = 200 if readiness.ready else 503
         return {"ready": readiness.ready, "reason": readiness.reason, "worker": readiness.status}
 
@@ -51,7 +51,7 @@ def create_ml_app(status_file: Path, model_dirs: Sequence[Path] = ()) -> FastAPI
 
 
 def _worker_metrics(status_file: Path) -> Iterator[Metric]:
-    readiness = read_readiness(status_file)
+    readiness = read_worker_readiness(status_file)
     yield GaugeMetricFamily("spheroseg_worker_ready", "1 while the worker takes tasks.", value=float(readiness.ready))
     if readiness.status is None or not readiness.is_fresh:
         return

@@ -15,9 +15,9 @@ from spheroseg.messages import TaskNew
 from spheroseg.worker.pipe import Answer, Failure, Greeting, Record, read_frame, write_frame
 
 # The index of a task in its request, and its result or the error.
-Outcome = tuple[int, Record | Exception]
-# Does the tasks of one request. Yields one outcome for each task, in any order.
-Work = Callable[[Sequence[TaskNew]], Iterable[Outcome]]
+IndexedResult = tuple[int, Record | Exception]
+# Does the tasks of one request. Yields one result or error for each task, in any order.
+Work = Callable[[Sequence[TaskNew]], Iterable[IndexedResult]]
 
 
 def serve(load: Callable[[], Work]) -> None:
@@ -44,7 +44,7 @@ def serve(load: Callable[[], Work]) -> None:
 def one_by_one(work: Callable[[TaskNew], Record]) -> Work:
     """Return `work` as a function of several tasks, for work that gains nothing from doing them together."""
 
-    def work_one_by_one(tasks: Sequence[TaskNew]) -> Iterator[Outcome]:
+    def work_one_by_one(tasks: Sequence[TaskNew]) -> Iterator[IndexedResult]:
         for index, task in enumerate(tasks):
             try:
                 yield index, work(task)

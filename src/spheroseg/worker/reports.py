@@ -14,7 +14,7 @@ from spheroseg.worker.pipe import Answer
 
 log = structlog.get_logger()
 
-RETRY = Backoff(first=0.2, maximum=10.0)
+REPORT_BACKOFF = Backoff(first=0.2, maximum=10.0)
 
 
 class Reporter:
@@ -83,7 +83,7 @@ class Reporter:
                 for message in messages:
                     self.log_for(message).warning("a report waits for the queue", error=str(error))
             tries += 1
-            await asyncio.sleep(RETRY.equal_jitter(tries))
+            await asyncio.sleep(REPORT_BACKOFF.equal_jitter(tries))
 
     def log_for(self, message: Message) -> structlog.typing.FilteringBoundLogger:
         """Return the log with the worker, the message and its task bound to it."""

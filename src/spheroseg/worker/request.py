@@ -13,7 +13,10 @@ from spheroseg.worker.pipe import Answer
 
 @dataclass(frozen=True)
 class Limits:
-    """deadline: seconds for one request. grace: seconds that a request may go on after `stopping` is set."""
+    """deadline: seconds for one request, of one task or several.
+
+    grace: seconds that a request may go on after `stopping` is set.
+    """
 
     deadline: float
     grace: float

@@ -25,7 +25,7 @@ from spheroseg.segmentation.model import Model
 from spheroseg.segmentation.parameters import Parameters
 from spheroseg.segmentation.pipeline import outline_objects, read_image
 from spheroseg.storage import ImageStore
-from spheroseg.worker.child_server import Outcome, Work, serve
+from spheroseg.worker.child_server import IndexedResult, Work, serve
 from spheroseg.worker.model_cache import ModelCache
 from spheroseg.worker.pipe import Record
 from spheroseg.worker.record import make_record
@@ -36,7 +36,7 @@ MAX_PIXELS_TOGETHER = 40_000_000
 
 @dataclass(frozen=True, eq=False)
 class _Picture:
-    """A decoded image. index: of its task in the request. decode_ms: how long reading it took."""
+    """A decoded image. index: the index of its task in the request. decode_ms: how long reading it took."""
 
     index: int
     task: TaskNew
@@ -51,11 +51,11 @@ def segment_tasks(
     store: ImageStore,
     model_of: Callable[[TaskNew], Model],
     max_pixels: int = MAX_PIXELS_TOGETHER,
-) -> Iterator[Outcome]:
+) -> Iterator[IndexedResult]:
     """Segment the images of `tasks`; run those with the same model together, up to `max_pixels` per inference.
 
-    Writes the mask and the overlay of each image under the key of its attempt. Yields one outcome for each task: its
-    record, or the error that concerns it alone. `model_of` returns the model of a task or raises ModelUnusable.
+    Writes the mask and the overlay of each image under the key of its attempt. Yields for each task its record or
+    the error that concerns it alone. `model_of` returns the model of a task or raises ModelUnusable.
     """
     together: list[_Picture] = []
     for index, task in _grouped_by_model(tasks):
@@ -73,7 +73,7 @@ def segment_tasks(
 
 
 def _grouped_by_model(tasks: Sequence[TaskNew]) -> list[tuple[int, TaskNew]]:
-    """Return the tasks with their indices. Tasks of one model come together, in the order of the first of each."""
+    """Return the tasks with their indices, grouped by model. The models are in the order of their first tasks."""
     positions: dict[tuple[str, str | None], int] = {}
     for task in tasks:
         positions.setdefault((task.model, task.model_sha256), len(positions))
@@ -91,7 +91,7 @@ def _read(index: int, task: TaskNew, store: ImageStore, model: Model) -> _Pictur
     return _Picture(index, task, model, parameters, image, 1000 * (time.perf_counter() - began))
 
 
-def _segment_together(pictures: Sequence[_Picture], store: ImageStore) -> Iterator[Outcome]:
+def _segment_together(pictures: Sequence[_Picture], store: ImageStore) -> Iterator[IndexedResult]:
     if not pictures:
         return
     began = time.perf_counter()
@@ -140,7 +140,7 @@ def _finish(picture: _Picture, maps: Maps, store: ImageStore, durations: dict[st
     }
 
 
-# The content and the stamp of the file that was hashed last, so that the pages of a stack are not each hashed again.
+# The content and the stamp of the file that was hashed last, so that a stack is not hashed again for each page.
 _last_hashed: tuple[str, int] = ("", 0)
 
 

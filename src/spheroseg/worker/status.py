@@ -34,8 +34,8 @@ class WorkerStatus:
 class Readiness:
     """Whether a worker takes tasks.
 
-    reason: why it is ready or not. status: the content of its file, None if there is none. is_fresh: whether the file
-    was written within STALE_SECONDS.
+    reason: why it is not ready; `consuming` if it is. status: the content of its file, None if there is none.
+    is_fresh: whether the file was written within STALE_SECONDS.
     """
 
     ready: bool
@@ -44,7 +44,7 @@ class Readiness:
     is_fresh: bool = True
 
 
-def read_readiness(path: Path) -> Readiness:
+def read_worker_readiness(path: Path) -> Readiness:
     """Read the status file. A worker is ready if the file is fresh and every slot is idle or busy."""
     try:
         status = json.loads(path.read_text())

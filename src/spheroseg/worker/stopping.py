@@ -1,4 +1,4 @@
-"""Run something until the process is asked to stop."""
+"""Runs a coroutine until the process is asked to stop."""
 
 import asyncio
 from collections.abc import Coroutine

@@ -33,12 +33,14 @@ RENEW_SECONDS = SILENCE_MARGIN_SECONDS / 2
 
 NO_TIME_LEFT = Interruption("handed_back", "the worker had no time left for it", "handed_back")
 
-# The report about an assignment, or None if its task was revoked.
-Outcome = tuple[Assignment, TaskCompleted | TaskFailed | None]
+# An assignment that has ended, with its report, or None if its task was revoked.
+ReportedAssignment = tuple[Assignment, TaskCompleted | TaskFailed | None]
 
 
 @dataclass(eq=False)
 class TaskBatch:
+    """deliveries: the messages, at least one. limits: of each request to the child."""
+
     consumer: Consumer
     deliveries: Sequence[Delivery]
     child: Child
@@ -47,7 +49,7 @@ class TaskBatch:
     limits: Limits
     _settlement: Settlement = field(init=False)
     # None ends the queue.
-    _outcomes: asyncio.Queue[Outcome | None] = field(default_factory=asyncio.Queue, init=False)
+    _outcomes: asyncio.Queue[ReportedAssignment | None] = field(default_factory=asyncio.Queue, init=False)
 
     def __post_init__(self) -> None:
         self._settlement = Settlement(self.consumer, self.deliveries, self.reporter)
