@@ -224,7 +224,7 @@ async def test_a_missing_file_is_reported_without_its_path(plate: Plate) -> None
     image = only(await plate.send(("a.png", picture())))["images"][0]["id"]
     sha256 = (await plate.client.get(f"/api/images/{image}")).json()["sha256"]
     store = ImageStore(plate.backend.settings.resolved_storage_url())
-    store.path(f"images/{sha256[:2]}/{sha256}").unlink()
+    store.require_local_path(f"images/{sha256[:2]}/{sha256}").unlink()
     answer = await plate.client.get(f"/api/images/{image}/file")
     assert answer.status_code == 404
     assert "/" not in answer.json()["detail"]

@@ -16,7 +16,7 @@ from spheroseg.segmentation.classical import ClassicalModel
 from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.model import Model
 from spheroseg.storage import ImageStore
-from spheroseg.worker.child_server import Outcome
+from spheroseg.worker.child_server import IndexedResult
 from spheroseg.worker.segment import MAX_PIXELS_TOGETHER, segment_tasks
 
 pytestmark = pytest.mark.slow
@@ -75,7 +75,7 @@ def store(tmp_path: Path) -> ImageStore:
     return ImageStore(str(tmp_path / "storage"))
 
 
-def by_number(outcomes: Sequence[Outcome]) -> list[Any]:
+def by_number(outcomes: Sequence[IndexedResult]) -> list[Any]:
     assert sorted(number for number, _ in outcomes) == list(range(len(outcomes))), "each has one outcome"
     return [outcome for _, outcome in sorted(outcomes, key=lambda outcome: outcome[0])]
 
@@ -93,7 +93,7 @@ def test_pictures_run_together_give_the_same_results_as_alone(store: ImageStore)
         }
         assert record["mask"] == alone["mask"]
         assert record["objects"] != []
-        assert store.path(f"{task.result_key}/overlay.jpg").exists()
+        assert store.require_local_path(f"{task.result_key}/overlay.jpg").exists()
 
 
 def test_the_time_of_an_inference_is_shared_by_its_pictures(store: ImageStore) -> None:

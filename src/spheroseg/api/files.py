@@ -67,7 +67,7 @@ async def send_file(
         return file, size, media_type or _detect_media_type(file)
 
     file, size, media_type = await run_in_threadpool(open_file)
-    path = store.local_path(key)
+    path = store.path_if_local(key)
     if path is not None:
         opened.close()
         return FileResponse(path, media_type=media_type, headers=headers)

@@ -59,9 +59,11 @@ class ImageWriter:
     def _copy_pictures(self, name: str, entry: ImageEntry, result: Mapping[str, Any]) -> None:
         overlay, mask = result["overlay"], result["mask"]
         entry["overlay"] = self.folder.copy(
-            f"overlays/{name}.jpg", self.store.path(overlay["key"]), overlay["sha256"]
+            f"overlays/{name}.jpg", self.store.require_local_path(overlay["key"]), overlay["sha256"]
         )
-        entry["mask"] = self.folder.copy(f"masks/{name}.tif", self.store.path(mask["key"]), mask["sha256"])
+        entry["mask"] = self.folder.copy(
+            f"masks/{name}.tif", self.store.require_local_path(mask["key"]), mask["sha256"]
+        )
 
     def _write_outlines(
         self, item: RunInput, name: str, entry: ImageEntry, task_id: UUID, result: Mapping[str, Any]
@@ -73,7 +75,7 @@ class ImageWriter:
         if ExportFormat.GEOJSON in self.options.exports:
             entry["geojson"] = self.folder.put(f"geojson/{name}.geojson", encode_geojson(result, task_id))
         if self.coco:
-            mask = self.store.path(result["mask"]["key"])
+            mask = self.store.require_local_path(result["mask"]["key"])
             self.coco.add(item.name, item.page + 1, result, partial(tifffile.imread, mask))
 
     def _path(self, entry: ImageEntry, kind: str) -> Path | None:

@@ -79,7 +79,7 @@ async def write_outputs(
                 )
                 if result:
                     # The worker's own file, because the copy in the output folder may have been edited.
-                    overlays[item.name, item.page + 1] = store.path(result["overlay"]["key"])
+                    overlays[item.name, item.page + 1] = store.require_local_path(result["overlay"]["key"])
                 if task.finished_at:
                     finished_at.append(task.finished_at)
         if coco:

@@ -88,7 +88,7 @@ def _unless_lost(task: EarlierTask | None, store: ImageStore) -> EarlierTask | N
     """Return `task`, or None if it is completed but its files have been deleted, so that it must be done again."""
     if task is None or task.state != TaskState.COMPLETED:
         return task
-    return task if store.path(f"results/{task.id}/{task.attempt}/mask.tif").exists() else None
+    return task if store.require_local_path(f"results/{task.id}/{task.attempt}/mask.tif").exists() else None
 
 
 def _gets_another_try(task: EarlierTask, only: Only | None) -> bool:

@@ -1,4 +1,4 @@
-"""Segment the images of a run: worker and collector in this process, until all tasks are finished."""
+"""Segments the images of a run: a worker and collect run in this process until all tasks are finished."""
 
 import asyncio
 import os

@@ -46,7 +46,7 @@ def member_key(archive: Path, member: str) -> str:
 
 
 class ImageStore:
-    """Files by their storage keys. url: a folder or an fsspec URL.
+    """Reads and writes files by their storage keys. url: a folder or an fsspec URL.
 
     A key without a scheme names a file under `url`. A key with one, such as `file://` or `zip://`, does not.
     """
@@ -76,8 +76,8 @@ class ImageStore:
             with Path(_path(key)).open("rb") as file:
                 yield file
         elif key.startswith(_ZIP):
-            quoted, _, place = key.removeprefix(_ZIP).rpartition(f"::{_FILE}")
-            member, archive = unquote(quoted), _path(place)
+            quoted, _, archive_key = key.removeprefix(_ZIP).rpartition(f"::{_FILE}")
+            member, archive = unquote(quoted), _path(archive_key)
             opened = self._archive(archive)
             if member not in opened.NameToInfo:
                 raise UnreadableInput(f"{member} is not in {archive} any more")
@@ -134,7 +134,8 @@ class ImageStore:
     def put_file(self, key: str, path: Path) -> None:
         """Store the file at `path`, which `make_partial` made, under `key`. In a local storage it is moved.
 
-        For keys that name their content: files with the same key are the same. Raises StorageFull.
+        `key` must be derived from the content, because a file that has this key already counts as the same file.
+        Raises StorageFull.
         """
         with _full_disk():
             if not self._is_local:
@@ -160,7 +161,7 @@ class ImageStore:
         return Path(name)
 
     def write_partial(self, file: BinaryIO, piece: bytes) -> None:
-        """Append to a file that `make_partial` made. Raises StorageFull while `RESERVE_BYTES` are still free."""
+        """Append to a file of `make_partial`. Raises StorageFull if less than `RESERVE_BYTES` would stay free."""
         with _full_disk():
             if shutil.disk_usage(self._incoming()).free < len(piece) + RESERVE_BYTES:
                 raise OSError(errno.ENOSPC, "")
@@ -176,11 +177,11 @@ class ImageStore:
     def _incoming(self) -> Path:
         return Path(self.url) / _INCOMING if self._is_local else Path(tempfile.gettempdir()) / "spheroseg"
 
-    def local_path(self, key: str) -> Path | None:
+    def path_if_local(self, key: str) -> Path | None:
         """Return the path of a key under a local storage, or None for any other key."""
         return Path(self.url) / key if self._is_local and "://" not in key else None
 
-    def path(self, key: str) -> Path:
+    def require_local_path(self, key: str) -> Path:
         """Return the path of a key without a scheme. Raises ValueError if the storage is not local."""
         if not self._is_local:
             raise ValueError(f"{self.url} is not a local folder")

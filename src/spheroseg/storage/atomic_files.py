@@ -1,4 +1,4 @@
-"""Writing local files so that nobody ever sees a part of one."""
+"""Writes local files so that no reader ever sees a partly written one."""
 
 import os
 import tempfile
