@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from spheroseg.backoff import Backoff
+from spheroseg.backoff import Backoff, full_jitter
 
 BACKOFF = Backoff(first=0.5, maximum=15.0)
 
@@ -15,8 +15,8 @@ def test_the_longest_wait_doubles_up_to_its_maximum_however_many_tries_there_wer
 
 @pytest.mark.parametrize("n", [1, 4, 5000])
 def test_full_jitter_draws_between_nothing_and_the_longest_wait(n: int) -> None:
-    assert BACKOFF.full_jitter(n, draw=lambda low, high: low) == 0.0
-    assert BACKOFF.full_jitter(n, draw=lambda low, high: high) == BACKOFF.ceiling(n)
+    assert full_jitter(BACKOFF.ceiling(n), draw=lambda low, high: low) == 0.0
+    assert full_jitter(BACKOFF.ceiling(n), draw=lambda low, high: high) == BACKOFF.ceiling(n)
 
 
 @pytest.mark.parametrize("n", [1, 4, 5000])

@@ -1,4 +1,4 @@
-"""Exponential backoff with jitter: how long to wait before the next try.
+"""Exponential backoff with jitter: how long to wait before the next retry.
 
 Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015, which names both kinds of jitter.
 """
@@ -14,20 +14,21 @@ MAX_EXPONENT = 64
 Draw = Callable[[float, float], float]
 
 
+def full_jitter(longest: float, draw: Draw = random.uniform) -> float:
+    """Return a wait between 0 and `longest` seconds. It spreads many clients best."""
+    return draw(0.0, longest)
+
+
 @dataclass(frozen=True)
 class Backoff:
-    """first: the longest wait in seconds before try 1. maximum: the longest wait in seconds before any try."""
+    """first: the longest wait in seconds before the first retry. maximum: the longest wait before any retry."""
 
     first: float
     maximum: float
 
     def ceiling(self, n: int) -> float:
-        """Return the longest wait in seconds before try `n` (1, 2, …). It doubles with every try, up to `maximum`."""
+        """Return the longest wait in seconds before retry `n` (1, 2, …). It doubles each time, up to `maximum`."""
         return min(self.maximum, self.first * 2.0 ** min(n - 1, MAX_EXPONENT))
-
-    def full_jitter(self, n: int, draw: Draw = random.uniform) -> float:
-        """Return a wait in seconds between 0 and `ceiling(n)`: spreads many clients best."""
-        return draw(0.0, self.ceiling(n))
 
     def equal_jitter(self, n: int, draw: Draw = random.uniform) -> float:
         """Return a wait in seconds between half of `ceiling(n)` and all of it: never retries at once."""

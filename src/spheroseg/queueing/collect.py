@@ -1,6 +1,6 @@
 """collect: takes reports and dead letters from the queues and applies them, many in one transaction.
 
-What a report means is in `outcomes.py`, what a dead letter means in `undelivered.py`. The sweep runs beside them.
+`outcomes.py` applies the reports, `undelivered.py` the dead letters. The sweep runs beside them.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ log = structlog.get_logger()
 
 MAX_MESSAGES = 100
 RETRY_SECONDS = 1.0
-# A transaction for each report would cost more than the reports, so that some are left to gather: for longer if there
-# are so many that nobody could watch each of them arrive.
+# One transaction per report would be slow, so collect lets some reports gather first. It waits longer if more reports
+# arrive than BUSY_MESSAGES_PER_SECOND, because then nobody can watch each of them.
 GATHER_SECONDS = 0.05
 BUSY_GATHER_SECONDS = 0.3
 BUSY_MESSAGES_PER_SECOND = 8.0
@@ -44,20 +44,20 @@ async def collect(
         group.create_task(sweep_forever(engine, policy, sweep_seconds))
 
 
-async def _consume(engine: AsyncEngine, broker: Broker, name: Queue, policy: RetryPolicy, apply: Apply) -> None:
+async def _consume(engine: AsyncEngine, broker: Broker, queue: Queue, policy: RetryPolicy, apply: Apply) -> None:
     while True:
         try:
-            # After an error the queue delivers the unacknowledged messages again.
-            async with broker.consume(name, prefetch=MAX_MESSAGES) as consumer:
-                since = time.monotonic()
+            # After an error, the unacknowledged messages go back to the queue and are delivered again.
+            async with broker.consume(queue, prefetch=MAX_MESSAGES) as consumer:
+                applied_at = time.monotonic()
                 while True:
                     count = await collect_once(engine, consumer, policy, apply)
-                    before, since = since, time.monotonic()
+                    previous, applied_at = applied_at, time.monotonic()
                     if count < MAX_MESSAGES:
-                        is_busy = count > BUSY_MESSAGES_PER_SECOND * (since - before)
+                        is_busy = count > BUSY_MESSAGES_PER_SECOND * (applied_at - previous)
                         await asyncio.sleep(BUSY_GATHER_SECONDS if is_busy else GATHER_SECONDS)
         except (BrokerAway, SQLAlchemyError, OSError) as error:
-            log.warning("collect tries again in a moment", queue=name, error=str(error))
+            log.warning("collect tries again in a moment", queue=queue, error=str(error))
             await asyncio.sleep(RETRY_SECONDS)
 
 
@@ -71,7 +71,7 @@ async def collect_once(
     deliveries = await consumer.take(MAX_MESSAGES, wait)
     if deliveries:
         await _apply_all(engine, [delivery.message for delivery in deliveries], policy, apply)
-        # Only now: a crash before this line brings them again, and the guards recognise them.
+        # Only now: after a crash before this line they are delivered again, and the guards recognise them.
         await consumer.ack(deliveries)
     return len(deliveries)
 
@@ -101,7 +101,7 @@ async def _apply_together_or_singly(
 
 
 def _is_about_content(error: DBAPIError) -> bool:
-    """Return whether the database refuses the data, and not the work as such."""
+    """Return whether the database refuses the data, so that other messages may still be applied."""
     # SQLAlchemy does not map all classes of asyncpg. SQLSTATE classes 22 and 23 are data and constraints.
     state = getattr(error.orig, "sqlstate", None) or ""
     return isinstance(error, (DataError, IntegrityError)) or state[:2] in ("22", "23")

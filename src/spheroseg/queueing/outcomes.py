@@ -1,4 +1,4 @@
-"""What a report means for its task: one guarded step, in the caller's transaction.
+"""Applies reports to their tasks: each is one guarded step, in the caller's transaction.
 
 The rules are in `tasks.py`. This module applies them to the database.
 """
@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from spheroseg.backoff import Draw
+from spheroseg.backoff import Draw, full_jitter
 from spheroseg.database import queue
 from spheroseg.database.engine import DatabaseTime
 from spheroseg.database.failures import NewFailure, add_failure, has_failure
@@ -59,7 +59,7 @@ async def apply_reports(
 
 
 def _without_superfluous_starts(reports: Sequence[Report]) -> list[Report]:
-    """Leave out the starts of attempts that `reports` complete: nobody would see those tasks processing."""
+    """Leave out the starts of attempts that `reports` complete: nobody could see those tasks as `processing`."""
     completed = {(report.task_id, report.attempt) for report in reports if isinstance(report, TaskCompleted)}
     return [
         report
@@ -185,7 +185,7 @@ async def record_unfinished(
     if not await transition(conn, task_id, number, failure.cause, decision, **values):
         return False
     if decision.delay_ceiling:
-        delay = draw(0.0, decision.delay_ceiling)
+        delay = full_jitter(decision.delay_ceiling, draw)
     await queue.remove_attempts(conn, [(task_id, number)])
     await add_failure(conn, replace(failure, next_attempt=next_attempt, delay=delay))
     if next_attempt is not None:

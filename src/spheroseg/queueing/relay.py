@@ -36,7 +36,7 @@ log = structlog.get_logger()
 
 PUBLISHING_LEASE_SECONDS = 60.0
 BACKOFF_SECONDS = 1.0
-# Tasks with a higher priority are premium: as many of them as the window holds are moved although it is full.
+# Tasks with a higher priority are premium. If the window is full, they are moved until two windows are full.
 PREMIUM_ABOVE = 1
 SWITCH_CHECK_SECONDS = 1.0
 
@@ -72,7 +72,7 @@ class Relay:
         self._table = TableBroker(engine)
         self._backoff = Backoff(BACKOFF_SECONDS, options.backoff_max)
         self._refusals = 0
-        # Tasks of the lowest class that may still go along with premium ones, a fraction included.
+        # Number of tasks of the lowest priority that may still be moved with premium ones. It may have a fraction.
         self._low_allowance = 0.0
         self._unreachable_since: float | None = None
         self._lost_checked_at = time.monotonic()
@@ -142,7 +142,7 @@ class Relay:
         return len(priorities)
 
     async def _move_low_with_premium(self, priorities: Sequence[int]) -> list[int]:
-        """Move some tasks of the lowest class with the priority of the premium tasks that were just moved.
+        """Move some tasks of the lowest priority, published with that of the premium tasks that were just moved.
 
         A classic queue is strictly ordered: with its own priority no such task would be delivered while premium ones
         keep arriving.
@@ -192,7 +192,7 @@ class Relay:
         self._refusals = self._refusals + 1 if first_error else 0
         delay = 0.0
         if first_error and not first_error.is_silence and self.rabbit.unreachable_since is None:
-            # A server that answers refused it, as if the queue is full: leave it alone for a while.
+            # The server answers and refused it, for example because the queue is full: wait before the next try.
             delay = self._backoff.equal_jitter(self._refusals)
         async with self.engine.begin() as conn:
             await confirm_relayed(conn, self.holder, confirmed)

@@ -1,4 +1,4 @@
-"""What people ask of tasks: submit, cancel, retry. Each joins the caller's transaction.
+"""Submits, cancels and retries tasks for a person. Each function joins the caller's transaction.
 
 A task and its message are written in one transaction, so that no task exists without its message, and no message
 without its task.
@@ -30,7 +30,7 @@ from spheroseg.queueing.task_messages import cancel_message, task_message
 from spheroseg.tasks import Cause, TaskState
 
 PRIORITIES: Mapping[str, int] = {"regular": 1, "premium": 10}
-# Tasks that are written at once. A process with other things to do is never busy for long.
+# Tasks written at once. Between two chunks the process can do other work.
 CHUNK_TASKS = 1000
 
 

@@ -1,4 +1,4 @@
-"""The sweep: the last net under the queues. It queues unfinished tasks again that no queue and no worker holds."""
+"""The sweep: queues unfinished tasks again that no queue and no worker holds."""
 
 import asyncio
 
@@ -31,9 +31,9 @@ async def sweep_forever(engine: AsyncEngine, policy: RetryPolicy, seconds: float
 
 
 async def sweep(engine: AsyncEngine, policy: RetryPolicy) -> int:
-    """Queue unfinished tasks again that no queue holds. Return the number of tasks, at most `MAX_TASKS`.
+    """Queue unfinished tasks again that no queue and no worker holds. Return their number, at most `MAX_TASKS`.
 
-    Their message was purged, or their worker rejected it without a report.
+    Their message was purged or lost, or the worker that took it from RabbitMQ has fallen silent.
     """
     async with reading(engine) as conn:
         orphans = await read_orphans(conn, MAX_TASKS)

@@ -1,4 +1,4 @@
-"""What a message means that a queue gave up on, or that nobody could read."""
+"""Applies dead letters: messages that a queue gave up on, and messages that nobody could read."""
 
 from dataclasses import replace
 
@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from spheroseg.database.failures import NewFailure, add_failure
 from spheroseg.database.quarantine import quarantine
+from spheroseg.database.revision_010 import keeps_failures
 from spheroseg.database.tasks import read_statuses
 from spheroseg.errors import BadMessage
 from spheroseg.messages import Message, decode_task
@@ -15,7 +16,7 @@ from spheroseg.tasks import UNFINISHED, Cause, RetryPolicy
 
 log = structlog.get_logger()
 
-# Why a queue drops a message that no worker has seen, and the error text of that.
+# The reasons for which a queue drops a message that no worker has seen, with the error text of each.
 _DROPPED = {
     "expired": "no worker took the message before its time was over",
     "maxlen": "the queue was full and pushed the message out",
@@ -25,8 +26,10 @@ _DROPPED = {
 async def apply_dead_letter(conn: AsyncConnection, message: Message, policy: RetryPolicy) -> None:
     """Apply a message that a queue gave up on to its task, in the caller's transaction.
 
-    `rejected`: the worker reported why before it rejected the message, so that nothing is left to decide.
-    `expired`, `maxlen`: nobody ever worked on it, and it goes back with a delay.
+    A message whose body cannot be decoded is kept as unreadable, and fails the task that its envelope names. Otherwise
+    the reason decides.
+    `rejected`: the worker reported the failure before it rejected the message, so nothing is left to do.
+    `expired`, `maxlen`: nobody ever worked on it, so the attempt is queued again with a delay.
     """
     deaths = message.headers.get("x-death") or [{}]
     reason = deaths[0].get("reason", "unknown")
@@ -46,7 +49,8 @@ async def apply_dead_letter(conn: AsyncConnection, message: Message, policy: Ret
 async def keep_unreadable(conn: AsyncConnection, message: Message, error: str) -> None:
     """Keep a message that nobody can read, and fail its task if the envelope names one that is not finished."""
     log.error("unreadable message kept", message_id=message.id, error=error, **message.log_fields())
-    await quarantine(conn, message)
+    if not keeps_failures(conn):
+        await quarantine(conn, message)
     statuses = await read_statuses(conn, [message.task_id]) if message.task_id else {}
     status = statuses.get(message.task_id) if message.task_id else None
     failure = NewFailure(

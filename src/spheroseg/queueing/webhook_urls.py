@@ -7,8 +7,8 @@ from spheroseg.errors import BadRequest
 
 MAX_URL_LENGTH = 2000
 
-# IPv6 networks whose addresses carry one of IPv4, or that have gone out of use.
-_CARRIERS = tuple(
+# IPv6 networks whose addresses contain an IPv4 address, and deprecated ones.
+_NOT_PUBLIC_NETWORKS = tuple(
     map(
         ipaddress.ip_network,
         ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "fec0::/10"),
@@ -40,14 +40,14 @@ def check_webhook_url(url: str, allow_private: bool) -> None:
 def is_public(address: str) -> bool:
     """Return whether an IP address belongs to the open network. Raises ValueError if it is no IP address.
 
-    An IPv6 address that carries an IPv4 address does not count as public, except an IPv4-mapped one, which counts as
+    An IPv6 address that contains an IPv4 address does not count as public, except an IPv4-mapped one, which counts as
     the IPv4 address.
     """
     parsed = ipaddress.ip_address(address)
     if isinstance(parsed, ipaddress.IPv6Address):
         if parsed.ipv4_mapped:
             parsed = parsed.ipv4_mapped
-        elif any(parsed in network for network in _CARRIERS):
+        elif any(parsed in network for network in _NOT_PUBLIC_NETWORKS):
             return False
     return parsed.is_global and not parsed.is_multicast
 
