@@ -281,13 +281,13 @@ async def test_missing_silent_unreachable_and_paused_processes_are_reported(
 ) -> None:
     engine, settings = here
     found = await diagnose("database", **settings)
-    expect(found, "warning", "no worker is running", "spheroseg worker")
+    expect(found, "warning", "no worker process is running", "spheroseg worker")
     await report_alive(engine, "worker", "collect", "relay")
     expect_no_faults(await diagnose("database", **settings))
     await execute(engine, "UPDATE components SET seen_at = now() - interval '10 minutes' WHERE kind = 'collect'")
     found = await diagnose("database", **settings)
     expect(found, "warning", "collect-1 has sent no heartbeat since", "start it again")
-    expect(found, "warning", "no collect is running", "SERVE_COLLECT")
+    expect(found, "warning", "no collect process is running", "SERVE_COLLECT")
     queued = {**settings, "enable_message_queue": True}
     async with engine.begin() as conn:
         await record_heartbeat(conn, "relay-1", "relay", "away", "RabbitMQ did not answer in time", {})

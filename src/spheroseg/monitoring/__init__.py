@@ -1,1 +1,1 @@
-"""How a site is: heartbeats, health, figures for Prometheus, and the doctor."""
+"""Monitoring of a site: heartbeats, health, metrics for Prometheus, and the doctor."""

@@ -35,7 +35,7 @@ class ComponentHealth:
 class Health:
     """The health of the whole site.
 
-    status: `ok`, `degraded` (tasks are still processed, `reason` says what is wrong) or `down` (none is processed).
+    status: `ok`; `degraded`: something is wrong, see `reason`; `down`: the database does not answer.
     """
 
     status: str

@@ -56,7 +56,7 @@ async def check_processes(context: CheckContext) -> AsyncIterator[CheckResult]:
     counts = Counter(process.kind for process in alive)
     for kind in _needed_kinds(context.settings):
         if not counts[kind]:
-            yield warning("processes", f"no {kind} is running", HOW_TO_START[kind])
+            yield warning("processes", f"no {kind} process is running", HOW_TO_START[kind])
     running = ", ".join(
         f"{kind} {counts[kind]}" for kind in ("backend", "relay", "collect", "worker") if counts[kind]
     )
@@ -97,7 +97,7 @@ async def check_queues(context: CheckContext) -> AsyncIterator[CheckResult]:
     if not results:
         total = sum(queue.overdue for queue in figures.values())
         messages = pluralize(total, "message waits", "messages wait")
-        yield ok("work", f"{messages} in the database queue for a turn" if total else "no message waits")
+        yield ok("work", f"{messages} in the database queue" if total else "no message waits")
 
 
 def _find_waiting(
@@ -123,7 +123,7 @@ def _find_waiting(
         (Queue.DEAD_LETTERS, "dead letter waits", "dead letters wait"),
     ):
         if overdue := figures.get(name, QueueFigures()).overdue:
-            message = f"{pluralize(overdue, one, many)}, and no collect applies them"
+            message = f"{pluralize(overdue, one, many)}, and no collect process applies them"
             yield problem("work", message, HOW_TO_START["collect"])
 
 
