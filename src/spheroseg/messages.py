@@ -56,8 +56,9 @@ class QueueType(StrEnum):
 class Message:
     """A message with its envelope.
 
-    priority: 0 to 10; the highest is delivered first. delay: seconds from publishing until it may be delivered.
-    task_id, user_id: let the queue find messages, and order them fairly, without reading their bodies.
+    priority: 0 to 10; the highest is delivered first. delay: seconds from publishing until it may be delivered; only
+    the table honours it, RabbitBroker ignores it. task_id, user_id: let the queue find messages, and order them
+    fairly, without reading their bodies.
     """
 
     id: str
@@ -82,7 +83,11 @@ class Message:
 
 
 def message_id(task_id: UUID, attempt: int, kind: str) -> str:
-    """Return the id of the one message of this kind about this attempt. A message with the same id is a duplicate."""
+    """Return the id of the message of this kind about this attempt.
+
+    Usually a second message with the same id is a duplicate. But the message of an attempt that was not delivered or
+    was handed back is sent again with the same id.
+    """
     return f"{task_id}:{attempt}:{kind}"
 
 
@@ -208,7 +213,7 @@ def _decompressed(message: Message) -> bytes:
     if message.content_encoding != ZSTD:
         raise BadMessage(f"the content encoding {message.content_encoding!r} is not known; {ZSTD!r} is")
     try:
-        # The size that a frame declares may be a lie, or missing: what counts is what comes out.
+        # The size that a frame declares may be false or missing, so limit the decompressed bytes themselves.
         body = zstd.ZstdDecompressor().decompress(message.body, MAX_BODY_BYTES + 1)
     except zstd.ZstdError as error:
         raise BadMessage(f"the compressed body is damaged: {error}") from error

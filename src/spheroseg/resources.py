@@ -40,7 +40,7 @@ async def open_rabbit(settings: Settings) -> AsyncIterator["RabbitBroker | None"
 
 @asynccontextmanager
 async def open_database(settings: Settings) -> AsyncIterator[AsyncEngine]:
-    """Yield the database of the settings once its tables can be used. SQLite is created and migrated, others not.
+    """Yield the database of the settings once its tables can be used. Only SQLite is created and upgraded first.
 
     Raises DatabaseAway if it is unreachable or its folder cannot be created, SchemaUnusable if it must be migrated.
     """
@@ -60,7 +60,10 @@ async def open_database(settings: Settings) -> AsyncIterator[AsyncEngine]:
 
 @dataclass(frozen=True)
 class Resources:
-    """rabbit: None if the message queue is switched off. management: None also if its URL is not set."""
+    """What a process has opened.
+
+    rabbit: None if the message queue is switched off. management: None also if its URL is not set.
+    """
 
     settings: Settings
     engine: AsyncEngine

@@ -1,4 +1,4 @@
-"""How the long-running processes (worker, relay, collect) are put together from the settings.
+"""Puts the long-running processes (worker, relay, collect) together from the settings and runs them.
 
 Each function returns once `stopping` is set and its work has ended in order.
 """
@@ -36,7 +36,7 @@ log = structlog.get_logger()
 
 
 async def serve_worker(settings: Settings, stopping: asyncio.Event, command: Sequence[str] | None = None) -> None:
-    """Do tasks. command: starts the child of a slot, by default the one that segments.
+    """Run a worker. command: starts the child of a slot, by default the one that segments.
 
     If the message queue is enabled and DATABASE_URL is not set, the worker uses RabbitMQ alone. Raises ModelUnusable
     if the model of the settings is unknown.

@@ -18,7 +18,7 @@ from spheroseg.errors import BadSettings
 from spheroseg.messages import QueueType
 from spheroseg.tasks import RetryPolicy
 
-# Time between the deadline of an attempt and the loss of its worker: to kill the child, reconnect and report.
+# How long after the deadline of an attempt its worker counts as lost: time to kill the child, reconnect and report.
 SILENCE_MARGIN_SECONDS = 60.0
 
 DEVELOPMENT_SECRET = "development"  # noqa: S105 (refused in production)
@@ -72,7 +72,9 @@ class Settings(BaseSettings):
     worker_batch_size: int = Field(
         1, ge=1, le=64, description="tasks of one model that are done together as one inference; 1: each alone"
     )
-    task_timeout_seconds: Seconds = Field(300.0, description="s; hard limit for one image")
+    task_timeout_seconds: Seconds = Field(
+        300.0, description="s; hard limit for one image, or for a batch that is done together"
+    )
     task_max_retries: int = Field(3, ge=0, le=100, description="retries after the first attempt")
     task_max_losses: int = Field(3, ge=0, le=100, description="times that a task may be lost with its worker")
     retry_backoff_seconds: Seconds = Field(5.0, description="s; longest wait before the first retry, then doubled")

@@ -55,7 +55,10 @@ STEPS: Mapping[Cause, Step] = {
         "queued", "queued", "the queue dropped the message before a worker saw it: again, uses up nothing"
     ),
     Cause.HANDED_BACK: _step(
-        "queued processing", "queued", "a stopping worker gave the attempt back: again, uses up nothing"
+        "queued processing",
+        "queued",
+        "not finished: the worker stopped, its batch ran out of time, or RabbitMQ was switched off: again, uses up "
+        "nothing",
     ),
     Cause.CANCEL: _step("queued processing", "cancelled", "a person cancelled"),
     Cause.RETRY: _step("failed", "queued", "a person asked for another try"),

@@ -25,7 +25,7 @@ class ComponentHealthOut(BaseModel):
 
 
 class HealthOut(BaseModel):
-    """status: ok; degraded: tasks are still processed, and `reason` says what is wrong; down: none is processed."""
+    """status: ok; degraded: something is wrong, see `reason`; down: the database does not answer."""
 
     status: str
     reason: str | None

@@ -30,7 +30,7 @@ class BackendMetrics:
         )
         clients = Gauge("spheroseg_live_clients", "Connected WebSocket clients.", registry=self.registry)
         clients.set_function(lambda: len(hub.clients))
-        batches = Gauge("spheroseg_live_batches", "Batches that they watch.", registry=self.registry)
+        batches = Gauge("spheroseg_live_batches", "Batches watched by WebSocket clients.", registry=self.registry)
         batches.set_function(lambda: len(hub.batches))
 
 

@@ -33,7 +33,7 @@ class Problem(BaseModel):
     errors: list[dict[str, str]] | None = None
 
 
-# Any request may be answered with any of them.
+# The errors that every endpoint may answer with.
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": title, "content": {MEDIA_TYPE: {}}}
     for status, title in (

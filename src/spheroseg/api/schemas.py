@@ -92,7 +92,9 @@ class TaskOut(BaseModel):
 
 
 class AttemptOut(BaseModel):
-    """An attempt that did not finish. cause: failed, lost (its worker vanished), undelivered or handed_back.
+    """An attempt that did not finish; completed attempts are not listed.
+
+    cause: failed, lost (its worker vanished), undelivered or handed_back.
 
     superseded: it was reported too late and changed nothing.
     """

@@ -15,7 +15,7 @@ from spheroseg.settings import Settings, read_settings
 
 
 def serve() -> None:
-    """Run the HTTP backend, with the collector, relay and workers that the settings ask for.
+    """Run the HTTP backend, with the collect process, relay and workers that the settings ask for.
 
     Without any settings, this one process does everything, with an SQLite database, for this machine only.
     """

@@ -108,7 +108,7 @@ async def list_users(conn: AsyncConnection) -> list[StoredUser]:
 async def create_token(
     conn: AsyncConnection, user_id: UUID, name: str, lifetime: timedelta | None = None
 ) -> tuple[str, UUID]:
-    """Return a new token, which is stored nowhere, and its id.
+    """Create a token. Return it, because only its hash is stored, and its id.
 
     Raises Conflict if the user has, or had, a token of that name, and BadRequest if it is no valid name.
     """

@@ -1,4 +1,4 @@
-"""Opening the database, and its clock."""
+"""Opens the database and reads its clock."""
 
 import sqlite3
 import time

@@ -25,7 +25,7 @@ MAX_RECENT_TASKS = 10_000
 
 
 class Process(NamedTuple):
-    """The last heartbeat of a process. state: `ok`, `away` (what it needs does not answer) or `paused`."""
+    """The last heartbeat of a process. state: `ok`, `away` (a service that it needs does not answer) or `paused`."""
 
     name: str
     kind: str

@@ -66,7 +66,7 @@ async def add_upload(conn: AsyncConnection, user_id: UUID, project_id: UUID, upl
     Raises NotFound if there is no such project, or the user is no member of it.
     """
     # Of two uploads of the same file at the same moment, the second waits for this lock and finds the images of the
-    # first. Submits do not wait, for they only share the project's key.
+    # first. Submits do not wait, because they lock the project only against deletion.
     project = (
         select(projects.c.id)
         .where(projects.c.id == project_id, visible_to(user_id, projects.c.id))

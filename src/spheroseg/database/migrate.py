@@ -1,4 +1,4 @@
-"""Bring a database from one revision of the schema to another, with Alembic."""
+"""Brings a database from one revision of the schema to another, with Alembic."""
 
 import io
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Unreadable messages at revision 009, which has no table of failures: they wait in a queue of their own."""
+"""Keeps unreadable messages at revision 009, which has no table of failures, in a queue of their own."""
 
 from sqlalchemy import insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,9 +12,7 @@ UNREADABLE = "segmentation.unreadable"
 
 
 async def quarantine(conn: AsyncConnection, message: Message) -> None:
-    """Keep a message that nobody can read. Does nothing at revision 010, where its failure keeps it."""
-    if keeps_failures(conn):
-        return
+    """Keep a message that nobody can read, for revision 009. At revision 010 its failure keeps the message."""
     await conn.execute(
         insert(q).values(
             queue=UNREADABLE,
@@ -35,7 +33,7 @@ async def quarantine(conn: AsyncConnection, message: Message) -> None:
 
 
 async def release_quarantine(conn: AsyncConnection) -> int:
-    """Move the kept messages to the dead letters. Return their number. Does nothing at revision 009."""
+    """Move the kept messages to the dead letter queue. Return their number. Does nothing at revision 009."""
     if not keeps_failures(conn):
         return 0
     result = await conn.execute(update(q).where(q.c.queue == UNREADABLE).values(queue=Queue.DEAD_LETTERS))

@@ -1,9 +1,9 @@
 """`segmentation_queue`: the outbox of the relay and the queue of the workers, in one table.
 
-The order of a claim is (priority, turn, id), an index read from its start, so that its cost does not grow with the
-backlog. `turn` makes it fair: a virtual clock as in start-time fair queueing (Goyal, Vin, Cheng, 1996). The messages
-of a user take consecutive turns from the turn that is served now. So 5 messages that arrive behind the 50,000 of
-another user are served in the next 5 rounds, not after them.
+Messages are claimed in the order (priority, turn, id). An index has this order and a claim reads only its start, so
+its cost does not grow with the backlog. `turn` makes the order fair: it is a virtual clock as in start-time fair
+queueing (Goyal, Vin, Cheng, 1996). The messages of a user take consecutive turns from the turn that is served now. So
+5 messages that arrive behind the 50,000 of another user are served in the next 5 rounds, not after them.
 
 A row is ready, delayed, claimed by a holder for as long as a lease, or held by RabbitMQ, which has confirmed its
 message. Only ready rows are in that index. The others are found by `visible_at` when their delay or lease ends.
@@ -24,7 +24,7 @@ from spheroseg.messages import ROUTES, Message, Queue, task_message_id
 
 # Holder of the rows whose messages RabbitMQ has confirmed.
 AT_RABBITMQ = "rabbitmq"
-# Seconds. A message lives at most an hour in segmentation.tasks; after that its row alone would wait for ever.
+# Seconds. RabbitMQ drops a message of segmentation.tasks after an hour. Then its row becomes ready again.
 RELAY_LEASE = 3900.0
 
 
@@ -113,7 +113,7 @@ async def claim(
     above: int = -1,
     is_delivery: bool = True,
 ) -> list[QueueRow]:
-    """Claim up to `limit` ready messages for `lease` seconds. Rivals skip the rows that are being claimed.
+    """Claim up to `limit` ready messages for `lease` seconds. Skip rows that another transaction is claiming.
 
     lowest_first: claim from the lowest waiting priority instead of the highest. above: only with a higher priority.
     is_delivery: False if the messages are only being moved, so that they do not count as redelivered later.
@@ -147,7 +147,7 @@ async def claim(
 
 async def wake_due(conn: AsyncConnection) -> int:
     """Make messages ready whose delay or lease has ended. Return the number of messages."""
-    # Rivals do the same at the same moment: each skips the rows that another has locked.
+    # Several processes may do this at the same moment: each skips the rows that another has locked.
     due = (
         select(q.c.id)
         .where(~q.c.ready, q.c.visible_at <= DatabaseTime())

@@ -1,4 +1,4 @@
-"""How many messages are before a task or a batch in the queue, and how fast the queue moves."""
+"""Counts the messages before a task or a batch in the queue, and measures how fast the queue moves."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ PACE_MAX_TASKS = 1000
 
 @dataclass(frozen=True)
 class QueuePosition:
-    """ahead: number of messages that are delivered before. is_capped: there are more, which nobody has counted."""
+    """ahead: number of messages that are delivered before. is_capped: there may be more, which were not counted."""
 
     ahead: int
     is_capped: bool = False

@@ -29,7 +29,7 @@ async def confirm_relayed(conn: AsyncConnection, holder: str, ids: Sequence[int]
 async def postpone(conn: AsyncConnection, holder: str, ids: Sequence[int], delay: float) -> None:
     """Make rows of `holder` that RabbitMQ did not take ready again after `delay` seconds.
 
-    Without a delay they are as old as they were, so that a worker sees how long they have been waiting.
+    Without a delay, `visible_at` becomes the time of enqueueing, so that a worker sees how long they have waited.
     """
     await conn.execute(
         update(q)

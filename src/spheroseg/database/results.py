@@ -17,7 +17,7 @@ from spheroseg.tasks import TaskState
 
 
 class NewResult(NamedTuple):
-    """A result to be recorded. superseded: it came too late to be that of its task."""
+    """A result to be recorded. superseded: it came too late to count."""
 
     report: TaskCompleted
     superseded: bool

@@ -1,7 +1,8 @@
 """The revisions of the schema: which one a database is at, and whether the program can work with it.
 
 `migrations/versions` holds them, and `migrate.py` brings a database from one to another. Revision `009` is enough to
-work with the database queue. Revision `010` adds the table and the columns that the message queue needs.
+work with the database queue. Revision `010` adds what the message queue needs: the table `segmentation_failures` and
+three columns of `segmentation_tasks`.
 """
 
 from sqlalchemy import (

@@ -1,4 +1,4 @@
-"""What `spheroseg run` asks of the database in its output folder, which belongs to that run alone."""
+"""Queries of `spheroseg run` on the database in its output folder, which belongs to that run alone."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -24,7 +24,7 @@ from spheroseg.tasks import UNFINISHED, TaskState
 
 
 class EarlierTask(NamedTuple):
-    """A task of an earlier run, and the picture that it is about."""
+    """A task of an earlier run, and the image that it is about."""
 
     id: UUID
     state: TaskState
@@ -71,7 +71,7 @@ class RunOutcomes:
 
 
 async def recover_queue(conn: AsyncConnection) -> None:
-    """Make everything ready again that the workers of an earlier run held. Only if they are known to be gone."""
+    """Make the messages ready again that workers of an earlier run held. Call it only if those are surely gone."""
     await _remove_reported(conn)
     await _release_all(conn)
     await requeue_processing(conn)

@@ -1,4 +1,4 @@
-"""Writing a batch and its tasks, once for each idempotency key of a user."""
+"""Writes a batch and its tasks, once for each idempotency key of a user."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

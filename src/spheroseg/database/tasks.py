@@ -1,6 +1,7 @@
-"""The state of tasks. This is the only module that writes it, and every write is one guarded UPDATE.
+"""The state of tasks. Every change of it is one UPDATE in this module; `submissions.py` inserts the first state.
 
-The guard comes from `tasks.STEPS`: a step is taken only if the task is in a state from which the step may start.
+The UPDATE is guarded by `tasks.STEPS`: a step is taken only if the task is in a state from which the step may start.
+Only `requeue_processing` takes a step that has no cause in STEPS.
 """
 
 from collections.abc import Collection, Mapping
@@ -96,8 +97,8 @@ async def transition_all(
 ) -> list[UUID]:
     """Take a person's step for each of `task_ids` in a state from which `cause` may lead. Return their ids, sorted.
 
-    A person means the task, whatever its attempt. A retry begins the next attempt with a fresh set of tries. Raises
-    ValueError if `cause` may not lead to `state`.
+    A person's request is about the task, whatever its attempt. A retry begins the next attempt with a fresh set of
+    tries. Raises ValueError if `cause` may not lead to `state`.
     """
     step = STEPS[cause]
     if state not in step.targets:
@@ -107,7 +108,7 @@ async def transition_all(
     values = writable_task_values(conn, **values)
     changed: list[UUID] = []
     for chunk in chunks(sorted(task_ids)):
-        # Locked in the order of the ids, as collect does, so that two transactions cannot deadlock.
+        # Lock in the order of the ids, as collect does, so that two transactions cannot deadlock.
         locked = (
             select(t.c.id)
             .where(t.c.id.in_(chunk), t.c.state.in_(step.sources))
@@ -126,7 +127,7 @@ async def transition_all(
 
 
 async def requeue_processing(conn: AsyncConnection) -> int:
-    """Set every `processing` task to `queued`. Return their number. Only if every worker is known to be gone."""
+    """Set every `processing` task to `queued`. Return their number. Call it only if every worker is surely gone."""
     result = await conn.execute(
         update(t)
         .where(t.c.state == TaskState.PROCESSING)
@@ -167,7 +168,7 @@ async def lock_and_find_leased(conn: AsyncConnection, task_ids: Collection[UUID]
     """Lock `task_ids` until the end of the transaction. Return those that a worker has taken from RabbitMQ."""
     leased: set[UUID] = set()
     for chunk in chunks(sorted(task_ids)):
-        # Each is locked: a report of a start that is being applied may bring a lease.
+        # Lock all of them: a report of a start that is being applied may set a lease.
         rows = await conn.execute(
             select(t.c.id, t.c.lease_until).where(t.c.id.in_(chunk)).order_by(t.c.id).with_for_update()
         )

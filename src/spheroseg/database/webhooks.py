@@ -1,4 +1,4 @@
-"""`webhooks`: which URL is called when a batch has finished, and what came of the calls."""
+"""`webhooks`: which URL is called when a batch has finished, and the outcome of the calls."""
 
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -34,7 +34,7 @@ async def add_webhook(conn: AsyncConnection, batch_id: UUID, url: str) -> None:
 async def claim_due_webhooks(conn: AsyncConnection, limit: int, claim_seconds: float) -> list[DueWebhook]:
     """Claim up to `limit` webhooks of finished batches that are due now.
 
-    If the caller dies, another may claim them after `claim_seconds`. Rivals skip what is being claimed.
+    If the caller dies, another may claim them after `claim_seconds`. Webhooks that another is claiming are skipped.
     """
     unfinished = exists().where(
         t.c.batch_id == w.c.batch_id,

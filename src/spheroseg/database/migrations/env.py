@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: over the connection that `database/revisions.py` gives, or into a script."""
+"""Runs the revisions over the connection that `database/migrate.py` passes, or writes them into a script."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""Everything but the message queue's own.
+"""All tables except what only the message queue needs.
 
 Revision ID: 009
 """

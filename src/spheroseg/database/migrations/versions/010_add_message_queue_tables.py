@@ -3,9 +3,9 @@
 Revision ID: 010
 Revises: 009
 
-On PostgreSQL no writer waits long: columns come and go without a rewrite of the table, under locks that are asked for
-again and again for 5 s, a moment each time, and what the columns can tell of the past is filled in afterwards, some
-rows at a time. The way back keeps the failures under another name, and the way forward finds them again.
+On PostgreSQL no table is rewritten. The ACCESS EXCLUSIVE lock is tried with a short lock_timeout, repeatedly for 5 s,
+so that no writer waits long. The new columns of old rows are filled in afterwards, in chunks. The downgrade keeps the
+failures under another table name, and a later upgrade renames that table back.
 """
 
 import sqlalchemy as sa
@@ -61,7 +61,7 @@ def upgrade() -> None:
     ):
         op.add_column("segmentation_tasks", column, if_not_exists=is_postgresql or None)
     if is_postgresql:
-        # Should it end in the middle, the revision is still 009, and everything can be done once more.
+        # If this is interrupted, the revision is still 009, and the upgrade can be run again.
         with op.get_context().autocommit_block():
             op.execute(FILL_IN_POSTGRESQL)
     else:
@@ -70,7 +70,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     if op.get_context().dialect.name == "postgresql":
-        # In the order in which the program comes to them.
+        # In the order in which the program locks them, so that the two cannot deadlock.
         _lock("segmentation_tasks, segmentation_failures")
     op.rename_table("segmentation_failures", KEPT)
     for column in ("processing_time_ms", "retry_count", "message_queue_id"):
@@ -78,10 +78,11 @@ def downgrade() -> None:
 
 
 def _lock(tables: str) -> None:
-    """Lock out everybody for the rest of the transaction.
+    """Take an ACCESS EXCLUSIVE lock on `tables` for the rest of the transaction.
 
-    Whoever waits for such a lock makes all others wait behind it. So it is asked for only for a moment, with pauses,
-    and once at the end for longer than the second after which PostgreSQL makes way by stopping its own vacuum.
+    While it is waited for, every later query of these tables waits behind it. So every attempt but the last gives up
+    after 0.1 s, and a pause follows. The last attempt waits for longer than deadlock_timeout (1 s): after that time
+    PostgreSQL cancels an autovacuum that holds a table.
     """
     op.execute(
         f"""
@@ -104,8 +105,8 @@ $$
     )
 
 
-# A transaction of its own for every 2,000 tasks, so that no writer waits for all of them. They are locked in the
-# order of their ids, as the program does, so that the two never wait for each other.
+# One transaction for every 2,000 tasks, so that no writer waits for all of them. They are locked in the order of
+# their ids, as the program does, so that the two cannot deadlock.
 FILL_IN_POSTGRESQL = r"""
 DO $$
 DECLARE
@@ -131,7 +132,7 @@ END
 $$
 """
 
-# Moments are kept there as 2026-11-24 08:00:00.123456.
+# SQLite stores times as text, such as 2026-11-24 08:00:00.123456.
 _MICROSECONDS = "(strftime('%s', substr({0}, 1, 19)) * 1000000 + substr({0}, 21, 6))"
 FILL_IN_SQLITE = rf"""
 UPDATE segmentation_tasks SET
