@@ -26,8 +26,8 @@ _DROPPED = {
 async def apply_dead_letter(conn: AsyncConnection, message: Message, policy: RetryPolicy) -> None:
     """Apply a message that a queue gave up on to its task, in the caller's transaction.
 
-    A message whose body cannot be decoded is kept as unreadable, and fails the task that its envelope names. Otherwise
-    the reason decides.
+    A message whose body cannot be decoded is kept as unreadable, and the task that its envelope names fails.
+    Otherwise the reason decides.
     `rejected`: the worker reported the failure before it rejected the message, so nothing is left to do.
     `expired`, `maxlen`: nobody ever worked on it, so the attempt is queued again with a delay.
     """
