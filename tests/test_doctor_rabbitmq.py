@@ -188,7 +188,7 @@ async def test_stuck_messages_and_a_full_queue_are_reported(node: RabbitNode, vh
     expect(
         await diagnose("RabbitMQ", **settings),
         "warning",
-        "segmentation.tasks: no worker consumes",
+        "segmentation.tasks: no worker process consumes",
         "docker-compose up",
     )
     body = {"pattern": "^segmentation", "definition": {"max-length": 5}, "apply-to": "queues"}
@@ -205,7 +205,10 @@ async def test_stuck_messages_and_a_full_queue_are_reported(node: RabbitNode, vh
     )
     expect(found, "warning", "segmentation.tasks is nearly full: 4 of 5", "max-length")
     expect(
-        found, "problem", "segmentation.tasks: 4 messages are stuck, because no worker consumes", "spheroseg worker"
+        found,
+        "problem",
+        "segmentation.tasks: 4 messages are stuck, because no worker process consumes",
+        "spheroseg worker",
     )
     expect(found, "problem", "segmentation.results: 5 messages are stuck", "spheroseg collect")
 
