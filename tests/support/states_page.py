@@ -8,9 +8,9 @@ HEAD = """# The states of a task
 a test compares the two.
 
 A task ends as exactly one of `completed`, `failed` (with a reason) or `cancelled`. Every step is one guarded
-`UPDATE … WHERE id AND attempt AND state IN (…)`, whose row count says whether it was taken. The guards of `cancel` and
-`retry` name no attempt, because a person means the task. What comes late finds another attempt or state and changes no
-state: its result or failure is kept as superseded. What comes twice is dropped.
+`UPDATE … WHERE id AND attempt AND state IN (…)`, whose row count says whether it was taken. The guards of `cancel`
+and `retry` name no attempt, because a person means the task. What comes late finds another attempt or state and
+changes no state: its result or failure is kept as superseded. What comes twice is dropped.
 
 """
 
