@@ -23,14 +23,14 @@ from tests.support.synthetic import Picture, coverage
 pytestmark = pytest.mark.slow
 
 SIDE = 120
-GROUND, SPHEROID = 180.0, 60.0
+BACKGROUND, SPHEROID = 180.0, 60.0
 
 
 def spheroid(name: str, a: float, b: float, kind: str = "brightfield", truth: Truth = Truth.SINGLE) -> Sample:
     """Return a dark ellipse (semi-axes in px) in light that falls off to one side."""
     cover = coverage(SIDE, SIDE, a, b, 30, (SIDE / 2, SIDE / 2))
     light = np.linspace(1.1, 0.7, SIDE, dtype=np.float32)
-    pixels = np.asarray(light * (GROUND + (SPHEROID - GROUND) * cover), np.float32)
+    pixels = np.asarray(light * (BACKGROUND + (SPHEROID - BACKGROUND) * cover), np.float32)
     labels = (cover >= 0.5).astype(np.uint16)
     return Sample("spheroids", name, kind, "drawn", "MIT", truth, partial(get_made, pixels, labels))
 
@@ -44,7 +44,7 @@ def test_the_transmission_does_not_depend_on_the_light(spheroids: list[Sample]) 
     for cutout in cut_spheroids(spheroids):
         inside = cv2.erode(cutout.mask.astype(np.uint8), np.ones((5, 5))) > 0
         beside = cv2.dilate(cutout.mask.astype(np.uint8), np.ones((5, 5))) == 0
-        np.testing.assert_allclose(cutout.transmission[inside], SPHEROID / GROUND, rtol=0.03)
+        np.testing.assert_allclose(cutout.transmission[inside], SPHEROID / BACKGROUND, rtol=0.03)
         np.testing.assert_allclose(cutout.transmission[beside], 1, atol=0.03)
 
 

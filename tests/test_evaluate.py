@@ -174,7 +174,7 @@ def test_pictures_are_composed_of_the_spheroids_in_the_data(data: Path, tmp_path
 def test_without_a_spheroid_to_cut_the_set_is_refused_with_a_reason(data: Path, name: str) -> None:
     manifest = data / "manifest.csv"
     rows = manifest.read_text()
-    # There is no spheroid in brightfield, and none with ground beside it.
+    # There is no spheroid in brightfield, and none with background beside it.
     manifest.write_text(rows.replace("brightfield", "fluorescence"))
     assert f"leave --set {name} out" in str(refused(data, name))
     manifest.write_text(rows)

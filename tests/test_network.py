@@ -30,7 +30,7 @@ OWN_SIZE: dict[str, Any] = {"scale": None, "input": {"name": "image", "multiple"
 
 
 def discs(height: int, width: int, spacing: int, *, noise: float = 3.0) -> Picture:
-    """Return bright discs on dark ground, half as wide as their spacing, px."""
+    """Return bright discs on dark background, half as wide as their spacing, px."""
     y, x = np.mgrid[0:height, 0:width]
     distance = np.hypot(x % spacing - spacing / 2, y % spacing - spacing / 2)
     picture = 40 + 150 * np.clip(spacing / 4 - distance + 0.5, 0, 1)

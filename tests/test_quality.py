@@ -43,10 +43,10 @@ def test_a_sharp_object_of_good_contrast_has_no_flag(radius: float) -> None:
 
 
 @pytest.mark.parametrize("radius", [30, 64, 200])
-@pytest.mark.parametrize("ground", [200, 10], ids=["dark object", "bright object"])
-def test_the_edge_width_is_that_of_the_blur(radius: float, ground: float) -> None:
+@pytest.mark.parametrize("background", [200, 10], ids=["dark object", "bright object"])
+def test_the_edge_width_is_that_of_the_blur(radius: float, background: float) -> None:
     for share in (0.05, 0.08, 0.15):
-        picture = blur(photograph(disk(radius), ground, 100), share * radius)
+        picture = blur(photograph(disk(radius), background, 100), share * radius)
         (quality,) = assess(picture, disk(radius))
         # The steepest slope of a Gaussian edge is that of a ramp of √(2π) standard deviations.
         assert quality.edge_width == pytest.approx(2.507 * share, rel=0.2, abs=0.03)
@@ -90,7 +90,7 @@ def test_pixels_of_a_neighbour_are_not_counted() -> None:
     assert [quality.uncertainty > 0.5 for quality in qualities].count(True) <= 1
 
 
-def test_an_object_that_fills_the_picture_has_no_ground_to_compare_with() -> None:
+def test_an_object_that_fills_the_picture_has_no_background_to_compare_with() -> None:
     (quality,) = assess(np.full((60, 80), 9, np.float32), np.ones((60, 80), np.float32))
     assert (quality.contrast, quality.edge_width, quality.flags) == (None, None, ())
 

@@ -34,7 +34,7 @@ def test_a_scene_is_a_picture_with_as_many_objects_as_its_kind_has(number: int) 
         assert (count == 0) == (kind.count[1] == 0) or (scene.labels == 0).all()
 
 
-def test_objects_differ_from_the_ground_beside_them() -> None:
+def test_objects_differ_from_the_background_beside_them() -> None:
     checked = 0
     for scene in draw_scenes(5 * len(KINDS), 3, SHAPE):
         inside = scene.labels > 0

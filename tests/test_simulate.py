@@ -49,12 +49,12 @@ def test_the_light_is_half_way_at_the_true_outline(seed: int) -> None:
     area = math.pi / 4 * 150**2
     outline = ShapeSeries.draw(rng, 300).outline_at(30, area, 300)
     appearance = Appearance.draw(rng, 300, 2, 0)
-    flat = np.zeros_like(appearance.ground)
-    appearance = replace(appearance, ground=flat + 1, clouds=(flat, flat), asymmetry=(0, 0))
+    flat = np.zeros_like(appearance.background)
+    appearance = replace(appearance, background=flat + 1, clouds=(flat, flat), asymmetry=(0, 0))
     picture = render(appearance, outline, 30, rng, 0)
     depth, _ = outline.depth(300)
-    ground, rim = (float(picture[abs(depth - where) < 0.3].mean()) for where in (-3.5, 3))
-    found = find_contours(picture.astype(np.float64), (ground + rim) / 2)  # type: ignore[no-untyped-call]
+    background, rim = (float(picture[abs(depth - where) < 0.3].mean()) for where in (-3.5, 3))
+    found = find_contours(picture.astype(np.float64), (background + rim) / 2)  # type: ignore[no-untyped-call]
     assert max(abs(signed_area(polygon)) for polygon in found) == pytest.approx(area, rel=0.004)
 
 

@@ -19,7 +19,7 @@ _SIDES = ([0, 1, 3, 0], [1, 2, 2, 3])  # of a cell: its two corners, the upper o
 class Borders:
     """Moves the outlines of parts onto their common borders. Points are x, y; pixel centres have whole numbers.
 
-    Each outline was traced as if its neighbours were ground, so its points lie between two pixels. A point between
+    Each outline was traced as if its neighbours were background, so its points lie between two pixels. A point between
     two parts moves, between the same two pixels, to where the memberships in both instances are equal. Where a border
     ends, on the outline of the whole or on another border, all parts that meet there get one more point. Both are
     computed from the label image alone, never from the part, so that two parts get exactly the same points: there is
@@ -70,9 +70,9 @@ class Borders:
         own, opposite = cells + _CORNERS[own_corner], cells + _CORNERS[(own_corner + 2) % 4]
         crossings, middles = [], []
         for step in (1, 3):
-            ground = cells + _CORNERS[(own_corner + step) % 4]
-            crossings.append(self._threshold_points(own, ground))
-            middles.append((crossings[-1] + self._threshold_points(opposite, ground)) / 2)
+            background = cells + _CORNERS[(own_corner + step) % 4]
+            crossings.append(self._threshold_points(own, background))
+            middles.append((crossings[-1] + self._threshold_points(opposite, background)) / 2)
         is_first = np.abs(starts - crossings[0]).sum(axis=1) <= np.abs(starts - crossings[1]).sum(axis=1)
         return [np.where(is_first[:, None], *middles), np.where(is_first[:, None], *middles[::-1])]
 

@@ -26,7 +26,7 @@ from spheroseg.segmentation.tiff import Tiff
 from spheroseg.segmentation.tiff_page import check_side, check_size
 
 MAX_PIXELS = 150_000_000
-MIN_SIDE = 16  # px; below this there is no room for an object and the ground around it
+MIN_SIDE = 16  # px; below this there is no room for an object and the background around it
 PNG_END = b"IEND\xaeB`\x82"
 PNG_TRUNCATED = "the PNG is truncated: it ends without its end mark"
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601

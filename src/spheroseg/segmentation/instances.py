@@ -29,7 +29,7 @@ Areas = npt.NDArray[np.float64]
 class Instances:
     """The instances in a picture of `shape` (height, width, px), numbered from 1.
 
-    `labels`: int32 label image of the map, 0 the ground. `peaks`: row and column (px of the map) of the deepest pixel
+    `labels`: int32 label image of the map, 0 the background. `peaks`: row and column (px of the map) of the deepest pixel
     of each instance.
     """
 

@@ -44,7 +44,7 @@ class SegmentedObject:
 class Segmentation:
     """The objects of an image.
 
-    `width`, `height`: px. `labels`: uint16 (height, width), 0 the ground; pixels of `objects[i]` have i + 1.
+    `width`, `height`: px. `labels`: uint16 (height, width), 0 the background; pixels of `objects[i]` have i + 1.
     `flags`: `no_object_found` or `several_objects`, `low_contrast` and `out_of_focus` if the largest object has
     them, and those of the image. `parameters`: the values that were used. `durations_ms`: of `decode`, `inference`
     and `outlines` (tracing and measuring).
@@ -108,7 +108,7 @@ def outline_objects(image: GreyImage, maps: Maps, model: Model, parameters: Para
     instances = find_instances(maps, used["threshold"], (height, width)) if used["separate"] else None
     labels, outlines = trace(probability, used["threshold"], used["min_area_px"], instances)
     chosen = _choose(outlines, used, width, height)
-    # Assessed before the other objects are removed, because those are no ground either.
+    # Assessed before the other objects are removed, because those are no background either.
     objects = tuple(
         SegmentedObject(
             outlines[i],

@@ -32,10 +32,10 @@ LINES_PER_SECTOR = 4  # across the outline
 SAMPLES_PER_SIDE = 20  # of a line, on either side of the outline, up to half the radius
 # In units of the radius:
 BAND_START, BAND_END = 0.05, 0.25  # the bands on both sides of the outline whose grey values are compared
-GROUND_START = 0.1  # from here outwards is the ground
+BACKGROUND_START = 0.1  # from here outwards is the background
 MAX_EDGE_OFFSET = 0.2  # the steepest slope is searched within this distance of the outline
 NEIGHBOURHOOD = 0.25  # plus 2 px: this far outside an object, the map still belongs to it
-MIN_VISIBLE_SHARE = 0.25  # of the outline that has ground beside it; below it nothing is measured
+MIN_VISIBLE_SHARE = 0.25  # of the outline that has background beside it; below it nothing is measured
 # A quarter of the values of a normal distribution lie within this number of standard deviations.
 QUARTILE_DEVIATION = 0.3186
 
@@ -48,11 +48,11 @@ class Quality:
     """The quality of one outline.
 
     uncertainty: the area where the probability is between .25 and .75, divided by that where it is above .5.
-    contrast: the difference of grey values between both sides of the outline, divided by the noise of the ground.
+    contrast: the difference of grey values between both sides of the outline, divided by the noise of the background.
     edge_width: the width over which grey values change across the outline, beyond that of a sharp edge, in
         radii of the object.
 
-    The last two are None if there is too little ground beside the object.
+    The last two are None if there is too little background beside the object.
     """
 
     uncertainty: float
@@ -113,7 +113,7 @@ def _measure_edge(
     height, width = grey.shape
     is_visible = (x >= 0) & (y >= 0) & (x < width) & (y < height)
     label = labels[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]
-    # A neighbouring object is not ground, and what lies across a notch is not inside.
+    # A neighbouring object is not background, and what lies across a notch is not inside.
     is_visible &= np.where(offsets > BAND_START / 2, label == 0, True)
     is_visible &= np.where(offsets < -BAND_START / 2, label == number, True)
     at = (positions - 0.5).astype(np.float32)
@@ -124,8 +124,8 @@ def _measure_edge(
     steps = np.ma.compressed(beside - inner)
     if len(steps) < MIN_VISIBLE_SHARE * len(points):
         return None, None
-    ground = lines[:, offsets >= GROUND_START]
-    residuals = np.abs(ground - ground.mean(axis=1)[:, None]).compressed()
+    background = lines[:, offsets >= BACKGROUND_START]
+    residuals = np.abs(background - background.mean(axis=1)[:, None]).compressed()
     # From the quieter half of the values, because scattered cells are not noise.
     noise = float(np.percentile(residuals, 25)) / QUARTILE_DEVIATION if len(residuals) else 0.0
     contrast = abs(float(np.median(steps)))

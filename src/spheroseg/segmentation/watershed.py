@@ -32,7 +32,7 @@ def basins(height: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_]) -> tu
     least one basin. Regions with `MIN_CROWD_SIZE` basins are divided again by the lower limits of a crowd. The time
     grows with the number of pixels inside, not with the size of the map or the number of objects.
     """
-    # A frame of ground makes tests for the border unnecessary.
+    # A frame of background makes tests for the border unnecessary.
     framed = np.pad(np.where(inside, height, np.float32(-1)).astype(np.float32), 1, constant_values=-1)
     width = framed.shape[1]
     level = framed.ravel()

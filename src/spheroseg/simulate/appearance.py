@@ -1,7 +1,7 @@
 """Renders a spheroid as a brightfield microscope shows it: dark rim, grainy inside, uneven light, loose cells, noise.
 
 The light changes at the true outline, in proportion to the covered share of a pixel, and the blur is symmetric. The
-rim stays dark for a few px, so that the light is half-way between ground and rim exactly at the outline.
+rim stays dark for a few px, so that the light is half-way between background and rim exactly at the outline.
 """
 
 import math
@@ -17,7 +17,7 @@ from spheroseg.simulate.outlines import PolarOutline, coverage
 BLUR_UM = 1.6  # standard deviation of the lens
 MIN_BLUR_PX = 0.5  # no camera is sharper
 RIM_WIDTH = 0.035  # of the radius, but at least four times the blur
-GROUND_LEVEL = 0.72  # of full scale: brightness of the empty ground
+BACKGROUND_LEVEL = 0.72  # of full scale: brightness of the empty background
 MIN_GAP_PX = 6.0  # between the spheroid and a loose cell
 NOISE_BLUR = 0.8  # grid points, see `smooth_noise`
 
@@ -26,12 +26,12 @@ NOISE_BLUR = 0.8  # grid points, see `smooth_noise`
 class Appearance:
     """What stays the same, or changes slowly, from picture to picture of a well.
 
-    `blur`: px. `ground`, `clouds`, `grain`: float32 (size, size). `opacity`, `rim`: of the light, 0..1. `asymmetry`:
+    `blur`: px. `background`, `clouds`, `grain`: float32 (size, size). `opacity`, `rim`: of the light, 0..1. `asymmetry`:
     amplitude and direction (radians) of the rim. `specks`: loose cells, see `_draw_specks`.
     """
 
     blur: float
-    ground: Map
+    background: Map
     clouds: tuple[Map, Map]
     grain: tuple[Map, Map]
     opacity: float
@@ -44,11 +44,11 @@ class Appearance:
         """Draw the appearance of a well in pictures of `size` × `size` px. `debris`: mean number of loose cells."""
         y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j].astype(np.float32)
         tilt, bow = rng.normal(0, 0.05, 2), rng.uniform(0.01, 0.08)
-        ground = 1 + np.float32(tilt[0]) * x + np.float32(tilt[1]) * y - np.float32(bow) * (x * x + y * y)
+        background = 1 + np.float32(tilt[0]) * x + np.float32(tilt[1]) * y - np.float32(bow) * (x * x + y * y)
         cell = max(2.0, 9 / pixel_size_um)
         return cls(
             blur=max(MIN_BLUR_PX, BLUR_UM / pixel_size_um),
-            ground=np.asarray(ground, np.float32),
+            background=np.asarray(background, np.float32),
             clouds=(
                 smooth_noise(rng, (size, size), 0.35 * size, NOISE_BLUR),
                 smooth_noise(rng, (size, size), 0.2 * size, NOISE_BLUR),
@@ -66,29 +66,31 @@ def render(
 ) -> Map:
     """Return the light at a time, float32 (size, size), 0..1 of full scale.
 
-    `outline`: None for a well without a spheroid. `noise`: standard deviation on the ground, in units of 1/255 of
+    `outline`: None for a well without a spheroid. `noise`: standard deviation on the background, in units of 1/255 of
     full scale; its variance is proportional to the light, as that of photons is.
     """
     turn = hours / 120
-    ground = (
-        appearance.ground
+    background = (
+        appearance.background
         + np.float32(0.035) * appearance.clouds[0]
         + np.float32(0.02 * math.cos(turn)) * appearance.clouds[1]
     )
-    size = len(ground)
-    light = ground
+    size = len(background)
+    light = background
     if outline is not None:
         depth, direction = outline.depth(size)
         cover = coverage(depth)
-        light = ground * (
+        light = background * (
             _inner_light(appearance, outline, depth, direction, turn) * cover
             + _outer_light(outline, depth) * (1 - cover)
         )
     light = _add_specks(appearance, outline, light)
-    light = cv2.GaussianBlur(light, (0, 0), appearance.blur) * np.float32(GROUND_LEVEL * rng.normal(1, 0.006))
+    light = cv2.GaussianBlur(light, (0, 0), appearance.blur) * np.float32(BACKGROUND_LEVEL * rng.normal(1, 0.006))
     if noise:
         values = rng.standard_normal(light.shape, np.float32)
-        light = light + np.float32(noise / 255) * np.sqrt(np.maximum(light, 0) / np.float32(GROUND_LEVEL)) * values
+        light = (
+            light + np.float32(noise / 255) * np.sqrt(np.maximum(light, 0) / np.float32(BACKGROUND_LEVEL)) * values
+        )
     return np.asarray(np.clip(light, 0, 1), np.float32)
 
 

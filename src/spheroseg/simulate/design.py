@@ -16,7 +16,7 @@ DOSES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 START_SPREAD = 0.1  # standard deviation of ln(volume at 0 h) between wells
 RATE_SPREAD = 0.04  # standard deviation of the growth rate between wells, as a share of it
 MIN_DIAMETER_PX = 16.0  # a smaller disk has no shape
-MAX_DIAMETER = 0.8  # of the side of a picture: a larger disk leaves no ground around it
+MAX_DIAMETER = 0.8  # of the side of a picture: a larger disk leaves no background around it
 
 
 class Format(StrEnum):
@@ -38,7 +38,7 @@ class Design:
     wells: the number of wells, filled row by row on the smallest plate that has as many.
     times, interval_h: the number of time points, and the hours between them.
     size: side of a picture, px.
-    noise: standard deviation on the ground, in grey values of 8 bit.
+    noise: standard deviation on the background, in grey values of 8 bit.
     debris: mean number of loose cells in a well.
     doses: None for a series that suits the number of wells. A control is added.
     """

@@ -1,7 +1,7 @@
 """Composes pictures of photographed spheroids: fields of many, or one at another size. The truth is known exactly.
 
 A brightfield picture is light times transmission. The transmission of each photographed spheroid (its picture divided
-by the ground) is rotated, mirrored, scaled and multiplied into drawn light. Everything follows from the seed and the
+by the background) is rotated, mirrored, scaled and multiplied into drawn light. Everything follows from the seed and the
 spheroids.
 """
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from spheroseg.simulate.noise import Map
 from spheroseg.training.camera import photograph
 from spheroseg.training.data import FIELDS, SIZES, TEST_SEED, Grey, Labels, Sample, Truth, get_made
-from spheroseg.training.illumination import draw_brightfield_ground
+from spheroseg.training.illumination import draw_brightfield_background
 
 TEST_FIELDS = 45
 TEST_SIZES = 48
@@ -30,8 +30,8 @@ UNEVEN = 0.15  # probability of very uneven light
 # fades out up to the second. px of the photograph.
 KEPT_PX = 6.0
 FADED_PX = 14.0
-MIN_GROUND_PX2 = 200  # that a photograph must show
-MAX_GROUND_DEVIATION = 2.5  # standard deviations beyond which a pixel is no ground
+MIN_BACKGROUND_PX2 = 200  # that a photograph must show
+MAX_BACKGROUND_DEVIATION = 2.5  # standard deviations beyond which a pixel is no background
 # Ratio of the shorter to the longer side. Longer spheroids are pierced by a fibre, which would be cut off.
 MIN_ASPECT = 0.6
 TRIES = 6  # per object
@@ -57,7 +57,7 @@ LAYOUTS = {
 
 @dataclass(frozen=True, eq=False)
 class Cutout:
-    """A spheroid with its surroundings: `transmission` (1: that of the ground) and `mask`, both (height, width)."""
+    """A spheroid with its surroundings: `transmission` (1: that of the background) and `mask`, both (height, width)."""
 
     transmission: Map
     mask: npt.NDArray[np.bool_]
@@ -65,7 +65,7 @@ class Cutout:
 
 @dataclass(frozen=True, eq=False)
 class ComposedPicture:
-    """`pixels`: grey values 0..255, float32 (height, width). `labels`: uint16 label image, 0 the ground."""
+    """`pixels`: grey values 0..255, float32 (height, width). `labels`: uint16 label image, 0 the background."""
 
     pixels: Map
     labels: Labels
@@ -113,7 +113,7 @@ def _samples(
 
 
 def cut_spheroids(samples: Iterable[Sample]) -> list[Cutout]:
-    """Return a cutout of each sample that shows enough ground and a round spheroid."""
+    """Return a cutout of each sample that shows enough background and a round spheroid."""
     cutouts = []
     for sample in samples:
         pixels, labels = sample.read()
@@ -144,31 +144,33 @@ def compose_sizes(cutouts: Sequence[Cutout], count: int, seed: int) -> Iterator[
 
 
 def _cut(pixels: Grey, mask: npt.NDArray[np.bool_]) -> Cutout | None:
-    """Return the spheroid with its surroundings; None if it is too long or there is too little ground."""
+    """Return the spheroid with its surroundings; None if it is too long or there is too little background."""
     _, (width, height), _ = cv2.minAreaRect(np.argwhere(mask).astype(np.float32))
     distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
-    if min(width, height) < MIN_ASPECT * max(width, height) or (distance > KEPT_PX).sum() < MIN_GROUND_PX2:
+    if min(width, height) < MIN_ASPECT * max(width, height) or (distance > KEPT_PX).sum() < MIN_BACKGROUND_PX2:
         return None
-    transmission = pixels / _fit_ground(pixels, distance > KEPT_PX)
+    transmission = pixels / _fit_background(pixels, distance > KEPT_PX)
     share = np.clip((FADED_PX - distance) / (FADED_PX - KEPT_PX), 0, 1)
     share = share**2 * (3 - 2 * share)
     return Cutout(np.asarray(1 + (transmission - 1) * share, np.float32), mask)
 
 
-def _fit_ground(pixels: Grey, is_ground: npt.NDArray[np.bool_]) -> Map:
+def _fit_background(pixels: Grey, is_background: npt.NDArray[np.bool_]) -> Map:
     """Return the light without the spheroid.
 
-    Its logarithm is a polynomial of second degree, fitted to the pixels of `is_ground` with outliers removed.
+    Its logarithm is a polynomial of second degree, fitted to the pixels of `is_background` with outliers removed.
     """
     height, width = pixels.shape
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     terms = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=-1)
     logarithm = np.log(np.maximum(pixels, 1))
-    kept = is_ground
+    kept = is_background
     for _ in range(3):
         factors, *_ = np.linalg.lstsq(terms[kept], logarithm[kept], rcond=None)
         deviation = np.abs(logarithm - terms @ factors)
-        kept = is_ground & (deviation <= MAX_GROUND_DEVIATION * math.sqrt(float((deviation[kept] ** 2).mean())))
+        kept = is_background & (
+            deviation <= MAX_BACKGROUND_DEVIATION * math.sqrt(float((deviation[kept] ** 2).mean()))
+        )
     return np.asarray(np.exp(terms @ factors), np.float32)
 
 
@@ -180,7 +182,7 @@ def _compose_field(rng: np.random.Generator, cutouts: Sequence[Cutout], kind: st
     area = rng.uniform(*COVERAGE) * shape[0] * shape[1] / count
     typical = float(np.clip(2 * math.sqrt(area / math.pi), 1.5 * MIN_DIAMETER_PX, 0.5 * min(shape)))
     transmission, labels = _place_objects(rng, cutouts, layout, count, typical, shape)
-    pixels = np.asarray(draw_brightfield_ground(rng, shape, UNEVEN) * transmission, np.float32)
+    pixels = np.asarray(draw_brightfield_background(rng, shape, UNEVEN) * transmission, np.float32)
     return ComposedPicture(photograph(rng, pixels, True, typical / 2), labels, kind)
 
 
@@ -195,7 +197,7 @@ def _compose_single(rng: np.random.Generator, cutout: Cutout, share: float) -> C
     transmission, labels = np.ones(shape, np.float32), np.zeros(shape, np.uint16)
     transmission[window] = rotated.transmission[cutout_window]
     labels[window] = rotated.mask[cutout_window]
-    pixels = np.asarray(draw_brightfield_ground(rng, shape, UNEVEN) * transmission, np.float32)
+    pixels = np.asarray(draw_brightfield_background(rng, shape, UNEVEN) * transmission, np.float32)
     return ComposedPicture(photograph(rng, pixels, True, diameter / 2), labels, f"{share:g} of the side")
 
 

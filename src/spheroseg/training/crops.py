@@ -25,8 +25,8 @@ BASE_SHARES = {"scenes": 0.85, "nuclei": 0.15}
 TUNING_SHARES = {"scenes": 0.52, "spheroids": 0.35, "nuclei": 0.13}
 ZOOMS = {"scenes": (0.75, 1.1), "spheroids": (0.75, 3.3), "nuclei": (0.5, 2.2)}
 KEPT_EMPTY_SHARE = 0.6  # of the crops without an object
-# The share of a crop that objects may cover: without ground beside it, the inside of an object cannot be
-# distinguished from ground. Scenes may be crowded.
+# The share of a crop that objects may cover: without background beside it, the inside of an object cannot be
+# distinguished from background. Scenes may be crowded.
 MAX_COVERED = {"scenes": 0.85, "spheroids": 0.7, "nuclei": 0.7}
 # Weights of the distance as bytes: KNOWN_WEIGHT counts as 1, and it is higher where two objects meet. Their border is
 # only a few pixels of a crop, but nothing else distinguishes one object from two.

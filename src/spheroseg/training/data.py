@@ -59,7 +59,7 @@ class Sample:
     """One picture with its truth.
 
     `name`: path inside the data folder. `kind`: modality, or what was drawn. `read` returns grey values (float32) and
-    labels (uint16; 0 ground, i object i), both (height, width); None instead of labels if there is no mask. With
+    labels (uint16; 0 background, i object i), both (height, width); None instead of labels if there is no mask. With
     `union`, the labels are the connected components.
     """
 

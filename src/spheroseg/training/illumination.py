@@ -1,4 +1,4 @@
-"""Draws the ground of synthetic pictures: the light of a brightfield, or the dark background of fluorescence.
+"""Draws the background of synthetic pictures: the light of a brightfield, or the dark background of fluorescence.
 
 1 is the light of an evenly lit brightfield.
 """
@@ -11,32 +11,34 @@ import numpy as np
 from spheroseg.simulate.noise import Map, smooth_noise
 
 
-def draw_brightfield_ground(rng: np.random.Generator, shape: tuple[int, int], uneven: float = 0.2) -> Map:
-    """Draw the ground of a brightfield picture of `shape` (height, width): uneven light, vignette, clouds, streaks.
+def draw_brightfield_background(rng: np.random.Generator, shape: tuple[int, int], uneven: float = 0.2) -> Map:
+    """Draw the background of a brightfield picture of `shape` (height, width): uneven light, vignette, clouds, streaks.
 
     `uneven`: probability of very uneven light.
     """
     y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j].astype(np.float32)
     tilt, bow = rng.normal(0, 0.1, 2), rng.normal(0, 0.05, 3)
-    ground = 1 + tilt[0] * x + tilt[1] * y + bow[0] * x * x + bow[1] * y * y + bow[2] * x * y
+    background = 1 + tilt[0] * x + tilt[1] * y + bow[0] * x * x + bow[1] * y * y + bow[2] * x * y
     if rng.random() < 0.3:
         x0, y0 = rng.normal(0, 0.3, 2)
-        ground = ground * np.clip(1 - rng.uniform(0.1, 0.6) * ((x - x0) ** 2 + (y - y0) ** 2) / 2, 0.05, None)
-    ground = ground + rng.choice([0.005, 0.02, 0.05]) * smooth_noise(rng, shape, max(shape) * rng.uniform(0.08, 0.5))
+        background = background * np.clip(1 - rng.uniform(0.1, 0.6) * ((x - x0) ** 2 + (y - y0) ** 2) / 2, 0.05, None)
+    background = background + rng.choice([0.005, 0.02, 0.05]) * smooth_noise(
+        rng, shape, max(shape) * rng.uniform(0.08, 0.5)
+    )
     if rng.random() < 0.3:
-        ground = ground + rng.uniform(0.003, 0.02) * smooth_noise(rng, shape, rng.uniform(3, 12))
+        background = background + rng.uniform(0.003, 0.02) * smooth_noise(rng, shape, rng.uniform(3, 12))
     if rng.random() < 0.15:
         streaks = cv2.resize(smooth_noise(rng, (shape[0], 8), 6), (shape[1], shape[0]))
-        ground = ground + rng.uniform(0.005, 0.03) * (streaks if rng.random() < 0.5 else streaks[:, ::-1])
+        background = background + rng.uniform(0.005, 0.03) * (streaks if rng.random() < 0.5 else streaks[:, ::-1])
     if rng.random() < uneven:
-        ground = ground * _draw_lamp(rng, shape)
+        background = background * _draw_lamp(rng, shape)
     if rng.random() < uneven:
-        ground = ground * _draw_plastic(rng, shape)
-    return np.asarray(np.clip(ground, 0.03, None), np.float32)
+        background = background * _draw_plastic(rng, shape)
+    return np.asarray(np.clip(background, 0.03, None), np.float32)
 
 
-def draw_fluorescence_ground(rng: np.random.Generator, shape: tuple[int, int]) -> Map:
-    """Draw the ground of a fluorescence picture of `shape` (height, width): offset, glow, uneven background."""
+def draw_fluorescence_background(rng: np.random.Generator, shape: tuple[int, int]) -> Map:
+    """Draw the background of a fluorescence picture of `shape` (height, width): offset, glow, uneven background."""
     level = rng.choice([0.0, 0.02, 0.08, 0.2])
     clouds = rng.choice([0.0, 0.01, 0.03]) * smooth_noise(rng, shape, max(shape) * rng.uniform(0.1, 0.6))
     glow = rng.uniform(0.02, 0.25) * _draw_lamp(rng, shape) if rng.random() < 0.2 else 0.0

@@ -17,7 +17,7 @@ from scipy.ndimage import find_objects
 from spheroseg.simulate.noise import Map, smooth_noise
 from spheroseg.training.artefacts import add_debris, add_wall
 from spheroseg.training.camera import photograph
-from spheroseg.training.illumination import draw_brightfield_ground, draw_fluorescence_ground
+from spheroseg.training.illumination import draw_brightfield_background, draw_fluorescence_background
 from spheroseg.training.shapes import Shape, draw_blob
 from spheroseg.training.specimens import render_brightfield, render_cysts, render_fluorescence
 
@@ -29,7 +29,7 @@ INVADED_BLUR = 2.0  # after a Gaussian blur of this many cell radii
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A drawn picture. `pixels`: grey values 0..255, float32 (height, width). `labels`: uint16, 0 the ground."""
+    """A drawn picture. `pixels`: grey values 0..255, float32 (height, width). `labels`: uint16, 0 the background."""
 
     pixels: Map
     labels: npt.NDArray[np.uint16]
@@ -87,15 +87,15 @@ def draw_scene(rng: np.random.Generator, name: str, shape: tuple[int, int]) -> S
     objects, labels = _place_objects(rng, kind, shape)
     is_brightfield = kind.is_brightfield and not (name == "empty" and rng.random() < 0.4)
     if is_brightfield:
-        ground = draw_brightfield_ground(rng, shape, kind.uneven)
+        background = draw_brightfield_background(rng, shape, kind.uneven)
     else:
-        ground = draw_fluorescence_ground(rng, shape)
+        background = draw_fluorescence_background(rng, shape)
     if name == "cysts":
-        pixels = render_cysts(rng, ground, objects)
+        pixels = render_cysts(rng, background, objects)
     elif is_brightfield:
-        pixels = render_brightfield(rng, ground, objects)
+        pixels = render_brightfield(rng, background, objects)
     else:
-        pixels = render_fluorescence(rng, ground, objects)
+        pixels = render_fluorescence(rng, background, objects)
     radius = float(np.median([one.radius for one in objects])) if objects else rng.uniform(0.03, 0.2) * min(shape)
     if name.startswith("invasion"):
         pixels, labels = _add_invasion(rng, pixels, labels, objects, is_brightfield)

@@ -48,7 +48,7 @@ class ObjectCounts:
 def count_matches(found: Labels, truth: Labels) -> ObjectCounts:
     """Count the objects of two label images of one shape, and the pairs with IoU >= 0.5.
 
-    0 is the ground. Each object is matched at most once, and as many as possible are matched (maximum bipartite
+    0 is the background. Each object is matched at most once, and as many as possible are matched (maximum bipartite
     matching). Above an IoU of 0.5 an object has at most one partner, so there is a choice only at exactly 0.5.
     """
     found_ids, found_index, found_areas = _list_objects(found)

@@ -1,4 +1,4 @@
-"""Renders synthetic objects onto the ground of a picture, as different kinds of specimens appear."""
+"""Renders synthetic objects onto the background of a picture, as different kinds of specimens appear."""
 
 import math
 
@@ -9,9 +9,9 @@ from spheroseg.simulate.noise import Map, smooth_noise
 from spheroseg.training.shapes import Shape
 
 
-def render_brightfield(rng: np.random.Generator, ground: Map, shapes: list[Shape]) -> Map:
-    """Return the ground with objects of one culture: dark, or grey with a dark rim, textured, often with a halo."""
-    pixels = ground.copy()
+def render_brightfield(rng: np.random.Generator, background: Map, shapes: list[Shape]) -> Map:
+    """Return the background with objects of one culture: dark, or grey with a dark rim, textured, often with a halo."""
+    pixels = background.copy()
     opacity = rng.uniform(0.06, 0.75) if rng.random() < 0.75 else 0.0
     rim = rng.uniform(0.2, 0.75) if opacity < 0.2 or rng.random() < 0.6 else 0.0
     rim_width = rng.uniform(0.03, 0.14)
@@ -47,9 +47,9 @@ def render_brightfield(rng: np.random.Generator, ground: Map, shapes: list[Shape
     return pixels
 
 
-def render_cysts(rng: np.random.Generator, ground: Map, shapes: list[Shape]) -> Map:
-    """Return the ground with hollow objects: a thin dark wall, often with a bright line, and a grey lumen."""
-    pixels = ground.copy()
+def render_cysts(rng: np.random.Generator, background: Map, shapes: list[Shape]) -> Map:
+    """Return the background with hollow objects: a thin dark wall, often with a bright line, and a grey lumen."""
+    pixels = background.copy()
     wall, width = rng.uniform(0.25, 0.75), rng.uniform(0.04, 0.16)
     bright = rng.uniform(0, 0.35)
     lumen = rng.normal(0.03, 0.06)
@@ -68,9 +68,9 @@ def render_cysts(rng: np.random.Generator, ground: Map, shapes: list[Shape]) -> 
     return pixels
 
 
-def render_fluorescence(rng: np.random.Generator, ground: Map, shapes: list[Shape]) -> Map:
-    """Return the ground with bright objects: dome or plateau, patchy or one-sided expression, glow."""
-    pixels = ground.copy()
+def render_fluorescence(rng: np.random.Generator, background: Map, shapes: list[Shape]) -> Map:
+    """Return the background with bright objects: dome or plateau, patchy or one-sided expression, glow."""
+    pixels = background.copy()
     dome = rng.choice([0.0, 0.3, 0.6, 1.0])
     patchy, grain = rng.choice([0.0, 0.1, 0.3]), rng.uniform(0.08, 0.5)
     one_sided = rng.uniform(0.2, 0.8) if rng.random() < 0.25 else 0.0

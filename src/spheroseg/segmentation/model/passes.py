@@ -72,7 +72,7 @@ class Pass:
         if self.distance is not None and distance is not None:
             self.distance[window.kept] = distance[within]
 
-    # Only confident pixels count in both: what a coarse pass doubts, the ground between tiny objects for one, says
+    # Only confident pixels count in both: what a coarse pass doubts, the background between tiny objects for one, says
     # nothing about the size of objects.
     @cached_property
     def clump_areas(self) -> Areas:
