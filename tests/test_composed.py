@@ -8,8 +8,8 @@ import pytest
 from scipy.ndimage import find_objects
 
 from spheroseg.training.composed import (
+    DIAMETER_SHARES,
     LAYOUTS,
-    SHARES,
     can_be_cut,
     compose_fields,
     compose_sizes,
@@ -17,7 +17,7 @@ from spheroseg.training.composed import (
     field_samples,
     size_samples,
 )
-from spheroseg.training.data import FIELDS, SIZES, Sample, Truth, get_made
+from spheroseg.training.data import FIELDS, SIZES, Sample, Truth, return_drawn
 from tests.support.synthetic import Picture, coverage
 
 pytestmark = pytest.mark.slow
@@ -32,7 +32,7 @@ def spheroid(name: str, a: float, b: float, kind: str = "brightfield", truth: Tr
     light = np.linspace(1.1, 0.7, SIDE, dtype=np.float32)
     pixels = np.asarray(light * (BACKGROUND + (SPHEROID - BACKGROUND) * cover), np.float32)
     labels = (cover >= 0.5).astype(np.uint16)
-    return Sample("spheroids", name, kind, "drawn", "MIT", truth, partial(get_made, pixels, labels))
+    return Sample("spheroids", name, kind, "drawn", "MIT", truth, partial(return_drawn, pixels, labels))
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +105,8 @@ def test_a_field_names_the_source_of_its_spheroids(spheroids: list[Sample]) -> N
 
 
 def test_single_spheroids_cycle_through_the_sizes_and_are_whole_if_they_fit(spheroids: list[Sample]) -> None:
-    pictures = list(compose_sizes(cut_spheroids(spheroids), 2 * len(SHARES), 3))
-    for picture, share in zip(pictures, SHARES * 2, strict=True):
+    pictures = list(compose_sizes(cut_spheroids(spheroids), 2 * len(DIAMETER_SHARES), 3))
+    for picture, share in zip(pictures, DIAMETER_SHARES * 2, strict=True):
         side = picture.labels.shape[0]
         assert picture.pixels.shape == picture.labels.shape == (side, side)
         inside = picture.labels > 0
@@ -116,12 +116,12 @@ def test_single_spheroids_cycle_through_the_sizes_and_are_whole_if_they_fit(sphe
             assert not np.concatenate([inside[0], inside[-1], inside[:, 0], inside[:, -1]]).any()
         else:
             assert 0.8 < inside.mean() < 1
-    assert not np.array_equal(pictures[0].labels, pictures[len(SHARES)].labels)
+    assert not np.array_equal(pictures[0].labels, pictures[len(DIAMETER_SHARES)].labels)
     np.testing.assert_array_equal(pictures[1].pixels, list(compose_sizes(cut_spheroids(spheroids), 2, 3))[1].pixels)
 
 
 def test_the_kind_of_a_picture_is_its_size(spheroids: list[Sample]) -> None:
-    first, *_, last = size_samples(spheroids, len(SHARES))
+    first, *_, last = size_samples(spheroids, len(DIAMETER_SHARES))
     assert (first.set, first.name, first.truth) == (SIZES, "sizes/000 0.05 of the side", Truth.INSTANCES)
     assert last.kind == "1.1 of the side"
     assert list(size_samples([], 3)) == []

@@ -329,7 +329,7 @@ def test_samples_count_as_wells_if_there_are_none() -> None:
 
 
 def test_columns_of_the_user_are_kept_and_never_overwrite_ours() -> None:
-    own = Condition("c", more=(("cells", "HCT116"), ("area_um2", "mine")))
+    own = Condition("c", extra_columns=(("cells", "HCT116"), ("area_um2", "mine")))
     first, second = tables(plate_image("A01", 0, 100, condition=own), plate_image("A02", 0, 100)).growth
     assert (first["cells"], first["own_area_um2"], first["area_um2"]) == ("HCT116", "mine", 100)
     assert (second["cells"], second["own_area_um2"]) == (None, None)

@@ -81,7 +81,7 @@ MANIFEST: dict[str, Any] = {
 
 
 def some_tables() -> GrowthTables:
-    dose = Condition("", "cisplatin", 2.5, "µM", more=(("cells", "0012"),))
+    dose = Condition("", "cisplatin", 2.5, "µM", extra_columns=(("cells", "0012"),))
     return build_growth_tables(
         [
             plate_image("E05", 0, 1000, 20, um=0.65, condition=dose),
@@ -182,7 +182,7 @@ def test_a_parquet_file_has_types_nulls_and_provenance() -> None:
 
 
 def test_a_column_of_the_user_is_text_whatever_its_name() -> None:
-    own = Condition("c", more=(("top", "upper"), ("area_um2", "12"), ("passage_h", "4")))
+    own = Condition("c", extra_columns=(("top", "upper"), ("area_um2", "12"), ("passage_h", "4")))
     rows = build_growth_tables([plate_image("A01", 0, 100, condition=own)], GrowthOptions()).growth
     (read,) = pyarrow.parquet.read_table(io.BytesIO(encode_parquet(rows, []))).to_pylist()
     assert (read["own_top"], read["own_area_um2"], read["passage_h"]) == ("upper", "12", "4")

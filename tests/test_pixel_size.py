@@ -58,7 +58,7 @@ def test_ome_takes_precedence_over_imagej_and_the_contradiction_is_flagged() -> 
     image = with_both(0.65, 1.3)
     assert image.pixel_size is not None
     assert image.flags == (CONTRADICTION,)
-    assert image.pixel_size.record() == {
+    assert image.pixel_size.to_record() == {
         "um": 0.65,
         "source": "OME-XML",
         "contradicted_by": [{"um": pytest.approx(1.3), "source": "ImageJ"}],
@@ -92,7 +92,7 @@ def test_dots_per_inch_contradict_nothing() -> None:
 
 
 def test_without_a_contradiction_the_record_has_only_size_and_source() -> None:
-    assert PixelSize(0.65, "option").record() == {"um": 0.65, "source": "option"}
+    assert PixelSize(0.65, "option").to_record() == {"um": 0.65, "source": "option"}
 
 
 @pytest.mark.parametrize("um", [None, 0.65])

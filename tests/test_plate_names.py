@@ -220,13 +220,13 @@ def test_a_pattern_of_the_user_is_used(pattern: str, name: str, expected: PlateP
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [
-        ("yokogava", "names nothing"),
+        ("yokogava", "has no placeholder or named group"),
         ("(?P<well>", "is not a regular expression"),
         ("{well}_{tiem}", "names {tiem}; known are plate, well"),
         ("{well}_{well}", "twice"),
         (r"(?P<t>\d+)", "names t; known are"),
         ("{row}_{time}", "a row or a column alone"),
-        ("{time}", "whose image it is"),
+        ("{time}", "identifies no well or sample"),
     ],
 )
 def test_a_pattern_that_cannot_be_used_is_refused_with_the_reason(pattern: str, expected: str) -> None:

@@ -7,9 +7,9 @@ import pytest
 from spheroseg.segmentation.contours import trace
 from spheroseg.segmentation.model import load_model
 from spheroseg.segmentation.parameters import Parameters
-from spheroseg.segmentation.pipeline import segment
 from spheroseg.segmentation.quality import Quality, assess_quality
 from tests.support.plates import EXAMPLES
+from tests.support.segmenting import segment
 from tests.support.synthetic import FixedModel, Picture, coverage, disks, photograph, png
 
 MODEL = load_model("classical-contrast")

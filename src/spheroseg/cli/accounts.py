@@ -86,7 +86,7 @@ def user_list(as_json: Json = False) -> None:
     ]
     columns = ["name", "tier", "role", "created_at"]
     print_rows(
-        rows, columns, as_json=as_json, nothing="There are no users yet. Add one with `spheroseg user add NAME`."
+        rows, columns, as_json=as_json, if_empty="There are no users yet. Add one with `spheroseg user add NAME`."
     )
 
 
@@ -146,8 +146,8 @@ def token_list(
         rows = await list_tokens(conn, owner.id if owner else None)
         return [{column: getattr(row, column) for column in columns} for row in rows]
 
-    nothing = "There are no tokens yet. Create one with `spheroseg token create USER --name NAME`."
-    print_rows(_in_transaction(read, only_reads=True), columns, as_json=as_json, nothing=nothing)
+    if_empty = "There are no tokens yet. Create one with `spheroseg token create USER --name NAME`."
+    print_rows(_in_transaction(read, only_reads=True), columns, as_json=as_json, if_empty=if_empty)
 
 
 @token_app.command("revoke")

@@ -63,7 +63,7 @@ def broker_check(as_json: Json = False) -> None:
         return [{"what": difference.what, "what_to_do": difference.advice} for difference in differences]
 
     rows = asyncio.run(check())
-    print_rows(rows, ["what", "what_to_do"], as_json=as_json, nothing="RabbitMQ is as it should be.")
+    print_rows(rows, ["what", "what_to_do"], as_json=as_json, if_empty="RabbitMQ is as it should be.")
     if rows:
         raise typer.Exit(1)
 

@@ -48,7 +48,7 @@ def dlq_list(
     """List the tasks that failed permanently and the unreadable messages, newest first."""
     letters = _read(_filter(None, reason, worker, image, since))
     rows = [{name: getattr(letter, name) for name in (*COLUMNS, "task_id")} for letter in letters]
-    print_rows(rows, COLUMNS, as_json=as_json, nothing="There are no dead letters.")
+    print_rows(rows, COLUMNS, as_json=as_json, if_empty="There are no dead letters.")
 
 
 @dlq_app.command("show")

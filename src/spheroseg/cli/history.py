@@ -31,7 +31,7 @@ def history(
         (_row(version, whole=as_json) for version in versions),
         COLUMNS,
         as_json=as_json,
-        nothing="No images have been segmented here yet.",
+        if_empty="No images have been segmented here yet.",
     )
 
 

@@ -38,7 +38,7 @@ def list_models(as_json: Json = False) -> None:
         for model in known_models(settings.model_folders)
     ]
     columns = ["name", "version", "sha256", "licence", "default", "where", "fault"]
-    print_rows(rows, columns, as_json=as_json, nothing="No models.")
+    print_rows(rows, columns, as_json=as_json, if_empty="No models.")
 
 
 @model_app.command()

@@ -26,10 +26,10 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
 
 
-def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, nothing: str) -> None:
+def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, if_empty: str) -> None:
     """Print `rows` as a table without the columns that are empty in every row, or as JSON.
 
-    nothing: the sentence that is printed instead of an empty table.
+    if_empty: the sentence to print instead of an empty table.
     """
     rows = list(rows)
     if as_json:
@@ -37,7 +37,7 @@ def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_
         return
     console = Console(soft_wrap=False)
     if not rows:
-        console.print(nothing)
+        console.print(if_empty)
         return
     table = Table(show_edge=False, header_style="bold")
     columns = [column for column in columns if any(row[column] not in (None, False, "") for row in rows)]

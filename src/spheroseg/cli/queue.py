@@ -41,7 +41,7 @@ def queue_list(as_json: Json = False) -> None:
                 "rabbitmq_consumers": at_rabbitmq.get("consumers"),
             }
         )
-    print_rows(rows, list(rows[0]), as_json=as_json, nothing="")
+    print_rows(rows, list(rows[0]), as_json=as_json, if_empty="")
     if not as_json:
         state = metrics["queue"]
         Console().print(f"\nRabbitMQ: {state['status']}" + (f" ({state['reason']})" if "reason" in state else ""))
@@ -80,7 +80,7 @@ def queue_peek(
         return rows
 
     columns = ["message", "priority", "where", "held_by", "body"]
-    print_rows(with_resources(peek), columns, as_json=as_json, nothing="The queue is empty.")
+    print_rows(with_resources(peek), columns, as_json=as_json, if_empty="The queue is empty.")
 
 
 def _row(message_id: str, priority: int, body: bytes, where: str, holder: str) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def task_show(task_id: TaskId, as_json: Json = False) -> None:
     for name in SHOWN:
         if details[name] is not None:
             console.print(f"{name.replace('_', ' '):12} {escape(str(details[name]))}", highlight=False)
-    print_rows(details["failures"], FAILURE_COLUMNS, as_json=False, nothing="There are no failed attempts.")
+    print_rows(details["failures"], FAILURE_COLUMNS, as_json=False, if_empty="There are no failed attempts.")
 
 
 @task_app.command("retry")

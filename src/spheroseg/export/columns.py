@@ -12,9 +12,9 @@ class ColumnType(StrEnum):
     """The type of the values of a column, as the sheet `provenance` names it."""
 
     TEXT = "text"
-    WHOLE = "whole number"
+    INTEGER = "whole number"
     NUMBER = "number"
-    TRUTH = "true or false"
+    BOOLEAN = "true or false"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ _TEXTS = {
     "measure": "measure that is fitted",
     "refused": "why numbers are missing",
 }
-_WHOLE = {
+_INTEGERS = {
     "col": "column of the well, from 1",
     "n_objects": "number of objects found; empty if the image failed",
     "page": "page of a stack, from 1",
@@ -137,17 +137,17 @@ def _describe_number(name: str, meaning: str) -> Column:
 
 def _describe_all() -> dict[str, Column]:
     columns = {name: Column(ColumnType.TEXT, meaning) for name, meaning in _TEXTS.items()}
-    columns |= {name: Column(ColumnType.WHOLE, meaning) for name, meaning in _WHOLE.items()}
+    columns |= {name: Column(ColumnType.INTEGER, meaning) for name, meaning in _INTEGERS.items()}
     columns |= {name: _describe_number(name, meaning) for name, meaning in _NUMBERS.items()}
     columns |= {name: Column(ColumnType.NUMBER, meaning, "", "0.0000") for name, meaning in _RATIOS.items()}
     columns |= {name: Column(ColumnType.NUMBER, meaning) for name, meaning in _OTHERS.items()}
-    columns["best"] = Column(ColumnType.TRUTH, "whether this model describes the data best")
+    columns["best"] = Column(ColumnType.BOOLEAN, "whether this model describes the data best")
     for name in SUMMARISED:
         for suffix, words in _STATISTICS.items():
             meaning = f"{words} {name}"
             is_count = suffix == "_n"
             columns[name + suffix] = (
-                Column(ColumnType.WHOLE, meaning) if is_count else replace(columns[name], meaning=meaning)
+                Column(ColumnType.INTEGER, meaning) if is_count else replace(columns[name], meaning=meaning)
             )
     for name, stem in _WITH_INTERVAL.items():
         for end, words in (("low", "lower"), ("high", "upper")):

@@ -112,7 +112,7 @@ def name_user_columns(conditions: Iterable[Condition]) -> dict[str, str]:
 
     The name has the prefix own_ if the growth table has a column of that name itself.
     """
-    names = dict.fromkeys(word for condition in conditions for word, _ in condition.more)
+    names = dict.fromkeys(word for condition in conditions for word, _ in condition.extra_columns)
     return {name: f"own_{name}" if name in COLUMNS else name for name in names}
 
 
@@ -147,7 +147,7 @@ def _build_row_without_result(
     """Return a row with every column in its order, filled with what is known before the image is measured."""
     position, condition = image.position, image.condition
     row: GrowthRow = dict.fromkeys((*_BEFORE_USER, *user_columns.values(), *_AFTER_USER))
-    more = dict(condition.more)
+    extra = dict(condition.extra_columns)
     return row | {
         "plate": position.plate or None,
         "well": position.well.name if position.well else None,
@@ -168,7 +168,7 @@ def _build_row_without_result(
         "unit": condition.unit or None,
         "replicate": condition.replicate or None,
         "result_version": image.result_version,
-        **{column: more.get(name) for name, column in user_columns.items()},
+        **{column: extra.get(name) for name, column in user_columns.items()},
     }
 
 

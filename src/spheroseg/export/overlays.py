@@ -11,11 +11,11 @@ from spheroseg.segmentation.contours import Outline, Polygon
 from spheroseg.segmentation.pipeline import SegmentedObject
 from spheroseg.segmentation.quality import LOW_CONTRAST, OUT_OF_FOCUS, UNCERTAIN_OUTLINE
 
-# Of the longer side: object numbers must be legible, and contact sheets must load fast.
+# Limits of the longer side: object numbers must be legible, and contact sheets must load quickly.
 MIN_SIDE_PX, MAX_SIDE_PX = 600, 2048
-STRETCH_PERCENTILES = (0.2, 99.8)  # become black and white
-MAX_SAMPLED_PX = 30_000  # evenly spread; more do not change the percentiles visibly
-# Colours at full resolution, for thin outlines. A PNG would be five times the size and take seven times as long.
+STRETCH_PERCENTILES = (0.2, 99.8)  # these grey values become black and white
+MAX_SAMPLED_PX = 30_000  # for the percentiles; more pixels do not change them visibly
+# Keep colours at full resolution for thin outlines. A PNG would be five times as large and take seven times as long.
 JPEG_OPTIONS = [cv2.IMWRITE_JPEG_QUALITY, 90, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 # Colours are (blue, green, red).
 OUTLINE_COLOUR = (0, 215, 255)  # amber, unlike any grey

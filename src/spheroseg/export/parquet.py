@@ -21,9 +21,9 @@ def encode_parquet(rows: Sequence[Mapping[str, Any]], provenance: Sequence[Mappi
 
     types = {
         ColumnType.TEXT: pyarrow.string(),
-        ColumnType.WHOLE: pyarrow.int64(),
+        ColumnType.INTEGER: pyarrow.int64(),
         ColumnType.NUMBER: pyarrow.float64(),
-        ColumnType.TRUTH: pyarrow.bool_(),
+        ColumnType.BOOLEAN: pyarrow.bool_(),
     }
     names = list(rows[0]) if rows else []
     columns = {name: describe_column(name) for name in names}

@@ -1,4 +1,4 @@
-"""Give the images of a preview their conditions, and correct what their names say."""
+"""Assigns conditions to the images of a preview, and corrects the positions that were read from their names."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,8 +15,8 @@ MAX_LISTED_NAMES = 12
 def assign_conditions(preview: Preview, rows: Sequence[ConditionRow]) -> Preview:
     """Return the preview with corrected positions and with conditions.
 
-    rows: the rows of a table of conditions. A row for an image takes precedence over one for its well, and a row that
-    names the plate over one that does not. The notes list rows without an image, and wells without a row.
+    rows: the rows of a table of conditions. A row for an image takes precedence over a row for its well, and a row
+    with a plate over a row without one. The notes list rows without an image, and wells without a row.
     """
     used_lines: set[int] = set()
     by_image = {row.image: row for row in rows if row.image}

@@ -1,4 +1,4 @@
-"""Mean and standard deviation over the wells of each condition, through time.
+"""Computes mean and standard deviation over the wells of each condition at each time.
 
 Wells are counted and not images, because images of one well are not independent observations.
 """
@@ -34,10 +34,10 @@ CONDITION_COLUMNS = (
 
 
 def build_condition_rows(wells: Sequence[WellRow]) -> list[ConditionStatisticsRow]:
-    """Return one row per condition and time, with the columns CONDITION_COLUMNS, by drug, dose, name and time.
+    """Return one row per condition and time with the columns CONDITION_COLUMNS, sorted by drug, dose, name and time.
 
-    wells: rows of `build_well_rows`; those without a condition are left out. `n_wells` is the number of wells, `…_n`
-    the number of those that have the measure. `…_sd` is the sample standard deviation, None for fewer than two wells.
+    wells: rows of `build_well_rows`; those without a condition are left out. `n_wells` is the number of wells. `…_n`
+    is the number of wells with the measure. `…_sd` is the sample standard deviation, None for fewer than two wells.
     """
     wells = [row for row in wells if row["condition"]]
     series: dict[tuple[object, ...], list[float]] = {}

@@ -1,4 +1,4 @@
-"""Read the user's table of conditions (CSV): what is in each well, and corrections of what the file names say."""
+"""Reads the user's table of conditions (CSV): the contents of each well, and corrections of the file names."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from spheroseg.plate.conditions import Condition, ConditionRow
 from spheroseg.plate.wells import Well, parse_row, parse_wells
 
 MAX_LISTED_ERRORS = 20
-# Column names of other programs and laboratories, and ours.
+# Column names that other programs and laboratories use, with our names.
 _SYNONYMS = {
     "treatment": "drug",
     "compound": "drug",
@@ -26,7 +26,7 @@ _SYNONYMS = {
     "well_position": "well",
     "plate_name": "plate",
 }
-# `spheroseg plate preview --csv` writes this column only for people to read.
+# `spheroseg plate preview --csv` writes this column for the user. It is not read back.
 _IGNORED = frozenset({"problem"})
 _POSITION_COLUMNS = (
     "plate",
@@ -78,7 +78,7 @@ def read_conditions(data: bytes, name: str) -> list[ConditionRow]:
 
 
 def _decode(data: bytes, name: str) -> str:
-    # Spreadsheets differ in the encoding that they write, which matters for the micro sign.
+    # Spreadsheet programs write different encodings, in which the micro sign differs.
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         text = data.decode(encoding)
@@ -86,7 +86,7 @@ def _decode(data: bytes, name: str) -> str:
         text = data.decode("cp1252", "replace")
     if "\0" in text:
         raise BadPlate(f"{name} is not a CSV file: save the table as CSV from your spreadsheet")
-    # The Greek letter and the micro sign look alike, and must name the same unit.
+    # The Greek letter and the micro sign look the same, so both must stand for the same unit.
     return text.replace("μ", "µ")
 
 
@@ -132,7 +132,7 @@ def _read_row(line: int, columns: list[str], cells: list[str], unit: str, delimi
         concentration=amount,
         unit=_normalise_unit(values.get("unit", unit if amount is not None else "")),
         replicate=values.get("replicate", ""),
-        more=tuple(
+        extra_columns=tuple(
             (word, text)
             for word, text in values.items()
             if word not in {*_POSITION_COLUMNS, *_CONDITION_COLUMNS, *_IGNORED}
@@ -195,7 +195,7 @@ def _normalise_unit(text: str) -> str:
 
 
 def _find_duplicates(rows: list[ConditionRow]) -> list[str]:
-    """Return an error for each well, sample or image that is on two lines, as one of them would silently win."""
+    """Return an error for each well, sample or image with two lines, because one would silently replace the other."""
     errors = []
     seen: dict[tuple[object, ...], int] = {}
     for row in rows:

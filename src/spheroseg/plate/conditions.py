@@ -1,4 +1,4 @@
-"""What was done to the wells of a plate."""
+"""The condition of a well, and the rows of a table of conditions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,10 +8,10 @@ from spheroseg.plate.wells import Well
 
 @dataclass(frozen=True)
 class Condition:
-    """What was done to a well.
+    """The treatment of a well.
 
-    concentration: in `unit`; None if there is none. more: (column, text) pairs of the columns of the user's table
-    that spheroseg does not know, in their order. A condition that equals NO_CONDITION is false.
+    concentration: in `unit`; None if there is none. extra_columns: (column, text) pairs of the columns of the user's
+    table that spheroseg does not know, in their order. A condition that equals NO_CONDITION is false.
     """
 
     name: str = ""
@@ -19,7 +19,7 @@ class Condition:
     concentration: float | None = None
     unit: str = ""
     replicate: str = ""
-    more: tuple[tuple[str, str], ...] = ()
+    extra_columns: tuple[tuple[str, str], ...] = ()
 
     def __bool__(self) -> bool:
         return self != NO_CONDITION

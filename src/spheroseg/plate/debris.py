@@ -1,4 +1,4 @@
-"""Flag objects that are far too small to be a spheroid of the plate."""
+"""Flags objects that are far too small to be a spheroid of the plate."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
@@ -7,13 +7,13 @@ from spheroseg.plate.flags import join_flags, split_flags
 from spheroseg.plate.rows import GrowthRow
 
 DEBRIS = "debris"
-# Share of the usual area on the plate: about a sixth of the diameter and a two hundredth of the volume. A spheroid
-# that a drug has shrunk is larger, a single cell beside a spheroid is smaller.
+# As a share of the usual area on the plate. It is about 1/6 of the diameter and 1/200 of the volume. A spheroid that
+# a drug has shrunk is larger; a single cell beside a spheroid is smaller.
 MIN_AREA_SHARE = 0.03
 
 
 def has_plate_position(row: GrowthRow) -> bool:
-    """Return whether the image of the row has a well, a sample or a time, so that it belongs to a growth curve."""
+    """Return whether the image of the row belongs to a growth curve: it has a well, a sample or a time."""
     return any(row[name] not in (None, "") for name in ("well", "sample", "time_h", "time_point"))
 
 
@@ -47,7 +47,7 @@ def _group_by_plate(rows: Iterable[GrowthRow]) -> dict[str, list[GrowthRow]]:
 
 
 def _limits(rows: Iterable[GrowthRow]) -> dict[str, float]:
-    """Return the least area of a spheroid for each unit that the rows have."""
+    """Return the minimum area of a spheroid for each unit that the rows have."""
     largest: dict[str, dict[tuple[str, int], float]] = {"area_um2": {}, "area_px2": {}}
     for row in rows:
         image = (row["image"], row["page"])

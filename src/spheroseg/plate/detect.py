@@ -1,17 +1,17 @@
-"""Whether the images of a folder are those of a plate, if the user has not said so."""
+"""Decides whether the images of a folder are a plate if the user has not said so."""
 
 from collections.abc import Sequence
 
 from spheroseg.plate.position import PlatePosition
 
-MIN_PLACED_SHARE = 0.8  # of all images
-MIN_WELLS = 6  # those of the smallest plate: fewer, without a time, may be anything
+MIN_PLACED_SHARE = 0.8  # of all images; as many must have a position of their own
+MIN_WELLS = 6  # as on the smallest plate; names with fewer wells and no time may mean anything
 
 
 def is_plate(positions: Sequence[PlatePosition | None]) -> bool:
     """Return whether most images have a position of their own, and form a time-lapse or fill many wells.
 
-    positions: one for each image of the folder; None if its name does not tell it.
+    positions: one for each image of the folder, None if the name does not state it.
     """
     placed = [position for position in positions if position]
     if not placed or len(placed) < MIN_PLACED_SHARE * len(positions):

@@ -1,16 +1,16 @@
-"""The four-parameter logistic curve of a response over doses, and its fit.
+"""Fits the four-parameter logistic curve to responses at several doses.
 
     y = bottom + (top - bottom) / (1 + (dose / ic50) ^ hill)
 
-At dose 0 it is `top`, so untreated wells need no special treatment. `hill` is above 0. This is LL.4 of the R package
-drc (Ritz et al. 2015, PLoS ONE 10:e0146021), there with b = hill, c = bottom, d = top, e = ic50. As there by default,
-it is fitted by least squares on the response itself. `ic50` is the relative IC50: the dose half-way between the
+At dose 0 it is `top`, so untreated wells need no special case. `hill` is above 0. The curve is LL.4 of the R package
+drc (Ritz et al. 2015, PLoS ONE 10:e0146021) with b = hill, c = bottom, d = top, e = ic50. As in drc by default, it
+minimises the squared residuals of the response itself. `ic50` is the relative IC50: the dose half-way between the
 plateaus of the curve, not the one at half of the control (Sebaugh 2011, Pharm Stat 10:128).
 
-For a given ic50 and hill the plateaus follow from a linear fit, so that only two parameters are searched (Golub and
-Pereyra 1973, SIAM J Numer Anal 10:413). The interval of the ic50 is that of the profile likelihood (Bates and Watts
-1988, Nonlinear Regression Analysis, chapter 6): every ic50 whose best curve the F test does not reject against the
-best curve of all. It is asymmetric if the data are, and has no end if a plateau was not reached.
+For a given ic50 and hill, the plateaus follow from a linear fit, so only two parameters are searched (Golub and
+Pereyra 1973, SIAM J Numer Anal 10:413). The interval of the ic50 is the profile likelihood interval (Bates and Watts
+1988, Nonlinear Regression Analysis, chapter 6). It holds every ic50 whose best curve the F test does not reject
+against the best of all curves. It may be asymmetric, and it is open on a side on which no plateau was reached.
 """
 
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ from spheroseg.plate.options import MIN_CONCENTRATIONS
 Numbers = NDArray[np.float64]
 
 MIN_WELLS = 6
-# Concentrations on either side of the ic50, which may include 0. Sebaugh (2011) asks for two beyond each bend.
+# Number of concentrations on each side of the ic50, 0 included. Sebaugh (2011) requires two beyond each bend.
 MIN_CONCENTRATIONS_PER_SIDE = 2
 SIGNIFICANCE_LEVEL = 0.05
-# The interval of the ic50 is searched up to this factor beyond the doses tested. If it goes on, it has no end.
+# The ends of the interval are searched up to this factor beyond the doses tested. Farther out, the interval is open.
 MAX_EXTRAPOLATION_FACTOR = 10.0
-# A steeper curve is a step between two doses, a flatter one a straight line. Neither determines the ic50.
+# A steeper curve is a step between two doses, a flatter one is a straight line. Neither determines the ic50.
 HILL_RANGE = (0.1, 50.0)
 # A curve that misses the points by less than this relative distance is exact.
 _EXACT = 1e-9
@@ -43,8 +43,8 @@ _HILL_GRID = np.log(np.geomspace(*HILL_RANGE, 25))
 class DoseResponseFit:
     """A fitted curve.
 
-    ic50: in the unit of the doses, as are the ends of its 95 % interval. hill: without unit. top, bottom: in the unit
-    of the responses. r2: the share of the variance that the curve explains.
+    ic50 and the ends of its 95 % interval are in the unit of the doses. hill has no unit. top and bottom are in the
+    unit of the responses. r2: the share of the variance that the curve explains.
     """
 
     ic50: float
@@ -64,7 +64,7 @@ def evaluate_dose_response(doses: ArrayLike, ic50: float, hill: float, top: floa
 def fit_dose_response(doses: ArrayLike, responses: ArrayLike) -> DoseResponseFit | FitRefusal:
     """Fit the curve to one response per well, or return why the wells do not support an IC50.
 
-    doses, responses: one-dimensional and of the same length, in any units. Doses are 0 or more.
+    doses, responses: one-dimensional, of the same length, in any units. Doses are 0 or more.
     """
     x, y = np.asarray(doses, dtype=np.float64), np.asarray(responses, dtype=np.float64)
     tested = np.unique(x[x > 0])
@@ -120,9 +120,9 @@ def _remaining_share(doses: Numbers, log_ic50: float, log_hill: float | Numbers)
 
 @dataclass(frozen=True)
 class _ProfiledCurves:
-    """All curves as a function of ln ic50 and ln hill alone, with the plateaus that fit the data best.
+    """The curves as functions of ln ic50 and ln hill alone, each with the plateaus that fit the data best.
 
-    x: the doses. y: the responses, with a largest absolute value of 1.
+    x: the doses. y: the responses, scaled to a largest absolute value of 1.
     """
 
     x: Numbers
@@ -158,15 +158,15 @@ class _ProfiledCurves:
         def residuals(parameters: Numbers) -> Numbers:
             return self.residuals(float(parameters[0]), float(parameters[1]))
 
-        # The bounds are a little wider than the grid, so that a start on its edge is inside.
+        # The bounds are slightly wider than the grid, so that starts on the edge of the grid are inside.
         bounds = ([log_ic50s[0] - 1, _HILL_GRID[0] - 1e-6], [log_ic50s[-1] + 1, _HILL_GRID[-1] + 1e-6])
         solution = least_squares(residuals, start, bounds=bounds, xtol=1e-12, ftol=1e-14, gtol=1e-14)
         return float(solution.x[0]), float(solution.x[1])
 
     def find_interval_end(self, log_ic50: float, log_hill: float, last: float, limit: float) -> float | None:
-        """Return the ln ic50 between the best one and `last` whose best curve has `limit` squares, or None.
+        """Return the ln ic50 between the best one and `last` at which the sum of squares reaches `limit`, or None.
 
-        log_ic50, log_hill: those of the best curve.
+        log_ic50, log_hill: the parameters of the best curve.
         """
 
         def excess(at: float) -> float:

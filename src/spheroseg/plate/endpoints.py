@@ -1,4 +1,4 @@
-"""The values of each well at one time, ready for a dose-response program. docs/fits.md describes the table."""
+"""Makes the table of the values of each well at one time, for dose-response fits. docs/fits.md describes it."""
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -13,8 +13,8 @@ ENDPOINT_COLUMNS = (
     *("volume_um3", "rel_area", "rel_volume", "area_px2", "volume_px3", "qc_flags"),
 )
 _VALUES = ("area_um2", "volume_um3", "rel_area", "rel_volume", "area_px2", "volume_px3")
-# Wells are imaged one after the other. Images count as simultaneous within this share of the usual interval between
-# two images of a well.
+# Wells are imaged one after the other, so images count as simultaneous if they differ by less than this share of the
+# usual interval between two images of a well.
 MAX_INTERVAL_SHARE = 0.25
 NO_ENDPOINT = "no_endpoint"
 
@@ -22,10 +22,10 @@ NO_ENDPOINT = "no_endpoint"
 def build_endpoint_rows(well_rows: Iterable[WellRow], at_h: float | None = None) -> list[EndpointRow]:
     """Return one row per well with the columns `ENDPOINT_COLUMNS`: its values at `at_h` hours.
 
-    By default it is the last time at which more than half of the wells have a value, and the last time point if there
-    are no hours. A well counts with its image nearest to that time, if it is at most a quarter of the usual interval
-    away; `time_h` is the time of that image. Otherwise its values are empty, with the flag `no_endpoint`, and no
-    other time is used instead.
+    The default of `at_h` is the last time at which more than half of the wells have a value. If there are no hours,
+    time points are used in the same way. For each well, the image nearest to that time is used if it is at most a
+    quarter of the usual interval away; `time_h` is the time of that image. Otherwise the values of the well are
+    empty, with the flag `no_endpoint`.
     """
     rows = list(well_rows)
     clock = "time_h" if any(finite_number(row.get("time_h")) is not None for row in rows) else "time_point"
@@ -59,7 +59,7 @@ def _list_timed_rows(rows: Sequence[WellRow], clock: str) -> list[tuple[float, W
 
 
 def _compute_tolerance(wells: Sequence[Sequence[float]]) -> float:
-    """Return how far from the endpoint an image may be, in the unit of the times of each well."""
+    """Return the maximum distance of an image from the endpoint, in the unit of the times of each well."""
     intervals = []
     for times in wells:
         intervals += [later - earlier for earlier, later in pairwise(sorted(times)) if later > earlier]

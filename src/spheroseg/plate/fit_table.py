@@ -1,4 +1,4 @@
-"""Growth rates and doubling times of each well and each condition, as a table. docs/fits.md describes it."""
+"""Makes the table of growth rates and doubling times of wells and conditions. docs/fits.md describes it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ COLUMNS = (
     *("doubling_time_ci_high", "capacity", "capacity_ci_low", "capacity_ci_high", "r2", "aicc", "refused"),
 )
 MEASURES = ("volume_um3", "volume_px3")
-# Images with one of these flags do not show the growth of the well, and are left out of all fits.
+# Images with one of these flags do not show the true size of the spheroid, and are left out of all fits.
 EXCLUDING_FLAGS = frozenset({UNLIKE_NEIGHBOURS})
 MIN_WELLS = 3
 NO_HOURS = "the images have no hours, only an order: say how far apart they are with --interval HOURS"
@@ -33,8 +33,8 @@ NO_HOURS = "the images have no hours, only an order: say how far apart they are 
 class _WellSeries:
     """The points of one well that can be fitted.
 
-    identity: its plate, well, sample and condition. has_hours: whether any of its images has a time in hours.
-    left_out: which images are left out and why, in parentheses, or "".
+    identity: the plate, well, sample and condition. has_hours: whether any of its images has a time in hours.
+    left_out: a text in parentheses that states which images are left out and why, or "".
     """
 
     identity: Mapping[str, object]
@@ -57,8 +57,8 @@ _Outcomes = Mapping[GrowthModel, GrowthFit | FitRefusal]
 def build_fit_rows(well_rows: Iterable[WellRow], measure: str | None = None) -> list[FitRow]:
     """Return one row per well and model, then one per condition and model, with the columns `COLUMNS`.
 
-    well_rows: rows of `well_curves.build_well_rows`. measure: one of their columns. By default it is the volume, in
-    µm³ if anything is calibrated, otherwise in px³. Missing values are None. A row with `refused` has no estimates,
+    well_rows: rows of `well_curves.build_well_rows`. measure: one of their columns. The default is the volume, in µm³
+    if any value is calibrated, otherwise in px³. Missing values are None. A row with `refused` has no estimates,
     with two exceptions that the sentence names: a rate without a doubling time, and a mean of wells without an
     interval.
     """
@@ -84,7 +84,7 @@ def build_fit_rows(well_rows: Iterable[WellRow], measure: str | None = None) -> 
 
 
 def default_measure(rows: Sequence[WellRow], measures: Sequence[str]) -> str:
-    """Return the first of the measures that any row has a value of, or the first of all if there are no values."""
+    """Return the first of the measures for which any row has a value, or the first one if no row has values."""
     return next((m for m in measures if any(row.get(m) is not None for row in rows)), measures[0])
 
 
@@ -116,10 +116,10 @@ def _collect_series(rows: Sequence[WellRow], measure: str) -> _WellSeries:
 
 
 def _choose_best(wells: Sequence[_Outcomes]) -> GrowthModel | None:
-    """Return the model of the lowest AICc, summed over wells.
+    """Return the model with the lowest sum of AICc over wells, or None if no model could be fitted.
 
-    Only those wells count in which every model could be fitted that could be fitted in any well. If no AICc can be
-    compared, it is the simplest of these models. It is None if no model could be fitted.
+    The candidates are the models that could be fitted to at least one well. Only wells to which all candidates could
+    be fitted are summed. If no AICc can be compared, the simplest candidate is returned.
     """
     models = [model for model in GROWTH_MODELS if any(isinstance(outcomes[model], GrowthFit) for outcomes in wells)]
     sums = {model: _sum_aicc(model, wells, models) for model in models}
@@ -173,7 +173,7 @@ def _build_condition_rows(condition: object, measure: str, wells: Sequence[_Outc
             reason = first.reason if isinstance(first, FitRefusal) else ""
             row["refused"] = f"no well of {len(wells)} could be fitted; the first: {reason}"
         elif 2 * len(fits) <= len(usable):
-            # The mean of the few wells that happen to slow down enough would not represent the others.
+            # A mean over the few wells whose growth slows down enough would not represent the other wells.
             row["refused"] = f"only {len(fits)} of {len(usable)} wells support this model; more than half must"
         else:
             row |= _mean_cells(fits)
@@ -190,7 +190,7 @@ def _build_condition_rows(condition: object, measure: str, wells: Sequence[_Outc
 
 
 def _mean_cells(fits: Sequence[GrowthFit]) -> FitRow:
-    # The time at which most wells begin. A well that begins later counts with its values at its own first point.
+    # Evaluate all fits at the time at which most wells begin, and a well that begins later at its own first point.
     start = median_low(f.from_h for f in fits)
     values, rates = zip(*(f.at(max(start, f.from_h)) for f in fits), strict=True)
     total_squares = sum(f.total_squares for f in fits)
@@ -208,7 +208,7 @@ def _mean_cells(fits: Sequence[GrowthFit]) -> FitRow:
 
 
 def _mean_and_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """Return the mean over wells and its 95 % interval (Student's t), which fewer than `MIN_WELLS` do not have."""
+    """Return the mean over wells and its 95 % interval (Student's t); no interval for fewer than `MIN_WELLS`."""
     mean, n = fmean(values), len(values)
     if n < MIN_WELLS:
         return mean, None, None
@@ -217,7 +217,7 @@ def _mean_and_interval(values: Sequence[float]) -> tuple[float, float | None, fl
 
 
 def _rate_cells(rate: float, low: float | None, high: float | None, refused: str, all_grow: bool = True) -> FitRow:
-    """Return the rate, and the doubling time only if growth is shown: otherwise its interval has no end."""
+    """Return the cells of the rate, and of the doubling time if there is growth: without it, its interval is open."""
     row: FitRow = {"rate_per_h": rate, "rate_ci_low": low, "rate_ci_high": high}
     if low is None or high is None:
         shown, shrinks = all_grow, rate < 0

@@ -1,4 +1,4 @@
-"""Quality flags of a row: names separated by ; in the column qc_flags. docs/growth.md explains each of them."""
+"""Splits and joins the quality flags of a row, separated by ; in the column qc_flags. See docs/growth.md."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""Read names that people give freely: a well with words around it, or words alone."""
+"""Reads file names without a fixed format: a well with words around it, or words alone."""
 
 import re
 from collections import Counter
@@ -22,22 +22,23 @@ _SHORT_SITE = re.compile(rf"{WORD_START}[sf](\d+){WORD_END}", re.IGNORECASE)
 _CHANNEL = re.compile(rf"{WORD_START}(?:ch|channel)[ _-]?(\d+){WORD_END}", re.IGNORECASE)
 _SHORT_CHANNEL = re.compile(rf"{WORD_START}[cw](\d+){WORD_END}", re.IGNORECASE)
 _Z = re.compile(rf"{WORD_START}z(?:[ _-]?step|[ _-]?stack|[ _-]?slice)?[ _-]?(\d+){WORD_END}", re.IGNORECASE)
-# Magnification and bit depth, and the (2) that a file manager adds to a copy: they are not part of a sample name.
+# Not part of a sample name: magnification, bit depth, and the (2) that a file manager adds to a copy.
 _NOT_SAMPLE = re.compile(rf"\(\d+\)|{WORD_START}\d+(?:\.\d+)?(?:x|[ _-]?bit){WORD_END}", re.IGNORECASE)
 _SEPARATORS_AT_ENDS = re.compile(r"^[\s_\-.,]+|[\s_\-.,]+$")
 _REPEATED_SEPARATORS = re.compile(r"([\s_\-.,])[\s_\-.,]+")
 
 
 class AmbiguousWell(BadPlate):
-    """Two words of a name may be the well, and nothing in the name tells which one it is."""
+    """Two words of a name may be the well, and nothing shows which one is."""
 
 
 @dataclass
 class FolderContext:
-    """What one name alone does not tell, but all names of a folder together do.
+    """Facts that follow only from all names of a folder together.
 
     wells: the number of wells of the plate, if known. bare_days: whether 2d and 3d are days.
-    word_index: the usual number of words before the well. word_index_counts: how often each number was seen.
+    word_index: the usual number of words before the well. word_index_counts: the number of names with each number of
+    words before the well.
     """
 
     wells: int | None = None
@@ -47,7 +48,7 @@ class FolderContext:
 
     @classmethod
     def from_names(cls, names: Sequence[str], wells: int | None) -> "FolderContext":
-        """Read all names once and note where the well stands in those that leave no doubt."""
+        """Read all names once, and count the words before the well in the names in which the well is certain."""
         has_last_rows = any(_LAST_ROWS.search(_stem(name)) for name in names)
         context = cls(wells or (1536 if has_last_rows else None), has_bare_days(_stem(name) for name in names))
         for name in names:
@@ -63,7 +64,7 @@ class FolderContext:
 def read_plain(path: str, context: FolderContext) -> NameFields:
     """Read a well, and a time if there is one: A01_t03, B2 day 3, 48h/C05. This is the preset "plain".
 
-    Raises BadPlate if there is no well, or more than one that is possible.
+    Raises BadPlate if there is no well, or if several words may be the well.
     """
     stem, folders = _stem(path), _folders(path)
     well_and_rest = _choose_well(stem, context)
@@ -96,7 +97,7 @@ def read_words(path: str, context: FolderContext) -> NameFields:
         raise BadPlate("no time in the name")
     rest = _REPEATED_SEPARATORS.sub(r"\1", _NOT_SAMPLE.sub(" ", rest).replace("_ ", "_").replace(" _", "_"))
     sample = _SEPARATORS_AT_ENDS.sub("", rest)
-    # Without a sample in the name, each spheroid has a folder of its own that holds its times.
+    # If the name has no sample, each spheroid has its own folder, with one file per time.
     return replace(fields, sample=sample) if sample else replace(fields, sample=fields.plate, plate="")
 
 
@@ -127,15 +128,15 @@ def _read_keywords(text: str, context: FolderContext) -> tuple[NameFields, str]:
 
 
 def _complete_from_folders(fields: NameFields, folders: Iterable[str], context: FolderContext) -> NameFields:
-    """Take a missing time and plate from the folders, the nearest first.
+    """Add a missing time and plate from the names of the folders, the nearest folder first.
 
-    If no folder has the word plate, the folders without a time are the name of the plate.
+    If no folder has the word plate, the folders without a time make up the name of the plate.
     """
     left = []
     plate, time = fields.plate, fields.time
     for folder in reversed(list(folders)):
         folder_fields, _ = _read_keywords(folder, context)
-        # Once there is a time, a date in a folder name only tells when somebody made the folder.
+        # If the name has a time, a date in the name of a folder is only the day on which the folder was made.
         is_time = bool(folder_fields.time) and not time
         time = folder_fields.time if is_time else time
         plate = plate or folder_fields.plate
@@ -169,7 +170,7 @@ def _choose_well(stem: str, context: FolderContext) -> tuple[Well, str] | None:
 
 
 def _decide(wells: list[re.Match[str]], stem: str, context: FolderContext) -> re.Match[str] | None:
-    """Return the match that is the well. Count its word index in the context if the name leaves no doubt."""
+    """Return the match that is the well. If it is certain, count its word index in the context."""
     unambiguous = [match for match in wells if match[2].upper() not in _AMBIGUOUS_ROWS]
     candidates = unambiguous or wells
     capitals = [match for match in candidates if match[2].isupper()]

@@ -1,4 +1,4 @@
-"""Fit a growth model to the values of one well.
+"""Fits a growth model to the values of one well.
 
 The error of a measured volume grows nearly in proportion to the volume (Benzekry et al. 2014, PLoS Comput Biol
 10:e1003800). Therefore ln V is fitted by least squares, which assumes an error of a constant percentage. With a
@@ -19,11 +19,11 @@ from spheroseg.plate.growth_models import GrowthModel, Numbers, evaluate_log_mod
 
 # One point more than the AICc needs at least for a model of that many parameters.
 MIN_POINTS = {"exponential": 4, "logistic": 6, "gompertz": 6}
-# If the upper limit of the capacity is further above the largest value, the plateau is only a guess.
+# If the upper limit of the capacity exceeds the largest value by more than this factor, the plateau is only a guess.
 MAX_CAPACITY_RATIO = 3.0
 SIGNIFICANCE_LEVEL = 0.05
-# A curve that misses the points by less than this relative distance is exact, so that rounding errors do not choose
-# between two perfect fits.
+# A curve with a smaller relative distance from the points is exact, so that rounding errors do not decide between two
+# perfect fits.
 _EXACT = 1e-9
 _LOG_LIMITS = (-30.0, 20.0)
 
@@ -60,7 +60,7 @@ class GrowthFit:
     def aicc(self) -> float | None:
         """Akaike's criterion for small samples (Hurvich and Tsai 1989, Biometrika 76:297).
 
-        It is None for too few points. The variance of the error counts as a parameter.
+        None for too few points. The variance of the error counts as a parameter.
         """
         parameters = 3 if self.log_capacity is None else 4
         spare = self.n - parameters - 1
@@ -79,12 +79,12 @@ class GrowthFit:
 def fit_model(model: GrowthModel, hours: ArrayLike, values: ArrayLike) -> GrowthFit | FitRefusal:
     """Fit one model to the values of one well, or return why the data do not support it.
 
-    hours, values: one-dimensional and of the same length, in any order. Values are above 0 and in any unit.
+    hours, values: one-dimensional, of the same length, in any order. Values are above 0 and in any unit.
     """
     t, y = np.asarray(hours, dtype=np.float64), np.asarray(values, dtype=np.float64)
     if len(t) < MIN_POINTS[model]:
         return FitRefusal(f"{len(t)} points; a fit of this model needs {MIN_POINTS[model]}")
-    # A slope needs two times and a bend four. Several values at one time tell nothing about the course.
+    # A slope needs two times, and a bend needs four. Several values at one time count as one time.
     min_times = 2 if model == "exponential" else 4
     times = len(np.unique(t))
     if times < min_times:
@@ -121,8 +121,7 @@ def _fit_with_capacity(model: GrowthModel, t: Numbers, y: Numbers, exponential: 
     s = t - t.min()
 
     def residuals(p: Numbers) -> Numbers:
-        # Logarithms keep the rate and the room for growth, ln K - ln V0, above 0. The limits keep them in the range
-        # of floats.
+        # The logarithms keep the rate and the room for growth, ln K - ln V0, above 0. The clipping avoids overflow.
         rate, room = np.exp(np.clip(p[1:], *_LOG_LIMITS))
         return evaluate_log_model(model, s, float(p[0]), float(rate), float(p[0] + room)) - y
 
@@ -131,9 +130,9 @@ def _fit_with_capacity(model: GrowthModel, t: Numbers, y: Numbers, exponential: 
     )
     p, df = solution.x, len(t) - 3
     squares = 2 * float(solution.cost)
-    # Both models have limits with one parameter less: with an infinite capacity the exponential, with an infinite
-    # rate a jump to the plateau. If the F test does not reject a limit, the likelihood interval is open on that side,
-    # and the interval below, from the curvature at the best fit, would be false.
+    # Both models have two limits with one parameter less: the exponential model for an infinite capacity, and a jump
+    # to the plateau for an infinite rate. If the F test does not reject a limit, the likelihood interval is open on
+    # that side, and the interval below, from the curvature at the best fit, would be wrong.
     if _is_limit_as_good(exponential.residual_squares, squares, len(t)):
         return FitRefusal(
             "the growth does not slow down by more than the scatter of the points: the capacity cannot be estimated"
@@ -179,7 +178,7 @@ def _fit_with_capacity(model: GrowthModel, t: Numbers, y: Numbers, exponential: 
 
 
 def _find_start(model: GrowthModel, residuals: Callable[[Numbers], Numbers], s: Numbers) -> Numbers:
-    """Return the best start of a grid: how far below the capacity the well starts, and how fast it gets there."""
+    """Return the best start of a grid of values for the distance from V0 to the capacity and for the rate."""
     best, least = np.zeros(3), inf
     for room in np.geomspace(0.05, 10, 10):
         for bend in np.geomspace(0.2, 50, 10) / s.max():
@@ -193,9 +192,9 @@ def _find_start(model: GrowthModel, residuals: Callable[[Numbers], Numbers], s: 
 
 
 def _is_limit_as_good(limit: float, squares: float, n: int) -> bool:
-    """Return whether the F test does not prefer a model of three parameters to its limit of two.
+    """Return whether the F test does not reject the limit with two parameters of a model with three.
 
-    limit, squares: the residual sums of squares of the limit and of the model at n points.
+    limit, squares: the residual sums of squares of the limit and of the model, both at n points.
     """
     exact = n * _EXACT**2
     f = (max(limit, exact) / max(squares, exact) - 1) * (n - 3)

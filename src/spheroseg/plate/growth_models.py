@@ -1,15 +1,15 @@
-"""Three models of growth: exponential, logistic and Gompertz.
+"""Computes three models of growth: exponential, logistic and Gompertz.
 
-With V the measure, s the hours since the first point, V0 the value of the curve there and K the capacity:
+V is the measure, s the hours since the first point, V0 the value of the curve at s = 0, and K the capacity:
 
     exponential   dV/dt = r V                    V = V0 exp(r s)
     logistic      dV/dt = r V (1 - V/K)          V = K / (1 + (K/V0 - 1) exp(-r s))
     Gompertz      dV/dt = a V ln(K/V)            V = K (V0/K) ^ exp(-a s)
 
 (Benzekry et al. 2014, PLoS Comput Biol 10:e1003800; Gerlee 2013, Cancer Res 73:2407.) The constants r and a have
-different meanings. All three models are therefore written with one rate of the same meaning: mu, the specific growth
-rate d ln V/dt at s = 0, per hour. It is r, r (1 - V0/K) and a ln(K/V0). In none of the models does the specific
-growth rate rise afterwards: mu is its maximum, and ln 2 / mu is the doubling time at the start.
+different meanings. All three models are therefore written with the same rate: mu, the specific growth rate d ln V/dt
+at s = 0, per hour. It is r, r (1 - V0/K) and a ln(K/V0). The specific growth rate never rises afterwards, so mu is
+its maximum, and ln 2 / mu is the doubling time at the start.
 """
 
 from math import log
@@ -44,7 +44,7 @@ def evaluate_log_model(
     room = log_capacity - log_y0
     if model == "gompertz":
         return np.asarray(log_y0 - room * np.expm1(-rate / room * hours))
-    # ln of V0/K + (1 - V0/K) exp(-r s), without leaving the range of floats.
+    # ln of V0/K + (1 - V0/K) exp(-r s), without overflow.
     free = -np.expm1(-room)
     return np.asarray(log_y0 - np.logaddexp(-room, np.log(free) - rate / free * hours))
 

@@ -1,4 +1,4 @@
-"""The IC50 of each drug, as a table. docs/fits.md describes it."""
+"""Makes the table of the IC50 of each drug. docs/fits.md describes it."""
 
 from collections.abc import Iterable, Sequence
 from statistics import median
@@ -20,9 +20,9 @@ def build_ic50_rows(endpoints: Iterable[EndpointRow], measure: str | None = None
     """Return one row per drug with the columns `IC50_COLUMNS`.
 
     endpoints: rows of `endpoints.build_endpoint_rows`. measure: one of their columns, by default the relative volume,
-    or the volume if there is none. Untreated wells of a drug are those of its own concentration 0 and, on the same
-    plates, those with the concentration 0 of no drug or of a vehicle, which has no other concentration.
-    `n_concentrations` counts those above 0. A row with `refused` has no estimates.
+    or the volume if there is none. Untreated wells of a drug have the concentration 0 of the drug itself or, on the
+    same plates, the concentration 0 of no drug or of a vehicle, which is a drug without any other concentration.
+    `n_concentrations` counts the concentrations above 0. A row with `refused` has no estimates.
     """
     rows = list(endpoints)
     measure = measure or default_measure(rows, MEASURES)

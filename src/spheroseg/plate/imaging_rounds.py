@@ -1,4 +1,4 @@
-"""Group acquisition times into imaging rounds, as a microscope needs minutes from the first well to the last."""
+"""Groups acquisition times into imaging rounds: a microscope needs minutes from the first well to the last."""
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -9,7 +9,7 @@ _ROUNDING_H = 1e-6
 
 
 def compute_round_tolerance(series: Iterable[Sequence[float]]) -> float:
-    """Return how many hours the images of one round may lie apart.
+    """Return the maximum difference in hours between the images of one round.
 
     series: for each well and site, the times of its images in hours.
     """
@@ -21,7 +21,7 @@ def compute_round_tolerance(series: Iterable[Sequence[float]]) -> float:
 
 
 def group_into_rounds(times: Iterable[float], tolerance_h: float) -> dict[float, float]:
-    """Return for each time (h) the first time of its round."""
+    """Return the first time of its round for each time (h)."""
     round_starts: dict[float, float] = {}
     start = None
     for time in sorted(set(times)):

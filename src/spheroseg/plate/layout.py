@@ -1,4 +1,4 @@
-"""Place every image of a run: by its name, the table of conditions, and what the file of a stack tells."""
+"""Finds the position of every image of a run from its name, the table of conditions, and the metadata of a stack."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +16,10 @@ OFF, ALL = "off", "all"
 
 @dataclass(frozen=True)
 class ImagePage:
-    """One image to place, which may be a page of a stack.
+    """One image whose position is to be found. It may be a page of a stack.
 
     name: its path as people read it. t: number of the time point in the stack, from 1. time_h: hours since the first
-    page of the stack. None and "" mean that the file does not tell.
+    page of the stack. None and "" mean that the file does not state it.
     """
 
     name: str
@@ -65,10 +65,10 @@ def lay_out_plate(
     wells: int | None = None,
     interval_h: float | None = None,
 ) -> PlateLayout:
-    """Place every image.
+    """Return the position and the condition of every image.
 
     pattern, wells, interval_h: as for `names.parse_names`. The pattern "off" means that the images are not a plate.
-    With "auto" and without conditions, they are a plate only if most of their names say so. Raises BadPlate if no
+    With "auto" and without conditions, `detect.is_plate` decides whether they are a plate. Raises BadPlate if no
     name fits the pattern, and as `parse_names` does.
     """
     no_plate = PlateLayout((NO_POSITION,) * len(pages), (NO_CONDITION,) * len(pages))
@@ -121,7 +121,7 @@ def _add_stack_fields(
         return None
     hours, point = position.time_h, position.time_point
     if page.time_h is not None:
-        # The time in the name is that of the first page.
+        # The time in the name is the time of the first page.
         hours = (hours or 0.0) + page.time_h
     elif page.t is not None and hours is None and point is None:
         point = page.t
@@ -146,7 +146,7 @@ def _find_clashes(
 
 
 def _select_notes(preview: Preview, positions: Sequence[PlatePosition | None]) -> tuple[str, ...]:
-    # Notes about missing times do not hold if the stacks have told the times.
+    # Notes about missing times are wrong if the stacks state the times.
     if all(position.time_h is not None for position in positions if position):
         return tuple(note for note in preview.notes if note != NOT_IN_HOURS and HAVE_NO_TIME not in note)
     return preview.notes

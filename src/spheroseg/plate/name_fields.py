@@ -1,4 +1,4 @@
-"""What one file name says, as fields: the common result of all ways to read a name."""
+"""The fields of one file name: the common result of all ways to read a name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from spheroseg.plate.wells import Well, parse_row, parse_well
 class NameFields:
     """The fields of one name. None and "" mean that the name does not have the field.
 
-    sample: tells spheroids apart if there is no well.
+    sample: identifies the spheroid if there is no well.
     """
 
     plate: str = ""
@@ -24,14 +24,14 @@ class NameFields:
     time: NameTime = NO_TIME
 
 
-# Takes the path of an image as people read it. Raises BadPlate with the reason if it cannot read the path.
+# A function that reads the displayed path of an image. It raises BadPlate with the reason if it cannot.
 NameReader = Callable[[str], NameFields]
 
 
 def parse_groups(groups: Mapping[str, str]) -> NameFields:
     """Convert the texts of named groups, such as {"well": "A1", "day": "2"}, to fields.
 
-    Raises BadPlate if a text is not possible for its group.
+    Raises BadPlate if a text is not valid for its group.
     """
     well = None
     if "well" in groups:
@@ -50,7 +50,7 @@ def parse_groups(groups: Mapping[str, str]) -> NameFields:
 
 
 def normalise_channel(text: str) -> str:
-    """Return the channel without leading zeros: 01 and 1 are one channel."""
+    """Return the channel without leading zeros, because 01 and 1 are the same channel."""
     return str(int(text)) if text.isdecimal() else text
 
 

@@ -1,4 +1,4 @@
-"""Read plate, well, site, time, channel and z of each image from its file name."""
+"""Reads plate, well, site, time, channel and z of each image from its file name."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -20,7 +20,7 @@ MAX_NUMBER = 1_000_000_000
 FREE_PRESETS = ("plain", "words")
 # If two presets read a folder equally well, the first one wins.
 PRESETS = (*INSTRUMENTS, *FREE_PRESETS)
-# Notes that do not hold once a stack has told the times of its pages.
+# Notes that are removed if a stack states the times of its pages.
 NOT_IN_HOURS = "time points are numbered, not in hours: say how many hours lie between them (--interval)"
 HAVE_NO_TIME = "names have no time, the others have one"
 _ROW_D = 3
@@ -31,10 +31,10 @@ def parse_names(
 ) -> Preview:
     """Read every name by one rule.
 
-    names: paths of the images as people read them, with / between folders.
+    names: displayed paths of the images, with / between folders.
     pattern: the name of a preset; or a template such as {well}_t{time}; or a regular expression with named groups;
-    or "auto", which takes the preset that gives the most names a position of their own.
-    wells: the number of wells of the plate, if known. A well that such a plate does not have is a reason to fail.
+    or "auto", which chooses the preset that gives the most names a position of their own.
+    wells: the number of wells of the plate, if known. A name whose well is not on this plate cannot be read.
     interval_h: hours between numbered time points. The lowest number is 0 h.
     Raises BadPlate if the pattern, `wells` or `interval_h` cannot be used.
     """
@@ -57,11 +57,11 @@ def parse_names(
 
 
 def _choose_best(previews: Sequence[Preview]) -> Preview:
-    """Return the preview that gives the most images a position of their own. The order is that of PRESETS."""
+    """Return the preview that gives the most images a position of their own. previews: in the order of PRESETS."""
     *with_wells, words = previews
     best = max(with_wells, key=_count_distinct_positions)
-    # The preset for words reads names with a well too, so it must place more images than the others to win. It also
-    # wins if the wells of row D are written small, as in d3: those are days.
+    # The preset for words can also read names with a well, so it must place more images than the others to be used.
+    # It is also used if all wells would be in row D and are in lower case, as in d3: these are days.
     has_capital_d = any("D" in image.name for image in words.images)
     are_days = best.preset == "plain" and _has_only_row_d(best) and not has_capital_d
     if len(words.placed) > len(best.placed) - are_days:
@@ -72,7 +72,7 @@ def _choose_best(previews: Sequence[Preview]) -> Preview:
 
 
 def _refuse_thumbnail(read: NameReader, path: str) -> NameFields:
-    # ImageXpress writes a thumbnail beside every image.
+    # ImageXpress writes a thumbnail of every image.
     if "_thumb" in path.rpartition("/")[2].lower():
         raise BadPlate("a thumbnail: leave it out")
     return read(path)
@@ -102,7 +102,7 @@ def _preview(
 
 
 def _read_checked(name: str, read: NameReader, wells: int | None) -> NameFields:
-    # Archives may hold names of any length, and Python refuses to read numbers of thousands of digits.
+    # Archives may hold names of any length, and Python refuses to parse numbers with thousands of digits.
     if len(name) > MAX_NAME_CHARACTERS:
         raise BadPlate(f"the name has more than {MAX_NAME_CHARACTERS} characters")
     fields = read(name)
@@ -116,7 +116,7 @@ def _read_checked(name: str, read: NameReader, wells: int | None) -> NameFields:
 def _to_positions(
     fields_by_name: dict[str, NameFields], interval_h: float | None
 ) -> tuple[dict[str, PlatePosition], list[str]]:
-    """Convert time points and dates to hours where possible, which needs all names together, and return the notes."""
+    """Convert time points and dates to hours where possible. Return the positions by name, and notes."""
     notes = []
     time_points = {
         name: fields.time.time_point for name, fields in fields_by_name.items() if fields.time.time_point is not None
@@ -162,14 +162,14 @@ def _note_mixed_times(
 
 
 def _has_only_row_d(preview: Preview) -> bool:
-    """Whether all wells are in row D and no name has a time: D3 may then mean day 3."""
+    """Return whether all wells are in row D and no name has a time. D3 may then mean day 3."""
     positions = [position for _, position in preview.placed]
     rows = {position.well.row for position in positions if position.well}
     return rows == {_ROW_D} and all(position.time_h is None and position.time_point is None for position in positions)
 
 
 def _collect_reasons(previews: Sequence[Preview]) -> tuple[PreviewImage, ...]:
-    """Return the images without a position, each with the reasons of the free presets, which ask for the least."""
+    """Return the images without a position, each with the reasons of the free presets, which accept most names."""
     reasons: dict[str, dict[str, None]] = {}
     for preview in previews:
         if preview.preset in FREE_PRESETS:

@@ -1,4 +1,4 @@
-"""Find images whose object differs in size from the same spheroid before and after, which suggests a bad outline."""
+"""Finds images in which a spheroid has another size than before and after, which suggests a bad outline."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,20 +6,20 @@ from itertools import combinations
 
 UNLIKE_NEIGHBOURS = "unlike_neighbours"
 
-# Deviation of the natural logarithm of the area. Noise of 5 % hardly ever exceeds the first (28 % up, 22 % down), two
-# spheroids taken for one (+0.69) always do.
+# In the natural logarithm of the area: 28 % larger or 22 % smaller. Noise of 5 % hardly ever exceeds it, but two
+# spheroids that are outlined as one (+0.69) always do.
 MAX_LOG_AREA_DEVIATION = 0.25
-# With fewer than two images on one side, growth that bends or ends looks like a bad outline.
+# For images with fewer than two neighbours on one side, because growth that changes there looks like a bad outline.
 MAX_LOG_AREA_DEVIATION_AT_ENDS = 0.5
-MIN_TIMES = 4  # with three, no image can be told from the others
-MAX_EXTRAPOLATION_SPANS = 2.0  # times the distance of two images: beyond it, the line through them says nothing
+MIN_TIMES = 4  # with three, it is unclear which image deviates
+MAX_EXTRAPOLATION_SPANS = 2.0  # distance to which a line through two images is used, in distances of these two
 
 
 def find_unlike_neighbours(series: Sequence[tuple[float, float]]) -> list[bool]:
-    """Return which (time, area) pairs of one spheroid do not fit any line through two of their neighbours in time.
+    """Return for each (time, area) pair of one spheroid whether it fits no line through two neighbours in time.
 
-    The lines go through the logarithms of the areas, which must be above 0. The answers are in the order given.
-    Images of the same time are each judged against those of other times.
+    The lines go through the logarithms of the areas, which must be above 0. Results are in the order of
+    `series`. Images of the same time are each compared with images of other times.
     """
     times = sorted({time for time, _ in series})
     log_areas = {at: _mean([math.log(area) for time, area in series if time == at]) for at in times}

@@ -1,4 +1,4 @@
-"""One observation per image: one value of each measure for its well, whatever the number of its objects."""
+"""Makes one observation per image: one value of each measure for its well, for any number of objects."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from spheroseg.plate.imaging_rounds import compute_round_tolerance, group_into_r
 from spheroseg.plate.options import WellValue
 from spheroseg.plate.rows import GrowthRow
 
-# Names one growth curve: the plate, and the well or sample.
+# Identifies one growth curve: the plate, and the well or sample.
 CurveKey = tuple[str, str]
 
 SUMMED = ("area_um2", "perimeter_um", "volume_um3", "area_px2", "perimeter_px", "volume_px3")
@@ -23,8 +23,8 @@ MEASURES = (*SUMMED, *AREA_WEIGHTED, *DIAMETER_AREAS)
 class Observation:
     """One image as an observation of its well.
 
-    rows: the growth rows of the image, one per object. time: in hours, the first time of its imaging round; or the
-    number of the time point, if `in_hours` is false; or None. values: one for each of MEASURES, in the unit of its
+    rows: the growth rows of the image, one per object. time: the first time of its imaging round in hours, or the
+    number of the time point if `in_hours` is false, or None. values: one for each of MEASURES, in the unit in its
     name. representative_rows: the rows of the objects that count for the well.
     """
 
@@ -36,7 +36,7 @@ class Observation:
 
     @property
     def first(self) -> GrowthRow:
-        """The first row, for what all rows of the image have in common."""
+        """The first row, for the columns in which all rows of the image are equal."""
         return self.rows[0]
 
     @property
@@ -82,7 +82,7 @@ def _select_largest(rows: Sequence[GrowthRow]) -> list[GrowthRow]:
 
 
 def _combine(rows: Sequence[GrowthRow]) -> dict[str, float | None]:
-    """Return one value per measure: sums, means weighted by area, and diameters of the disk of the total area."""
+    """Return one value per measure: a sum, a mean weighted by area, or the diameter of a disk of the total area."""
     if len(rows) == 1:
         return {name: rows[0][name] for name in MEASURES}
     values: dict[str, float | None] = {name: _sum(rows, name) for name in SUMMED}

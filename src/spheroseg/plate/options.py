@@ -7,7 +7,7 @@ from enum import StrEnum
 from spheroseg.errors import BadPlate
 from spheroseg.plate.conditions import ConditionRow
 
-# An IC50 needs this many concentrations above 0.
+# The number of concentrations above 0 that an IC50 needs.
 MIN_CONCENTRATIONS = 4
 
 
@@ -31,7 +31,7 @@ class WellValue(StrEnum):
 class GrowthOptions:
     """How growth is computed.
 
-    t0_h: the time in hours that relative values refer to. None stands for the earliest time of each plate.
+    t0_h: the time in hours that relative values refer to. None means the earliest time of each plate.
     Raises BadPlate if it is not a finite number.
     """
 
@@ -55,7 +55,7 @@ class Measure(StrEnum):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of the well table that have it: the calibrated one, then the one in px."""
+        """The columns of the well table with this measure: the calibrated one, then the one in px."""
         return _COLUMNS[self]
 
 
@@ -74,7 +74,7 @@ class PlateOptions:
 
     pattern: "auto", "off", a preset or the user's own pattern, see `names.parse_names`. conditions: the rows of
     `conditions_file`. wells: the number of wells of the plate, if known. interval_h: hours between numbered time
-    points. at_h: the time in hours of the heat map and of the endpoint table; None stands for the last time that most
+    points. at_h: the time in hours of the heat map and of the endpoint table; None means the last time that most
     wells have.
     """
 

@@ -1,4 +1,4 @@
-"""Names that follow one rule: the presets of instruments, and templates or regular expressions of a user."""
+"""Reads names by one rule: a preset of an instrument, or a template or regular expression of the user."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ GROUP_NAMES = (
     *("time", "week", "day", "hour", "minute", "year", "month"),
 )
 
-# What each placeholder of a template such as {well}_day{day} matches. All others match a whole number.
+# The regular expression of each placeholder of a template such as {well}_day{day}. All others match a whole number.
 _PLACEHOLDERS = {
     "well": r"[A-Za-z]{1,2}\d{1,3}",
     "row": r"[A-Za-z]{1,2}|\d{1,2}",
@@ -29,7 +29,7 @@ _PLACEHOLDERS = {
 class Pattern:
     """A regular expression with named groups, searched in the whole path: folders, name and suffix.
 
-    mismatch: the reason to give for a name that does not match.
+    mismatch: the reason that is reported for a name that does not match.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Pattern:
     mismatch: str
 
     def read(self, path: str) -> NameFields:
-        """Return the fields of the path. Raise BadPlate if it does not match or a field is not possible."""
+        """Return the fields of the path. Raise BadPlate if it does not match or a field is not valid."""
         match = self.expression.search(path)
         if not match:
             raise BadPlate(self.mismatch)
@@ -47,7 +47,7 @@ class Pattern:
 def compile_pattern(text: str) -> Pattern:
     """Compile a template such as `{well}_day{day}`, or a regular expression with named groups.
 
-    Raises BadPlate, with what is wrong, if the text cannot be used.
+    Raises BadPlate with the reason if the text cannot be used.
     """
     placeholders = re.findall(r"\{([A-Za-z_]+)\}", text)
     source = _translate_template(text, placeholders) if placeholders else text
@@ -60,13 +60,13 @@ def compile_pattern(text: str) -> Pattern:
         raise BadPlate(f"the pattern names {', '.join(unknown)}; known are {', '.join(GROUP_NAMES)}")
     if not groups:
         raise BadPlate(
-            f"the pattern {text!r} names nothing: write it like {{well}}_t{{time}}, or as a regular expression with "
-            "named groups, (?P<well>...); `spheroseg plate preview --help` lists the presets"
+            f"the pattern {text!r} has no placeholder or named group: write it like {{well}}_t{{time}}, or as a "
+            "regular expression with named groups, (?P<well>...); `spheroseg plate preview --help` lists the presets"
         )
     if len(groups & {"row", "column"}) == 1:
         raise BadPlate("the pattern has a row or a column alone: name both, or the well")
     if not groups & {"well", "row", "sample"}:
-        raise BadPlate("the pattern does not say whose image it is: name a well, or row and column, or a sample")
+        raise BadPlate("the pattern identifies no well or sample: name a well, or row and column, or a sample")
     return Pattern(text, expression, f"does not follow {text}")
 
 
@@ -85,7 +85,7 @@ def _translate_template(text: str, placeholders: list[str]) -> str:
             source += f"(?P<{word}>{_PLACEHOLDERS.get(word, '[0-9]+')})"
         else:
             source += re.escape(piece)
-    # The whole file name, with as many of its folders as the template has.
+    # Match the whole file name, with as many folders as the template has.
     return rf"(?:^|/){source}(?:\.[A-Za-z]+)?$"
 
 

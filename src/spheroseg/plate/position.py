@@ -1,4 +1,4 @@
-"""Where one image belongs on a plate and in time."""
+"""The position of one image on a plate and in time."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from spheroseg.plate.wells import Well
 class PlatePosition:
     """Plate, well, site, time, channel and z of one image. None and "" mean that it is not known.
 
-    well: None if the name has no well; then `sample` tells the spheroids apart.
+    well: None if the name has no well; then `sample` identifies the spheroid.
     time_h: hours since the beginning of the experiment.
     time_point: the number of the time point, if the name numbers its time points.
     """
@@ -25,7 +25,7 @@ class PlatePosition:
 
     @property
     def well_or_sample(self) -> str:
-        """Name of the well, or of the sample if there is no well: one growth curve belongs to it."""
+        """Name of the well, or of the sample if there is no well. Each has one growth curve."""
         return self.well.name if self.well else self.sample
 
 

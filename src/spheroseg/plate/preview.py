@@ -1,4 +1,4 @@
-"""How the names of a folder are understood, image by image, before anything is segmented."""
+"""The positions that are read from the names of a folder, before anything is segmented."""
 
 from collections import Counter
 from dataclasses import dataclass

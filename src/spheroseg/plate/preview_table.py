@@ -1,4 +1,4 @@
-"""A preview as a table: for a CSV file that the user corrects and returns as conditions, and for programs."""
+"""Turns a preview into a table: a CSV file that the user can correct and give back as conditions, or JSON."""
 
 import csv
 import io
@@ -36,7 +36,7 @@ def build_preview_row(image: PreviewImage) -> dict[str, Any]:
         "well": position.well.name if position and position.well else "",
         "sample": position.sample if position else "",
         "site": position.site if position else None,
-        # Minutes are not round numbers of hours.
+        # Minutes may be long fractions of an hour.
         "time_h": round(position.time_h, 6) if position and position.time_h is not None else None,
         "time_point": position.time_point if position else None,
         "channel": position.channel if position else "",
@@ -46,7 +46,7 @@ def build_preview_row(image: PreviewImage) -> dict[str, Any]:
         "concentration": condition.concentration,
         "unit": condition.unit,
         "replicate": condition.replicate,
-        **dict(condition.more),
+        **dict(condition.extra_columns),
         "problem": image.reason,
     }
 
@@ -54,10 +54,10 @@ def build_preview_row(image: PreviewImage) -> dict[str, Any]:
 def encode_preview(preview: Preview) -> bytes:
     """Return a CSV file in UTF-8 with one line per image, which `read_conditions` can read."""
     rows = [build_preview_row(image) for image in preview.images]
-    more = dict.fromkeys(column for image in preview.images for column, _ in image.condition.more)
+    extra = dict.fromkeys(column for image in preview.images for column, _ in image.condition.extra_columns)
     buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, [*COLUMNS, *more, "problem"], lineterminator="\n", restval="")
+    writer = csv.DictWriter(buffer, [*COLUMNS, *extra, "problem"], lineterminator="\n", restval="")
     writer.writeheader()
     writer.writerows(rows)
-    # Without a byte order mark, spreadsheets assume an old code page and break the micro sign.
+    # Without a byte order mark, spreadsheet programs assume an old code page and show a wrong micro sign.
     return buffer.getvalue().encode("utf-8-sig")

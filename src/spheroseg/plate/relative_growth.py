@@ -1,4 +1,4 @@
-"""Compare each image with the beginning of its growth curve, and with its neighbours in time."""
+"""Compares each image with the beginning of its growth curve, and with its neighbours in time."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -13,7 +13,7 @@ NO_T0 = "no_t0"
 
 Pair = tuple[float | None, float | None]
 
-# For each relative measure the columns that it is computed from: in µm, and in px if the pixel size is not known.
+# The columns from which each relative measure is computed: in µm, or in px if the pixel size is not known.
 _SOURCES = {"rel_area": ("area_um2", "area_px2"), "rel_volume": ("volume_um3", "volume_px3")}
 
 
@@ -28,7 +28,7 @@ def add_relative_growth(rows: Sequence[GrowthRow], options: GrowthOptions) -> li
     starts = _find_starts(sites.values(), options.t0_h)
     for observations in sites.values():
         t0_h, start_time = starts[observations[0].curve[0]]
-        # A plate whose images have no time at all has no beginning, so nothing is missing.
+        # If no image of a plate has a time, there is no t0, and its images get no flag for that.
         timed = [one for one in observations if one.time is not None]
         at_start = [one for one in timed if one.time == start_time]
         for name, units in _SOURCES.items():
@@ -79,7 +79,7 @@ def _pair(values: Mapping[str, float | None], units: tuple[str, str]) -> Pair:
 
 
 def _ratio(value: Pair, base: Pair) -> float | None:
-    # If only one of the two is calibrated, the images may come from two lenses, so px cannot be compared with px.
+    # If only one of the two is calibrated, the lens may have changed, so their values in px cannot be compared.
     for part, whole in zip(value, base, strict=True):
         if part is not None and whole:
             return round(part / whole, 6)

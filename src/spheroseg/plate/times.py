@@ -1,4 +1,4 @@
-"""Find times as people and microscopes write them into file names: day2, 48h, 2d12h30m, t03, 2024-01-02."""
+"""Finds times in file names as people and microscopes write them: day2, 48h, 2d12h30m, t03, 2024-01-02."""
 
 import re
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from spheroseg.errors import BadPlate
 
 HOURS_PER_UNIT = {"week": 168.0, "day": 24.0, "hour": 1.0, "minute": 1 / 60}
 
-# Where a word of a name begins and ends.
+# The beginning and the end of a word of a name.
 WORD_START = r"(?<![A-Za-z0-9])(?<!\d\.)"
 WORD_END = r"(?!\.?[0-9])(?![A-Za-z])"
 _N = r"\d+(?:\.\d+)?"
@@ -20,7 +20,7 @@ _N = r"\d+(?:\.\d+)?"
 class NameTime:
     """The time in one name: hours, or the number of a time point, or a date with or without time of day.
 
-    All three are None if the name has no time; it is then false.
+    All three are None if the name has no time. The object is then false.
     """
 
     hours: float | None = None
@@ -33,7 +33,7 @@ class NameTime:
 
 NO_TIME = NameTime()
 
-# A unit before its number. Single letters come last, because in a name with a well they have more than one meaning.
+# Units before their numbers. Single letters come last, because they may also be the row of a well.
 _UNIT_FIRST = [
     (re.compile(rf"{WORD_START}{word}{WORD_END}", re.IGNORECASE), unit)
     for word, unit in (
@@ -45,7 +45,7 @@ _UNIT_FIRST = [
         (rf"h({_N})", "hour"),
     )
 ]
-# Numbers before their units. `3D` is a way to grow cells: only a small d is a day.
+# Numbers before their units. Only a lower-case d is a day, because `3D` is a way to grow cells.
 _NUMBER_FIRST = re.compile(
     rf"{WORD_START}(?:t=?|time[ _-]?)?(?=\d)"
     rf"(?:({_N})[ -]?(?:weeks?|wks?))?"
@@ -64,7 +64,7 @@ _DIMENSIONS = ("2", "3")
 
 
 def has_bare_days(names: Iterable[str]) -> bool:
-    """Return whether 2d and 3d are days in these names, as some have 4d or the like. Else they are dimensions."""
+    """Return whether 2d and 3d mean days in these names, because some have 4d or the like, and not dimensions."""
     return any(number not in _DIMENSIONS for name in names for number in _BARE_DAYS.findall(name))
 
 
@@ -74,7 +74,7 @@ def find_time(text: str, *, bare_days: bool) -> tuple[NameTime, str]:
     bare_days: whether 2d and 3d are days and not dimensions.
     Raises BadPlate if two times in the text contradict each other.
     """
-    # A date usually tells when the experiment began, so it counts only if there is no other time.
+    # A date is usually the beginning of the experiment, so it is used only if there is no other time.
     date, rest = _find_date(text)
     parts: list[tuple[str, float]] = []
     for expression, unit in _UNIT_FIRST:
@@ -101,7 +101,7 @@ def _find_date(text: str) -> tuple[datetime | None, str]:
         try:
             date = datetime(int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0))
         except ValueError:
-            # Eight digits need not be a date.
+            # Not every number of eight digits is a date.
             continue
         return date, text.replace(match[0], " ", 1)
     return None, text

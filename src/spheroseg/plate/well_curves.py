@@ -1,4 +1,4 @@
-"""The growth curve of each well: one row per well and time, with the mean over its sites."""
+"""Computes the growth curve of each well: one row per well and time, with the mean over its sites."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -52,8 +52,8 @@ def explain_missing_curves(rows: Iterable[GrowthRow]) -> str:
 def build_well_rows(rows: Sequence[GrowthRow], options: GrowthOptions) -> list[WellRow]:
     """Return one row per well and time, with the columns WELL_COLUMNS, in the order of the plate.
 
-    rows: growth rows that `add_relative_growth` has completed. Each value is the mean over the sites that have it,
-    never 0 for a missing one. Returns no rows if `explain_missing_curves` gives a reason.
+    rows: growth rows from `add_relative_growth`. Each value is the mean over the sites that have it; a missing value
+    does not count as 0. Returns no rows if `explain_missing_curves` gives a reason.
     """
     if explain_missing_curves(rows):
         return []

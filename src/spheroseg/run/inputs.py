@@ -1,7 +1,7 @@
-"""Make the list of images of a run from the paths that a person names: one entry per image, or page of a stack.
+"""Lists the images of a run under the paths that the user names: one entry per image, or per page of a stack.
 
 A file that looks like an image becomes an input, and the worker that reads it reports what is wrong with it. Only
-what cannot be read at all, or needs a choice of planes, is listed here with its problem.
+files that cannot be read at all, or that need a choice of planes, are listed here with their problem.
 """
 
 import hashlib
@@ -25,8 +25,9 @@ READING_THREADS = 4
 class RunInput:
     """One page of one file.
 
-    name: the path as people read it. page: from 0, of `pages`. sha256: of the file. problem: error code and sentence,
-    if it cannot be segmented. The rest is what the file states about the page, as in `PagePosition`.
+    name: the displayed path. page: the number of the page, from 0. pages: the number of pages of the file. sha256:
+    the hash of the file. problem: error code and sentence if the page cannot be segmented. The other fields
+    are what the file states about the page, see `PagePosition`.
     """
 
     name: str
@@ -105,13 +106,13 @@ def _read_file(store: ImageStore, choice: PlaneChoice, file_and_name: tuple[str,
             try:
                 pages = read_pages(file)
             except BadImage:
-                # The worker meets the same error and reports it as that of the task.
+                # The worker gets the same error and reports it as the error of the task.
                 pages = [PagePosition(0)]
         chosen = choose_pages(pages, choice)
     except ChoosePlane as error:
         return [RunInput(name, key, problem=(error.code, str(error)))]
     except Exception as error:
-        # Whatever is wrong with one file must not stop the listing of the others.
+        # An error in one file must not stop the listing of the others.
         sentence = str(error) or type(error).__name__
         return [RunInput(name, key, problem=(UnreadableInput.code, sentence))]
     return [

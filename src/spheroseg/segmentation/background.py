@@ -7,11 +7,11 @@ import numpy.typing as npt
 Map = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
 
-MAX_SIDE_PX = 192  # longer side of the copy to which the surface is fitted; a small one does, as light varies slowly
+MAX_SIDE_PX = 192  # longer side of the copy to which the surface is fitted; light varies slowly
 FIT_ROUNDS = 12  # of reweighting
 MAX_FIT_DEVIATION = 3.5  # robust standard deviations beyond which a pixel has no weight in the fit (Tukey)
 MAX_BACKGROUND_DEVIATION = 3.0  # robust standard deviations within which a pixel counts as background
-# Standard deviation of the blur for the uneven light that the surface does not describe, as a share of the longer side.
+# Standard deviation of the blur of the residuals, as a share of the longer side.
 SMOOTHING_SHARE = 1 / 8
 
 # The constants as they enter the hash of `classical-contrast`, see `classical`. Never rename a key.

@@ -1,4 +1,4 @@
-"""The outlines of objects that touch: they have the same points along their common border."""
+"""Gives the outlines of objects that touch the same points along their common border."""
 
 from dataclasses import dataclass
 
@@ -11,22 +11,22 @@ Polygon = npt.NDArray[np.float64]
 Pixels = npt.NDArray[np.intp]  # (n, 2): row, column
 
 _OUTSIDE = -1.0
-_CORNERS = np.array([(0, 0), (0, 1), (1, 1), (1, 0)])  # row and column, around a cell of four pixels
-_SIDES = ([0, 1, 3, 0], [1, 2, 2, 3])  # of a cell: its two corners, the upper or left one first
+_CORNERS = np.array([(0, 0), (0, 1), (1, 1), (1, 0)])  # row and column of the four pixels of a cell, clockwise
+_SIDES = ([0, 1, 3, 0], [1, 2, 2, 3])  # the two corners of each side of a cell, the upper or left one first
 
 
 @dataclass(frozen=True, eq=False)
 class Borders:
     """Moves the outlines of parts onto their common borders. Points are x, y; pixel centres have whole numbers.
 
-    Each outline was traced as if its neighbours were background, so its points lie between two pixels. A point between
-    two parts moves, between the same two pixels, to where the memberships in both instances are equal. Where a border
-    ends, on the outline of the whole or on another border, all parts that meet there get one more point. Both are
-    computed from the label image alone, never from the part, so that two parts get exactly the same points: there is
-    no gap between them, and no overlap.
+    Each outline was traced as if its neighbours were background, so each of its points lies between two pixels. A
+    point between two parts moves, between the same two pixels, to where the memberships in both instances are equal.
+    Where a border ends, on the outline of the whole or on another border, all parts that meet there get one more
+    point. All points are computed from the label image alone, never from the part. Therefore two parts get exactly
+    the same points, without a gap or an overlap.
 
-    `probability`: float32 (height, width). `components`: label image of the same shape. `first_part`: the smallest
-    number in it that is a part. `instance_of`: the instances of the parts, in order.
+    `probability`: float32 (height, width). `components`: label image of the same shape, in which the parts have the
+    numbers from `first_part` on. `instance_of`: the instances of the parts, in order.
     """
 
     probability: npt.NDArray[np.float32]
@@ -49,7 +49,7 @@ class Borders:
         return self._insert_ends(moved, cells, neighbour, number)
 
     def _insert_ends(self, moved: Polygon, cells: Pixels, neighbour: Numbers, number: int) -> Polygon:
-        """Insert the points at which common borders end. `cells`: that which each point shares with the next."""
+        """Insert the points at which common borders end. `cells`: the cell that each point shares with the next."""
         following = np.roll(neighbour, -1)
         ends = np.flatnonzero(neighbour != following)
         positions, points = [ends + 1], [self._junctions(cells[ends])]
@@ -79,8 +79,8 @@ class Borders:
     def _junctions(self, cells: Pixels) -> Polygon:
         """Return where borders meet in cells, which are given by their upper left pixel.
 
-        On the outline of the whole that is half-way between its two ends in the cell, so that the parts add up to the
-        whole. Inside it is the mean of all border points.
+        On the outline of the whole, this point is half-way between the two ends of the outline in the cell, so that
+        the parts add up to the whole. Inside the whole, it is the mean of all border points of the cell.
         """
         pixels = cells[:, None] + _CORNERS
         first, second = (pixels[:, corners] for corners in _SIDES)
@@ -99,10 +99,11 @@ class Borders:
         low, high = np.minimum(number_before, number_behind), np.maximum(number_before, number_behind)
         first, second = (self._lead(pixels, low, high) for pixels in (before, behind))
         sign = np.where(number_before == low, 1.0, -1.0)
-        # They need not be equal anywhere where pixels were given to a part to keep it connected. Then half-way.
+        # Where pixels were given to a part to keep it connected, the memberships may be equal nowhere. The point is
+        # then half-way.
         has_crossing = (sign * first > 0) & (sign * second < 0)
         fraction = np.where(has_crossing, first / np.where(has_crossing, first - second, 1.0), 0.5)
-        # Never on a pixel, where points of several borders would coincide.
+        # Keep the point off the pixels, where points of several borders would coincide.
         return np.asarray((before + np.clip(fraction, 0.01, 0.99)[:, None] * (behind - before))[:, ::-1])
 
     def _lead(self, pixels: Pixels, one: Numbers, other: Numbers) -> npt.NDArray[np.float64]:

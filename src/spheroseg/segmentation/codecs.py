@@ -1,8 +1,9 @@
-"""Decoders for compressed TIFF pages where imagecodecs is not installed.
+"""Decodes compressed TIFF pages if imagecodecs is not installed.
 
-tifffile itself reads uncompressed, deflate and LZMA pages, and asks imagecodecs for all others. These functions stand
-in for those of imagecodecs that microscopes need: LZW and PackBits by libtiff and JPEG by libjpeg, both of which
-Pillow brings, the floating-point predictor, and integers packed without gaps. The tests compare the two.
+tifffile itself reads uncompressed, deflate and LZMA pages, and asks imagecodecs for all others. This module
+replaces the functions of imagecodecs that images of microscopes need: LZW and PackBits (by the libtiff of Pillow),
+JPEG (by the libjpeg of Pillow), the floating-point predictor, and integers packed without gaps. The tests compare the
+results with those of imagecodecs.
 """
 
 import io
@@ -18,12 +19,12 @@ from tifffile import _imagecodecs
 LZW, PACKBITS = 5, 32773
 # TIFF's photometric interpretations of JPEG data, which are also the values of `colorspace`.
 GREY, RGB, YCBCR = 1, 2, 6
-# Says how the colours of a JPEG are stored, so that libjpeg need not guess; the last byte: 0 as RGB, 1 as YCbCr.
+# Tells libjpeg how the colours of a JPEG are stored. A last byte follows: 0 for RGB, 1 for YCbCr.
 ADOBE_MARKER = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 
 
 def register() -> None:
-    """Make tifffile use the functions of this module where it would ask imagecodecs."""
+    """Make tifffile call the functions of this module instead of those of imagecodecs."""
     fallback: Any = _imagecodecs
     fallback.lzw_decode = lzw_decode
     fallback.packbits_decode = packbits_decode
@@ -33,12 +34,12 @@ def register() -> None:
 
 
 def lzw_decode(data: bytes, /, *, out: int) -> bytes:
-    """Return the `out` bytes that LZW `data` unpacks to."""
+    """Decompress LZW `data`. `out`: the number of bytes of the result."""
     return _libtiff_decode(data, LZW, out)
 
 
 def packbits_decode(data: bytes, /, *, out: int) -> bytes:
-    """Return the `out` bytes that PackBits `data` unpacks to."""
+    """Decompress PackBits `data`. `out`: the number of bytes of the result."""
     return _libtiff_decode(data, PACKBITS, out)
 
 
@@ -55,7 +56,7 @@ def jpeg_decode(
 ) -> npt.NDArray[np.uint8]:
     """Return the pixels of a JPEG strip or tile, of shape (height, width) or (height, width, 3).
 
-    tables: a JPEG of the tables that all strips share. colorspace: how its colours are stored.
+    tables: a JPEG with the tables that all strips share. colorspace: how the colours of `data` are stored.
     """
     if bitspersample != 8 or header is not None or not {colorspace, outcolorspace} <= {None, GREY, RGB, YCBCR}:
         raise NotImplementedError("this kind of JPEG requires the 'imagecodecs' package")
@@ -77,7 +78,8 @@ def floatpred_decode(
         raise NotImplementedError("this floating-point predictor requires the 'imagecodecs' package")
     size = data.dtype.itemsize
     *rows, width, samples = data.shape
-    # A row has the first bytes of all its numbers, then all second bytes and so on, each less the byte before it.
+    # A row has the first bytes of all its numbers, then all second bytes and so on. Each byte is stored as the
+    # difference from the byte before it.
     planes = np.ascontiguousarray(data).view(np.uint8).reshape(*rows, size * width, samples)
     planes = np.cumsum(planes, axis=-2, dtype=np.uint8).reshape(*rows, size, width * samples)
     numbers = np.ascontiguousarray(np.moveaxis(planes, -2, -1))
@@ -87,7 +89,7 @@ def floatpred_decode(
 def packints_decode(
     data: bytes, /, dtype: Any, bitspersample: int, runlen: int = 0, *, out: Any = None
 ) -> npt.NDArray[Any]:
-    """Return the integers of `bitspersample` bits in `data`; a row of `runlen` integers begins with a whole byte."""
+    """Return the integers of `bitspersample` bits in `data`. Each row of `runlen` integers begins at a new byte."""
     bits: npt.NDArray[np.uint8] = np.unpackbits(np.frombuffer(data, np.uint8))
     if runlen:
         row = -(-runlen * bitspersample // 8) * 8

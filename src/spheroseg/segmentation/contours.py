@@ -16,8 +16,8 @@ from spheroseg.segmentation.instances import Instances
 from spheroseg.segmentation.marching_squares import contour_lines, pixels_inside
 from spheroseg.segmentation.splitting import split_components
 
-MAX_OBJECTS = 65_535  # what a uint16 label image can number
-MIN_AREA_PX2 = 1.0  # even if no minimum is asked for: what is smaller has no shape to measure
+MAX_OBJECTS = 65_535  # the largest number in a uint16 label image
+MIN_AREA_PX2 = 1.0  # applies to every minimum: a smaller object has no shape to measure
 MIN_HOLE_PX2 = 4.0  # a smaller hole is noise of the map, and is filled
 
 Polygon = npt.NDArray[np.float64]
@@ -27,8 +27,8 @@ Polygon = npt.NDArray[np.float64]
 class Outline:
     """One object: polygons of shape (n, 2) whose first point is not repeated.
 
-    `outer` runs clockwise as seen on the screen (y down), which is positive in the shoelace formula; `holes` run
-    the other way. So the shoelace sum over all of them is the net area.
+    `outer` runs clockwise as seen on the screen (y down), which is positive in the shoelace formula. `holes` run
+    anticlockwise. So the shoelace sum over all of them is the net area.
     """
 
     outer: Polygon
@@ -48,12 +48,14 @@ def trace(
     closed along the edge of the picture. Objects of less than `min_area_px` (net polygon area, px²) are left out,
     and holes of less than 4 px² are filled.
 
-    With `instances`, an object that holds several is split among them. Parts that touch have the same points along
-    their common border: they do not overlap, and together they cover what they would as one object.
+    With `instances`, an object with several of them is split. Parts that touch have the same points along their
+    common border: they do not overlap, and together they cover the area of the whole object.
 
     Raise `BadParameters` if more than 65,535 objects remain.
     """
-    threshold = float(np.float32(threshold))  # or a pixel could be inside here and outside in the tracer
+    threshold = float(
+        np.float32(threshold)
+    )  # as in the map: otherwise a pixel could be inside here and outside in the tracer
     inside = (probability > threshold).astype(np.uint8)
     _, raw_components, raw_stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8, ltype=cv2.CV_32S)
     components, stats = np.asarray(raw_components, np.int32), np.asarray(raw_stats, np.int32)
@@ -88,7 +90,7 @@ def trace(
                     "raise the threshold or the minimum area"
                 )
             filled += [(component, gap) for gap in gaps]
-    # Only now, because the borders of other parts are computed from the unfilled label image.
+    # Holes are filled last, because the borders of other parts are computed from the unfilled label image.
     for component, gap in filled:
         components[pixels_inside(gap[:, ::-1] - 0.5, components.shape)] = component
     traced.sort(key=lambda item: (item[1].outer[:, 1].min(), item[1].outer[:, 0].min()))
@@ -116,19 +118,19 @@ def _trace_component(
 ) -> list[Polygon]:
     """Trace one component in its window. Return its polygons, the largest first.
 
-    Coordinates are those of the window, with whole numbers at pixel centres. With `between`, each point lies between
-    two pixels and never on one.
+    Coordinates are relative to the window, with whole numbers at pixel centres. With `between`, each point lies
+    between two pixels and never on one.
     """
-    # Other components never share a cell of four pixels with this one, so sinking them does not move its outline. The
-    # other parts of a split one do; where they touch, the points are moved to the common border afterwards.
+    # Set all other components to -1. They never share a cell of four pixels with this one, so this does not move
+    # its outline. Other parts of a split component do; their points are moved to the common border afterwards.
     alone = np.where((components == component) | (components == 0), probability, np.float32(-1))
     if between:
         alone = np.where(alone == np.float32(threshold), alone - np.float32(1e-6), alone)
-    # One copy of the edge pixels carries the outline straight to the border, the sunken frame closes it there.
+    # A copy of the edge pixels continues the outline straight to the border. The frame of -1 closes it there.
     alone = np.pad(np.pad(alone.astype(np.float64), 1, mode="edge"), 1, constant_values=-1.0)
     polygons = [_remove_repeats(line[:-1, ::-1] - 2.0) for line in contour_lines(alone, threshold)]
     polygons = sorted((p for p in polygons if len(p) >= 3), key=lambda p: -abs(signed_area(p)))
-    # The largest is the outer outline; turn it clockwise and the holes the other way.
+    # The largest is the outer outline. Make it clockwise and the holes anticlockwise.
     return [p if (signed_area(p) > 0) == (i == 0) else p[::-1] for i, p in enumerate(polygons)]
 
 

@@ -62,7 +62,7 @@ def _is_text(head: bytes) -> bool:
     try:
         text = head.decode()
     except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:  # not merely a character that the limit cut in half
+        if error.start < len(head) - 3:  # a character at the very end may be cut in half
             return False
         text = head[: error.start].decode()
     return all(character.isprintable() or character in "\t\r\n\f" for character in text)

@@ -1,7 +1,7 @@
 """Decodes microscope images to grey values, with the pixel size if the file states it.
 
 The format is detected from the content, never from the name. Sizes are checked in the header, before memory is
-allocated for pixels. An incomplete image is refused, so that nothing in it is invented.
+allocated for pixels. An incomplete image is refused, because a decoder would fill in the missing pixels.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +26,7 @@ from spheroseg.segmentation.tiff import Tiff
 from spheroseg.segmentation.tiff_page import check_side, check_size
 
 MAX_PIXELS = 150_000_000
-MIN_SIDE = 16  # px; below this there is no room for an object and the background around it
+MIN_SIDE = 16  # px; a smaller picture has no room for an object and the background around it
 PNG_END = b"IEND\xaeB`\x82"
 PNG_TRUNCATED = "the PNG is truncated: it ends without its end mark"
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
@@ -57,9 +57,9 @@ def count_pages(file: BinaryIO) -> int:
 def check_headers(file: BinaryIO, *, max_pixels: int = MAX_PIXELS) -> int:
     """Check the headers of the file without allocating memory for pixels. Return the number of pages.
 
-    Raise `BadImage` as `decode` does. Some faults show in no header (a truncated JPEG, values that are not finite),
-    so only `decode` raises for them. If one page is too large or of an unsupported kind, the others are still
-    accepted; if one is damaged, the file is refused.
+    Raise `BadImage` as `decode` does. Some faults (a truncated JPEG, values that are not finite) are not
+    visible in the headers, so only `decode` raises for them. If one page is too large or of an unsupported kind, the
+    others are still accepted. If one is damaged, the file is refused.
     """
     with translate_library_errors():
         file_format = detect_format(file)
@@ -119,13 +119,13 @@ def grey_image(pixels: npt.NDArray[Any], pixel_size_um: float | None = None) -> 
 
 @contextmanager
 def translate_library_errors() -> Iterator[None]:
-    """Raise BadImage instead of any error of a decoder, with its text: decoders raise errors of all kinds."""
+    """Raise BadImage, with the text of the error, for any error of a decoder. Decoders raise errors of all kinds."""
     try:
         yield
     except (BadImage, MemoryError):
         raise
     except OSError as error:
-        if error.errno is not None:  # an error of the disk and not of the content
+        if error.errno is not None:  # an error of the disk, not of the content
             raise
         raise BadImage(f"the image is damaged or incomplete: {error}") from error
     except Exception as error:
@@ -144,7 +144,7 @@ def _check_complete(file: BinaryIO, picture: ImageFile) -> None:
         raise BadImage(PNG_TRUNCATED)
     for decoder, _, offset, arguments in picture.tile:
         if decoder == "raw" and isinstance(arguments, tuple):
-            # Some writers leave out the padding of the last row to four bytes.
+            # Some programs do not pad the last row to a multiple of four bytes.
             needed = offset + arguments[1] * picture.size[1] - 3
             if needed > file.seek(0, 2):
                 raise BadImage("the image is truncated: the picture continues after the end of the file")
@@ -181,7 +181,7 @@ _READERS = {"PNG": _read_png, "JPEG": _read_jpeg, "BMP": _read_bmp}
 
 
 def _load_pixels(picture: ImageFile, max_pixels: int) -> npt.NDArray[Any]:
-    # Opened by the plugin, not by Image.open, whose own size limits warn on stderr, or raise below our limit.
+    # The plugins open files instead of Image.open, whose own size limits warn on stderr, or raise below our limit.
     check_size(*picture.size, max_pixels)
     picture.load()
     if picture.mode in ("1", "L", "LA", "I;16", "I", "F", "RGB", "RGBA"):

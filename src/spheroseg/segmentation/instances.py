@@ -1,7 +1,7 @@
-"""Finds the instances in a map: touching objects are separated by a watershed on the distances.
+"""Finds the instances in a map: a watershed on the distances separates touching objects.
 
 A map is usually smaller than its picture. Instances are found at the size of the map; `membership` and `splitting`
-carry them over to the picture.
+transfer them to the picture.
 """
 
 import math
@@ -14,11 +14,11 @@ import numpy.typing as npt
 from spheroseg.segmentation.maps import Maps
 from spheroseg.segmentation.watershed import Labels, basins
 
-SMOOTHING = 1.0  # px of the map, standard deviation: the distances are smoothed, as single pixels have no shape
-# px: the radius that all but the smallest objects keep when a map is reduced before the watershed. It puts the line
-# between two of them within half a pixel, and a watershed of 4096 × 3000 px would take several seconds.
+SMOOTHING = 1.0  # px of the map, standard deviation; the distances are smoothed, so that noise makes no peaks
+# px. A map is reduced before the watershed, because one of 4096 × 3000 px would take several seconds. All but the
+# smallest objects keep this radius, which moves the line between two of them by less than half a pixel.
 MIN_RADIUS_PX = 24.0
-SMALLEST_SHARE = 0.1  # of the area of all objects: those up to it may become smaller than that
+SMALLEST_SHARE = 0.1  # of the area of all objects: the smallest ones, up to this share, may become smaller
 
 Grey = npt.NDArray[np.float32]
 Coordinates = npt.NDArray[np.float64]
@@ -29,8 +29,8 @@ Areas = npt.NDArray[np.float64]
 class Instances:
     """The instances in a picture of `shape` (height, width, px), numbered from 1.
 
-    `labels`: int32 label image of the map, 0 the background. `peaks`: row and column (px of the map) of the deepest pixel
-    of each instance.
+    `labels`: int32 label image of the map; 0 is background. `peaks`: row and column (px of the map) of the deepest
+    pixel of each instance.
     """
 
     shape: tuple[int, int]
@@ -78,13 +78,13 @@ def _separate(probability: Grey, distance: Grey, threshold: float) -> tuple[Labe
 
 
 def _reduce(probability: Grey, distance: Grey) -> tuple[Grey, Grey]:
-    """Return both maps, smaller if all but the smallest objects keep MIN_RADIUS_PX."""
-    core = (distance > 0.5).astype(np.uint8)  # of a disk: the disk of half its radius
+    """Return both maps, reduced as far as all but the smallest objects keep MIN_RADIUS_PX."""
+    core = (distance > 0.5).astype(np.uint8)  # in a disk, the core is the disk of half its radius
     _, _, stats, _ = cv2.connectedComponentsWithStats(core, connectivity=8)
     areas = np.sort(stats[1:, cv2.CC_STAT_AREA])
     if not len(areas):
         return probability, distance.astype(np.float32)
-    # By area and not by number, because most of the cores in a noisy map are specks.
+    # A share of the area, not of the number, because most of the cores in a noisy map are specks.
     area = areas[np.searchsorted(np.cumsum(areas), SMALLEST_SHARE * areas.sum())]
     factor = 2 * math.sqrt(area / math.pi) / MIN_RADIUS_PX
     if factor < 1.25:

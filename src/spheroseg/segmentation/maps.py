@@ -10,8 +10,8 @@ import numpy.typing as npt
 class Maps:
     """Maps of one picture, float32 (height, width), at the size at which the model works.
 
-    `probability`: 0..1 that a pixel belongs to an object. `distance`: 0 outside every object, rising to 1 where an
-    object is deepest, so that touching objects can be separated. None if the model does not compute it.
+    `probability`: that a pixel belongs to an object, 0..1. `distance`: 0 outside every object, rising to 1 where an
+    object is deepest, so that touching objects can be separated; None if the model does not compute it.
     """
 
     probability: npt.NDArray[np.float32]

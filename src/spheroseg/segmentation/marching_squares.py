@@ -1,7 +1,7 @@
-"""Contour lines of a height map by marching squares, and the pixels inside a polygon.
+"""Computes the contour lines of a map by marching squares, and the pixels inside a polygon.
 
-Both give exactly what `skimage.measure.find_contours` and `skimage.draw.polygon` give, bit for bit and in the same
-order, which the tests compare. Points are (row, column); pixel centres have whole numbers.
+The results equal those of `skimage.measure.find_contours` and `skimage.draw.polygon`, bit for bit and in the same
+order; the tests compare them. Points are (row, column); pixel centres have whole numbers.
 """
 
 from collections import deque
@@ -12,11 +12,11 @@ import numpy.typing as npt
 Points = npt.NDArray[np.float64]
 
 TOP, BOTTOM, LEFT, RIGHT = range(4)
-# Of pixels with corners of a polygon at once: about 300 MB of memory.
+# Pixels times corners of a polygon that are compared at once. This takes about 300 MB of memory.
 MAX_COMPARISONS = 4_000_000
-# A square of four pixels is numbered by which of them are high: 1 upper left, 2 upper right, 4 lower left, 8 lower
-# right. These are the edges that its line enters and leaves by, with the low pixels on its left. High pixels that
-# touch at a corner are connected, so squares 6 and 9 have two lines.
+# The number of a square of four pixels is the sum over its high pixels: 1 upper left, 2 upper right, 4 lower left, 8
+# lower right. For each number: the edges by which the line enters and leaves, with the low pixels on its left. High
+# pixels that touch at a corner are connected, so squares 6 and 9 have two lines.
 LINES = {
     1: [(TOP, LEFT)],
     2: [(RIGHT, TOP)],
@@ -51,7 +51,7 @@ def contour_lines(values: npt.NDArray[np.float64], level: float) -> list[Points]
     squares = squares[rows, columns]
     upper_left, upper_right = values[rows, columns], values[rows, columns + 1]
     lower_left, lower_right = values[rows + 1, columns], values[rows + 1, columns + 1]
-    # Points are complex numbers, row + column i, because those are quick to look up.
+    # Points are complex numbers, row + column i, because Python looks those up quickly in a dict.
     crossings = np.stack(
         [
             rows + 1j * (columns + _fraction(upper_left, upper_right, level)),
@@ -75,7 +75,7 @@ def pixels_inside(polygon: Points, shape: tuple[int, ...]) -> tuple[npt.NDArray[
     top = np.minimum(top, np.array(shape[:2]) - 1)
     spans = (np.arange(first, last + 1) for first, last in zip(low, top, strict=True))
     rows, columns = (grid.ravel() for grid in np.meshgrid(*spans, indexing="ij"))
-    # In blocks, because every pixel is compared with every corner.
+    # Work in blocks to bound the memory, because every pixel is compared with every corner.
     step = max(1, MAX_COMPARISONS // len(polygon))
     blocks = [slice(start, start + step) for start in range(0, len(rows), step)]
     is_inside = np.concatenate([_is_inside(polygon, rows[block], columns[block]) for block in blocks] or [rows < 0])
@@ -83,7 +83,7 @@ def pixels_inside(polygon: Points, shape: tuple[int, ...]) -> tuple[npt.NDArray[
 
 
 def _is_inside(polygon: Points, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-    # Relative to each pixel: each corner of the polygon, and the corner before it.
+    # The corners of the polygon relative to each pixel (y1, x1), and for each the corner before it (y0, x0).
     y1, x1 = polygon[:, 0] - rows[:, None], polygon[:, 1] - columns[:, None]
     y0, x0 = np.roll(y1, 1, axis=1), np.roll(x1, 1, axis=1)
     is_corner = ((np.abs(x1) < 1e-12) & (np.abs(y1) < 1e-12)).any(axis=1)
@@ -91,7 +91,7 @@ def _is_inside(polygon: Points, rows: npt.NDArray[np.intp], columns: npt.NDArray
         crossing = (x1 * y0 - x0 * y1) / (y0 - y1)
     to_the_right = (((y1 > 0) != (y0 > 0)) & (crossing > 0)).sum(axis=1) % 2
     to_the_left = (((y1 < 0) != (y0 < 0)) & (crossing < 0)).sum(axis=1) % 2
-    # A pixel on an edge is inside by the one count and outside by the other.
+    # For a pixel on an edge, one of the two counts is odd and the other even.
     return np.asarray(is_corner | (to_the_right == 1) | (to_the_left == 1))
 
 
@@ -102,12 +102,12 @@ def _fraction(start: Points, end: Points, level: float) -> Points:
 
 
 def _join_segments(tails: list[complex], heads: list[complex]) -> list[Points]:
-    """Join the segments `tails[i]` to `heads[i]` at common ends, in their order."""
+    """Join the segments from `tails[i]` to `heads[i]` at their common ends. Return the lines in order."""
     lines: dict[int, deque[complex]] = {}
     starts: dict[complex, int] = {}
     ends: dict[complex, int] = {}
     for number, (tail, head) in enumerate(zip(tails, heads, strict=True)):
-        # The line only touches this square at a pixel that is exactly at the level. A neighbouring square has it.
+        # The line only touches this square, at a pixel that is exactly at the level. It runs through a neighbour.
         if tail == head:
             continue
         before, after = ends.pop(tail, None), starts.pop(head, None)

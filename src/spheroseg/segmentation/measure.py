@@ -1,6 +1,6 @@
-"""Measures outlines. All values are computed from the exact polygon and none from pixels.
+"""Measures outlines. All values are computed from the exact polygon, never from pixels.
 
-docs/metrics.md explains each of them for the readers of the tables.
+docs/metrics.md explains each value to the readers of the tables.
 """
 
 import math
@@ -89,7 +89,7 @@ class Measurements:
 def measure(outline: Outline) -> Measurements:
     """Measure one object.
 
-    Area, centroid and fitted ellipse are net of the object's own holes. Perimeter, hull, Feret diameters, box and all
+    Area, centroid and fitted ellipse exclude the object's holes. Perimeter, hull, Feret diameters, box and all
     volumes except `volume_sphere` are those of the outer outline. With L = `feret_max`, W = `width_orthogonal`:
 
     - circularity 4πA/P² (ImageJ; CellProfiler FormFactor), not clipped; roundness 4A/(π major²) (ImageJ)
@@ -110,7 +110,7 @@ def measure(outline: Outline) -> Measurements:
     perimeter = _perimeter(outer)
     (cx, cy), covariance = _moments((outer, *outline.holes))
     major, minor, angle = _ellipse(covariance)
-    # Imported here because it takes half a second to load, which the command line need not wait for.
+    # Imported here because SciPy takes half a second to load, and most commands do not need it.
     from scipy.spatial import ConvexHull
 
     hull = outer[ConvexHull(outer).vertices]
@@ -161,7 +161,7 @@ def _perimeter(polygon: Polygon) -> float:
 
 def _moments(polygons: tuple[Polygon, ...]) -> tuple[tuple[float, float], npt.NDArray[np.float64]]:
     """Return centroid and covariance (2, 2) of the enclosed area, by Green's theorem (Steger 1996, FGBV-96-05)."""
-    origin = polygons[0].mean(axis=0)  # far from the origin the sums would lose digits by cancellation
+    origin = polygons[0].mean(axis=0)  # near the polygon, because far from the origin the sums would lose digits
     area, first, second = 0.0, np.zeros(2), np.zeros((2, 2))
     for polygon in polygons:
         a = polygon - origin
@@ -193,11 +193,12 @@ def _calipers(hull: Polygon) -> tuple[float, float, float]:
     count = len(hull)
     edges = np.roll(hull, -1, axis=0) - hull
     angles = np.unwrap(np.arctan2(edges[:, 1], edges[:, 0]))
-    # The vertex opposite an edge is where the outline has turned by half a circle.
+    # The vertex opposite an edge is the one at which the direction of the outline has turned by 180 degrees.
     opposite = np.searchsorted(np.concatenate([angles, angles + 2 * math.pi]), angles + math.pi) % count
     normals = np.column_stack([-edges[:, 1], edges[:, 0]]) / np.hypot(*edges.T)[:, None]
     feret_min = float(np.abs(np.einsum("ij,ij->i", hull[opposite] - hull, normals)).min())
-    # Both ends of the edge, and the neighbours of the vertex, because with parallel edges rounding decides.
+    # Try both ends of the edge with the vertex and its neighbours, because for parallel edges, rounding decides which
+    # vertex was found.
     ends = np.concatenate([np.arange(count), np.arange(1, count + 1) % count])
     others = np.concatenate([np.tile((opposite + step) % count, 2) for step in (-1, 0, 1)])
     spans = hull[others] - np.tile(hull[ends], (3, 1))
@@ -217,7 +218,7 @@ def _revolution_volume(outer: Polygon) -> float:
     u, v = _insert_axis_crossings(u, v)
     volume = 0.0
     for half in (np.maximum(v, 0), np.maximum(-v, 0)):
-        # ∬v dA of a half. Its outline along the axis adds nothing, because v = 0 there.
+        # ∬v dA of one half. The part of its outline along the axis adds nothing, because v = 0 there.
         cross = u * np.roll(half, -1) - np.roll(u, -1) * half
         volume += math.pi * abs(float(cross @ (half + np.roll(half, -1)))) / 6
     return volume

@@ -1,6 +1,7 @@
-"""How much of a place belongs to each instance: a smooth function, so that borders do not follow the map's pixels.
+"""Computes how much each point of the picture belongs to each instance (its membership).
 
-The border between two instances runs where both memberships are equal, whatever size the picture has.
+The border between two instances runs where both memberships are equal. Memberships are smooth functions, so borders
+do not follow the pixels of the map, and do not depend on the size of the picture.
 """
 
 from collections.abc import Sequence
@@ -12,9 +13,9 @@ import numpy.typing as npt
 from spheroseg.segmentation.instances import Instances
 from spheroseg.segmentation.watershed import Labels
 
-# px of the map, standard deviation. A border along pixels has steps; this removes them and bends nothing longer.
+# px of the map, standard deviation. It removes the steps of a border along pixels, and hardly changes longer bends.
 SMOOTHING = 1.5
-REACH_PX = 7  # px of the map: further from an instance its membership is 0
+REACH_PX = 7  # px of the map; at a greater distance from an instance, the membership in it is 0
 
 Numbers = npt.NDArray[np.int32]
 
@@ -22,11 +23,11 @@ Numbers = npt.NDArray[np.int32]
 class Memberships:
     """The memberships, 0..1, of some instances: their regions of the map with smooth edges.
 
-    They lie one after the other in one flat array, so that places of many instances are looked up at once.
+    They are stored one after the other in one flat array, so that points of many instances are looked up at once.
     """
 
     def __init__(self, instances: Instances, numbers: Sequence[int]) -> None:
-        """`numbers`: the instances, from 1, that will be asked for."""
+        """`numbers`: the instances, from 1, whose memberships are needed."""
         # Imported here because SciPy takes half a second to load.
         from scipy import ndimage
 
@@ -47,7 +48,7 @@ class Memberships:
     def at(
         self, numbers: Numbers, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]
     ) -> npt.NDArray[np.float64]:
-        """Return the memberships of single pixels of the picture, each in its own instance. All arrays: shape (n,).
+        """Return the memberships of single pixels of the picture, each in one instance. All arrays: shape (n,).
 
         Values are interpolated linearly between the pixels of the map.
         """
@@ -64,7 +65,7 @@ class Memberships:
         return np.asarray(upper * (1 - v) + lower * v)
 
     def over(self, number: int, rows: slice, columns: slice) -> npt.NDArray[np.float32]:
-        """Return the memberships of a rectangle of the picture in one instance, of the rectangle's shape."""
+        """Return the memberships in one instance of all pixels of a rectangle, in the shape of the rectangle."""
         height, width = self._size[number]
         top, left = self._corner[number]
         piece = self._values[self._start[number] :][: height * width].reshape(height, width)
@@ -90,6 +91,6 @@ def _soften(labels: Labels, number: int, box: tuple[slice, ...]) -> tuple[tuple[
     top, bottom = max(0, rows.start - REACH_PX), min(labels.shape[0], rows.stop + REACH_PX)
     left, right = max(0, columns.start - REACH_PX), min(labels.shape[1], columns.stop + REACH_PX)
     inside = (labels[top:bottom, left:right] == number).astype(np.float32)
-    # The border of the map is no border of the object.
+    # At the border of the map, an object is taken to continue.
     soft = cv2.GaussianBlur(inside, (0, 0), SMOOTHING, borderType=cv2.BORDER_REPLICATE)
     return (top, left), np.pad(np.asarray(soft, np.float32), [(0, max(0, 2 - n)) for n in soft.shape], mode="edge")

@@ -1,4 +1,4 @@
-"""Reads OME-XML: the attributes, the channels and the planes of each `Pixels` element."""
+"""Reads the attributes, channels and planes of each `Pixels` element of OME-XML."""
 
 import html
 import math
@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-# Regular expressions and not an XML parser: an untrusted file must not be able to expand entities, or to have other
-# files opened. The time is linear in the length of the text.
+# Regular expressions replace an XML parser, because an untrusted file must not be able to expand entities or to open
+# other files. The time is linear in the length of the text.
 _TAG = re.compile(r"<(/?)(?:[\w.-]+:)?([A-Za-z]+)\b([^<>]*)>([^<]*)")
 _ATTRIBUTE = re.compile(r"""(?<![\w:])([\w:]+)\s*=\s*(["'])(.*?)\2""", re.DOTALL)
 
@@ -20,8 +20,9 @@ Plane = tuple[int, int, int]  # t, z, channel; from 0
 class Pixels:
     """A `Pixels` element.
 
-    `sizes`: of t, z and channel, in all files of a set. `channels`: attributes of the `Channel` elements. `planes`:
-    the plane of each page of this file, whose number counts from 0. `times`: attributes of the `Plane` elements.
+    `sizes`: numbers of times, z planes and channels in all files of the set. `channels`: attributes of the `Channel`
+    elements. `planes`: the plane of each page of this file, by page number from 0. `times`: attributes of the `Plane`
+    elements.
     """
 
     attributes: Attributes
@@ -32,7 +33,7 @@ class Pixels:
 
 
 def read_ome(xml: str, pages: int) -> list[Pixels]:
-    """Read all `Pixels` of a document, in its order. What cannot be understood is left out.
+    """Return all `Pixels` elements in the order of the document. Elements that cannot be understood are left out.
 
     `pages`: the number of pages of the file.
     """
@@ -65,7 +66,7 @@ def read_ome(xml: str, pages: int) -> list[Pixels]:
     left = pages
     for pixels, tiff_data in zip(elements, blocks, strict=True):
         pixels.sizes = _sizes(pixels)
-        # Each page is named once. A text that names pages again and again must not be able to fill the memory.
+        # A file may not name more planes than it has pages: repeated entries must not be able to fill the memory.
         pixels.planes = dict(islice(_planes(pixels, tiff_data, own_uuid, pages), left))
         left -= len(pixels.planes)
     return elements
@@ -93,7 +94,7 @@ def _plane(position: tuple[int | None, ...]) -> Plane | None:
 
 def _sizes(pixels: Pixels) -> Plane:
     t, z, samples = (_number(pixels.attributes, f"Size{axis}", 1) or 1 for axis in "TZC")
-    # Red, green and blue are samples of one page and not three pages.
+    # Red, green and blue are samples of one page, not three pages.
     per_page = [_number(channel, "SamplesPerPixel", 1) or 1 for channel in pixels.channels]
     if sum(per_page) == samples:
         return t, z, len(per_page)

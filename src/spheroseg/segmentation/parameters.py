@@ -1,4 +1,4 @@
-"""The parameters of a user: which objects are kept, and where their outlines run."""
+"""The parameters that a user can choose: which objects are kept, and where their outlines run."""
 
 import math
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from spheroseg.errors import BadParameters
 OBJECTS = ("all", "largest", "most_central")
 EDGES = ("keep", "discard")
 
-# The default minimum area: 0.02 % of the picture (a diameter of 20 px in 1500 × 1125 px), but at least that of a
-# diameter of 8 px.
+# The default minimum area is 0.02 % of the picture (a diameter of 20 px in 1500 × 1125 px), but at least the area of
+# an object with a diameter of 8 px.
 MIN_AREA_FRACTION = 0.0002
 MIN_AREA_FLOOR_PX2 = 50.0
 
@@ -34,7 +34,7 @@ class Parameters:
     threshold: the probability at the outline.
     min_area_px, min_area_um2: the minimum net area, in px² and in µm². The larger applies; if both are None, it
         depends on the image size.
-    objects: all objects, only the largest, or only that whose centroid is nearest to the middle of the picture.
+    objects: all objects, only the largest, or only the one whose centroid is nearest to the middle.
     edge: whether objects that touch the edge of the picture are kept or discarded. Applied before `objects`.
     separate: whether touching objects are separated, if the model can.
     """
@@ -64,8 +64,8 @@ class Parameters:
     def resolve(self, width: int, height: int, pixel_size_um: float | None = None) -> AppliedParameters:
         """Return the values that apply to an image of this size (px), as they are stored with a result.
 
-        `min_area_px` is the minimum that applies, wherever it comes from. Raise `BadParameters` if the minimum is in
-        µm² and the pixel size is not known.
+        `min_area_px` is the minimum that applies. Raise `BadParameters` if the minimum was given in µm² and the pixel
+        size is not known.
         """
         limits = [] if self.min_area_px is None else [self.min_area_px]
         if self.min_area_um2 is not None:
@@ -87,7 +87,7 @@ class Parameters:
 
 
 def with_defaults(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Add to stored parameters the defaults of those that did not exist when they were stored."""
+    """Return stored parameters with the defaults of parameters that did not exist when they were stored."""
     return {**{name: field.default for name, field in Parameters.__dataclass_fields__.items()}, **parameters}
 
 

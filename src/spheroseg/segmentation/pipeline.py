@@ -1,8 +1,8 @@
-"""Segments an image: from its bytes to measured objects."""
+"""Segments an image: `read_image` decodes it, a model computes its maps, `outline_objects` measures the objects."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import cv2
@@ -32,7 +32,7 @@ from spheroseg.segmentation.quality import (
 class SegmentedObject:
     """An object with its outline and measurements (px).
 
-    `flags`: `touches_edge` if part of the object may lie outside the picture, and those of `assess_quality`.
+    `flags`: `touches_edge` if part of the object may lie outside the picture, and the flags of `assess_quality`.
     """
 
     outline: Outline
@@ -44,10 +44,10 @@ class SegmentedObject:
 class Segmentation:
     """The objects of an image.
 
-    `width`, `height`: px. `labels`: uint16 (height, width), 0 the background; pixels of `objects[i]` have i + 1.
+    `width`, `height`: px. `labels`: uint16 (height, width); 0 is background, pixels of `objects[i]` have i + 1.
     `flags`: `no_object_found` or `several_objects`, `low_contrast` and `out_of_focus` if the largest object has
-    them, and those of the image. `parameters`: the values that were used. `durations_ms`: of `decode`, `inference`
-    and `outlines` (tracing and measuring).
+    them, and the flags of the image. `parameters`: the values that were used. `durations_ms`: the time of each step,
+    by name. `outline_objects` records only `outlines` (tracing and measuring); the caller adds its own steps.
     """
 
     width: int
@@ -61,27 +61,6 @@ class Segmentation:
     model_sha256: str
     parameters: AppliedParameters
     durations_ms: dict[str, float]
-
-
-def segment(
-    file: BinaryIO,
-    model: Model,
-    parameters: Parameters,
-    page: int = 0,
-    pixel_size_um: float | None = None,
-) -> tuple[Segmentation, GreyImage]:
-    """Decode one page, find the objects and measure them. Return them with the decoded image.
-
-    Raise as `read_image`, the model and `outline_objects` do.
-    """
-    started = time.perf_counter()
-    image = read_image(file, page, pixel_size_um)
-    decoded = time.perf_counter()
-    (maps,) = model.maps([image.pixels])
-    inferred = time.perf_counter()
-    segmentation = outline_objects(image, maps, model, parameters)
-    durations = {"decode": 1000 * (decoded - started), "inference": 1000 * (inferred - decoded)}
-    return replace(segmentation, durations_ms={**durations, **segmentation.durations_ms}), image
 
 
 def read_image(file: BinaryIO, page: int = 0, pixel_size_um: float | None = None) -> GreyImage:
@@ -108,7 +87,7 @@ def outline_objects(image: GreyImage, maps: Maps, model: Model, parameters: Para
     instances = find_instances(maps, used["threshold"], (height, width)) if used["separate"] else None
     labels, outlines = trace(probability, used["threshold"], used["min_area_px"], instances)
     chosen = _choose(outlines, used, width, height)
-    # Assessed before the other objects are removed, because those are no background either.
+    # The quality is assessed with the labels of all objects, because those that are left out are not background.
     objects = tuple(
         SegmentedObject(
             outlines[i],
@@ -148,7 +127,7 @@ def _resize_map(probability: npt.NDArray[np.float32], shape: tuple[int, ...]) ->
     probability = probability.astype(np.float32, copy=False)
     if probability.shape == shape:
         return probability
-    # Resized before any threshold: a resized mask has steps, so that its circularity would depend on the camera.
+    # Resize the map and not the mask: a resized mask has steps, so its circularity would depend on the camera.
     resized: npt.NDArray[np.float32] = cv2.resize(
         probability, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR
     ).astype(np.float32, copy=False)

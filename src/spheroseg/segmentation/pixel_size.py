@@ -1,4 +1,4 @@
-"""The size of a pixel in the specimen: what the user and the file state, and which of them applies."""
+"""Reads the pixel size that a file states, and decides between it and the one that the user gave."""
 
 import math
 import re
@@ -9,7 +9,7 @@ from typing import Any
 CONTRADICTION = "pixel_size_contradiction"
 NOT_SQUARE = "pixel_size_not_square"
 
-# The length of one unit, µm. ImageJ writes µ as the six characters \u00B5.
+# The length of each unit in µm. ImageJ writes µ as the six characters \u00B5, see `_normalise_unit`.
 MICROMETRES = {
     **dict.fromkeys(("å", "angstrom", "angstroms", "ångström"), 1e-4),
     **dict.fromkeys(("pm", "picometer", "picometre"), 1e-6),
@@ -22,9 +22,11 @@ MICROMETRES = {
     **dict.fromkeys(("inch", "inches", "in"), 25_400.0),
 }
 
-MAX_XY_DIFFERENCE = 0.01  # as a fraction: within it, X and Y differ by rounding in the file
-MAX_SOURCE_DIFFERENCE = 0.01  # as a fraction: within it, two sources agree
-MAX_INCH_PIXEL_UM = 20.0  # ImageJ turns the dpi of any print-ready picture into "inch": 1,200 dpi is paper
+MAX_XY_DIFFERENCE = 0.01  # as a fraction; X and Y that differ by less are equal up to rounding
+MAX_SOURCE_DIFFERENCE = 0.01  # as a fraction; sources that differ by less agree
+# Ignore a pixel size in inches above this. ImageJ takes the dpi of a printer for a pixel size, and even 1,200 dpi, a
+# high resolution for paper, gives 21 µm.
+MAX_INCH_PIXEL_UM = 20.0
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class PixelSize:
     source: str
     contradicted_by: tuple["PixelSize", ...] = ()
 
-    def record(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, Any]:
         """Return the size as it is stored with a result. `contradicted_by` is included only if it is not empty."""
         others = [{"um": other.um, "source": other.source} for other in self.contradicted_by]
         return {"um": self.um, "source": self.source, **({"contradicted_by": others} if others else {})}
@@ -61,8 +63,8 @@ def resolve_pixel_size(
 ) -> tuple[PixelSize | None, tuple[str, ...]]:
     """Return the pixel size that applies (None if it is not known), and the flags of the image.
 
-    `explicit_um` (µm) takes precedence over the sizes `stated` in the file, of which the first takes precedence. The
-    flags are `pixel_size_contradiction`, and `pixel_size_not_square` if the file states so, whatever size applies.
+    `explicit_um` (µm) takes precedence over the sizes `stated` in the file, of which the first one applies. The flags
+    are `pixel_size_contradiction`, and `pixel_size_not_square` if the file states such a size, used or not.
     """
     flags = [NOT_SQUARE] if any(isinstance(one, NotSquare) for one in stated) else []
     first = stated[0] if explicit_um is None and stated else None
@@ -70,7 +72,7 @@ def resolve_pixel_size(
     if explicit_um is not None:
         size = PixelSize(explicit_um, "option")
     if size is None:
-        # If the first source has no single size, another one is no more reliable.
+        # If the first source states pixels that are not square, a later source is not used: it is less reliable.
         return None, tuple(flags)
     others = tuple(
         one
@@ -83,7 +85,7 @@ def resolve_pixel_size(
 
 
 def from_ome(attributes: Mapping[str, str]) -> StatedSize | None:
-    """Read `PhysicalSizeX/Y` of a `Pixels` element. The unit is µm unless one is named (OME schema 2016-06)."""
+    """Read `PhysicalSizeX/Y` of a `Pixels` element. The default unit is µm (OME schema 2016-06)."""
     sides = [
         _to_micrometres(attributes.get(f"PhysicalSize{axis}"), attributes.get(f"PhysicalSize{axis}Unit", "µm"))
         for axis in "XY"
@@ -92,9 +94,9 @@ def from_ome(attributes: Mapping[str, str]) -> StatedSize | None:
 
 
 def from_imagej(description: str, x_per_unit: float, y_per_unit: float) -> StatedSize | None:
-    """Read ImageJ's TIFF dialect: `unit=` in the description, pixels per that unit in the resolution tags.
+    """Read the pixel size of ImageJ: `unit=` in the description, and pixels per unit in the resolution tags.
 
-    Resolution tags without such a description are the dots per inch of a printer, so they are never used.
+    Without such a description, the resolution tags are the dots per inch of a printer, so they are not used.
     """
     if not description.startswith("ImageJ="):
         return None
@@ -124,14 +126,15 @@ def _to_micrometres(value: str | None, unit: str) -> float | None:
 
 def _normalise_unit(unit: str) -> str:
     unit = re.sub(r"\\u00(b5|c5)", lambda match: chr(int(match[1], 16)), unit.strip(), flags=re.IGNORECASE)
-    # µ and mu in UTF-8 that was read as latin-1, the Ångström sign, a Greek mu. Below: a µ that was latin-1.
+    # Replace: µ and the Greek mu in UTF-8 that was decoded as latin-1; the Ångström sign; the Greek mu. Last, the
+    # replacement character: a µ in latin-1 that was decoded as UTF-8.
     for wrong, right in (("\u00c2\u00b5", "µ"), ("\u00ce\u00bc", "µ"), ("\u212b", "Å"), ("\u03bc", "µ")):
         unit = unit.replace(wrong, right)
     return unit.replace("\ufffd", "µ").lower().rstrip(".")
 
 
 def _make_size(x: float | None, y: float | None, source: str) -> StatedSize | None:
-    # A pixel that is not square has no single size: any would make lengths wrong.
+    # A pixel that is not square has no single size: with any one, lengths would be wrong.
     if x is None or y is None:
         return None
     if abs(x - y) > MAX_XY_DIFFERENCE * max(x, y):

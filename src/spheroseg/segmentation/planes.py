@@ -1,4 +1,4 @@
-"""Chooses the pages of a stack. A person has to choose: no page is taken because it happens to be the first."""
+"""Chooses the pages of a stack. The user has to choose: the first page is never used by default."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,12 +34,12 @@ _NOUNS = {"time": ("time point", "time points"), "z": ("z plane", "z planes"), "
 
 
 def choose_pages(pages: Sequence[PagePosition], choice: PlaneChoice) -> list[PagePosition]:
-    """Return the chosen ones of `pages`, in their order.
+    """Return the pages that match the choice, in their order.
 
-    If the file names no axis, all its pages are chosen. A single page of such a file is taken whatever number was
-    chosen, because its position may be part of the file name.
+    If the file states no axis, all its pages are chosen. A file with a single page and no axis matches any number,
+    because its position may be part of the file name.
 
-    Raise ChoosePlane if a file has several z planes or channels and none was chosen, or not the chosen one.
+    Raise ChoosePlane if a file has several z planes or channels and none was chosen, or if it lacks the chosen one.
     """
     numbers: dict[str, Number] = {"time": choice.time, "z": choice.z, "channel": choice.channel}
     if isinstance(choice.channel, str) and choice.channel != ALL:
@@ -72,12 +72,12 @@ def choose_pages(pages: Sequence[PagePosition], choice: PlaneChoice) -> list[Pag
 
 
 def _at(page: PagePosition, axis: str) -> int:
-    # A file may hold several images, of which one has an axis that another has not.
+    # A file may hold several images, and some may lack an axis that others have.
     return _NUMBER_OF[axis](page) or 1
 
 
 def _find_channel(name: str, pages: Sequence[PagePosition]) -> int | None:
-    """Return the number of the channel of that name; None for a single page that states no channel."""
+    """Return the number of the channel with that name; None for a single page that states no channel."""
     names = {_at(page, "channel"): page.channel_name for page in pages}
     if not any(names.values()):
         if len(pages) > 1:

@@ -1,6 +1,6 @@
-"""How reliable an outline is, from the picture and the probability map along it.
+"""Assesses how reliable an outline is, from the picture and the probability map along it.
 
-docs/metrics.md explains each figure and flag for the readers of the tables.
+docs/metrics.md explains each figure and flag to the readers of the tables.
 """
 
 import math
@@ -19,23 +19,23 @@ UNCERTAIN_OUTLINE = "uncertain_outline"
 LOW_CONTRAST = "low_contrast"
 OUT_OF_FOCUS = "out_of_focus"
 
-# The three limits, each with the values of 36 real spheroids: as they are / blurred by a fifth of their radius /
-# with a sixteenth of their contrast in the same noise.
-MAX_UNCERTAINTY = 0.5  # at most .30 / .41 / .89
-MIN_CONTRAST = 3.0  # at least 11 / 4 / 1.5
-MAX_EDGE_WIDTH = 0.25  # of the radius; at most 0.10 / .36 in the median / 0.10
+# The limits of the three flags. For each, the values of 36 real spheroids: unchanged / blurred by a fifth of their
+# radius / with a sixteenth of their contrast in the same noise.
+MAX_UNCERTAINTY = 0.5  # maximum .30 / .41 / .89
+MIN_CONTRAST = 3.0  # minimum 11 / 4 / 1.5
+MAX_EDGE_WIDTH = 0.25  # of the radius; maximum .10 / median .36 / maximum .10
 
-MAX_RADIUS_PX = 64.0  # larger objects are assessed in a smaller copy, with less noise and in the same time
-SHARP_EDGE_PX = 3.0  # the width of the sharpest edge, by lens and pixels
+MAX_RADIUS_PX = 64.0  # larger objects are assessed in a reduced copy, to limit the time
+SHARP_EDGE_PX = 3.0  # the width of the sharpest edge that lens and pixels allow
 SECTORS = 24  # of the outline
 LINES_PER_SECTOR = 4  # across the outline
-SAMPLES_PER_SIDE = 20  # of a line, on either side of the outline, up to half the radius
+SAMPLES_PER_SIDE = 20  # of a line, on each side of the outline, up to half the radius
 # In units of the radius:
 BAND_START, BAND_END = 0.05, 0.25  # the bands on both sides of the outline whose grey values are compared
-BACKGROUND_START = 0.1  # from here outwards is the background
-MAX_EDGE_OFFSET = 0.2  # the steepest slope is searched within this distance of the outline
-NEIGHBOURHOOD = 0.25  # plus 2 px: this far outside an object, the map still belongs to it
-MIN_VISIBLE_SHARE = 0.25  # of the outline that has background beside it; below it nothing is measured
+BACKGROUND_START = 0.1  # the background begins at this distance outside the outline
+MAX_EDGE_OFFSET = 0.2  # the steepest slope is searched up to this distance from the outline
+NEIGHBOURHOOD = 0.25  # plus 2 px; up to this distance outside, the map belongs to the object
+MIN_VISIBLE_SHARE = 0.25  # of the outline with background beside it; with less, nothing is measured
 # A quarter of the values of a normal distribution lie within this number of standard deviations.
 QUARTILE_DEVIATION = 0.3186
 
@@ -47,12 +47,12 @@ Masked = np.ma.MaskedArray[tuple[int, ...], np.dtype[np.float64]]
 class Quality:
     """The quality of one outline.
 
-    uncertainty: the area where the probability is between .25 and .75, divided by that where it is above .5.
+    uncertainty: the area where the probability is between .25 and .75, divided by the area where it is above .5.
     contrast: the difference of grey values between both sides of the outline, divided by the noise of the background.
-    edge_width: the width over which grey values change across the outline, beyond that of a sharp edge, in
-        radii of the object.
+    edge_width: the width over which grey values change across the outline, corrected for the width of a sharp
+        edge, in radii of the object.
 
-    The last two are None if there is too little background beside the object.
+    contrast and edge_width are None if there is too little background beside the object.
     """
 
     uncertainty: float
@@ -61,7 +61,7 @@ class Quality:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """The flags `uncertain_outline`, `low_contrast` and `out_of_focus`, as far as they apply."""
+        """Those of the flags `uncertain_outline`, `low_contrast` and `out_of_focus` that apply."""
         is_set = {
             UNCERTAIN_OUTLINE: self.uncertainty > MAX_UNCERTAINTY,
             LOW_CONTRAST: self.contrast is not None and self.contrast < MIN_CONTRAST,
@@ -73,7 +73,7 @@ class Quality:
 def assess_quality(
     pixels: Grey, probability: Grey, labels: npt.NDArray[np.uint16], number: int, outline: Outline
 ) -> Quality:
-    """Assess the object whose label is `number`. The three arrays have one shape (height, width)."""
+    """Assess the object whose label is `number`. The three arrays have the same shape (height, width)."""
     radius = math.sqrt(net_area(outline) / math.pi)
     height, width = pixels.shape
     margin = radius / 2 + 3
@@ -113,7 +113,8 @@ def _measure_edge(
     height, width = grey.shape
     is_visible = (x >= 0) & (y >= 0) & (x < width) & (y < height)
     label = labels[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]
-    # A neighbouring object is not background, and what lies across a notch is not inside.
+    # Outside samples must be background and not a neighbour. Inside samples must be in the object and not across a
+    # notch of its outline.
     is_visible &= np.where(offsets > BAND_START / 2, label == 0, True)
     is_visible &= np.where(offsets < -BAND_START / 2, label == number, True)
     at = (positions - 0.5).astype(np.float32)
@@ -126,7 +127,7 @@ def _measure_edge(
         return None, None
     background = lines[:, offsets >= BACKGROUND_START]
     residuals = np.abs(background - background.mean(axis=1)[:, None]).compressed()
-    # From the quieter half of the values, because scattered cells are not noise.
+    # The lower quartile, because scattered cells in the background are not noise.
     noise = float(np.percentile(residuals, 25)) / QUARTILE_DEVIATION if len(residuals) else 0.0
     contrast = abs(float(np.median(steps)))
     return contrast / max(noise, 1e-6 * contrast, 1e-12), _measure_edge_width(lines, offsets, radius)

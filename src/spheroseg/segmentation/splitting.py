@@ -1,4 +1,4 @@
-"""Splits connected components with several instances: a pixel goes to the instance that it belongs to most."""
+"""Splits connected components with several instances. Each pixel goes to the instance of its largest membership."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from spheroseg.segmentation.instances import Instances
 from spheroseg.segmentation.membership import Memberships, Numbers
 
-ROWS_AT_ONCE = 256  # of the picture, so that little memory is taken
+ROWS_AT_ONCE = 256  # of the picture; bounds the memory
 MAX_ROUNDS = 8
 
 Boxes = Sequence[tuple[slice, ...] | None]
@@ -32,11 +32,11 @@ class ComponentPart:
 def split_components(
     components: Numbers, stats: npt.NDArray[np.int32], instances: Instances
 ) -> tuple[list[ComponentPart], Memberships | None]:
-    """Give the pixels of each component with several instances new numbers, from len(stats) on, in place.
+    """Split each component with several instances: give its pixels new numbers in place, from len(stats) on.
 
-    `components`: label image (height, width). `stats`: left, top, width, height and count of each component, as
-    OpenCV returns it; the count of a component that was split becomes 0. Return the parts, and the memberships of
-    their instances (None without a part).
+    `components`: label image (height, width). `stats`: left, top, width, height and number of pixels of each
+    component, as OpenCV returns it. The number of pixels of a component that was split becomes 0. Return the parts,
+    and the memberships of their instances (None if there is no part).
     """
     scale = np.array(instances.shape) / instances.labels.shape
     peaks = ((np.array(instances.peaks, float).reshape(-1, 2) + 0.5) * scale).astype(np.intp)
@@ -94,7 +94,7 @@ def _assign(
 def _tidy(local: PartNumbers, inside: npt.NDArray[np.bool_], count: int) -> Boxes:
     """Make each part connected, give it the loose pixels beside it, and remove crossings, in place. Return the boxes.
 
-    A fixed number of rounds is enough: what then remains is a matter of single pixels.
+    The number of rounds is limited: after them, only single pixels may be left.
     """
     from scipy import ndimage
 
@@ -123,7 +123,7 @@ def _tidy(local: PartNumbers, inside: npt.NDArray[np.bool_], count: int) -> Boxe
 
 
 def _remove_crossings(local: PartNumbers) -> bool:
-    """Where two parts cross as on a chessboard, give one a pixel of the other. Return whether there were any."""
+    """Where two parts cross at a corner of their pixels, give one a pixel of the other. Return whether any did."""
     first, second = local[:-1, :-1], local[:-1, 1:]
     is_crossing = (first == local[1:, 1:]) & (second == local[1:, :-1]) & (first != second)
     is_crossing &= (first > 0) & (second > 0)

@@ -12,7 +12,7 @@ from spheroseg.segmentation.image import translate_library_errors
 from spheroseg.segmentation.ome import Pixels, Plane
 from spheroseg.segmentation.tiff import Tiff
 
-# The length of one unit, hours. OME and ImageJ both mean seconds if they name no unit.
+# The length of each unit in hours. In OME and ImageJ, the default unit is the second.
 HOURS = {
     **dict.fromkeys(("ns", "nanosecond", "nanoseconds"), 1e-9 / 3600),
     **dict.fromkeys(("us", "µs", "\u03bcs", "microsecond", "microseconds"), 1e-6 / 3600),
@@ -22,7 +22,7 @@ HOURS = {
     **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 1.0),
     **dict.fromkeys(("d", "day", "days"), 24.0),
 }
-MAX_DELAY = 0.1  # as a fraction of the interval: within it, a page counts as taken at the planned time
+MAX_DELAY = 0.1  # as a fraction of the interval; with a smaller delay, a page has its planned time
 
 AXES = "TZC"
 
@@ -31,9 +31,9 @@ AXES = "TZC"
 class PagePosition:
     """The position of a page in its stack.
 
-    `page` counts from 0, `t`, `z` and `channel` from 1; these are None if the file does not name the axis, or its
-    length is 1. `time_h`: hours since the first time of the file. `channel_name`: "" if it is not known; it may be
-    known even if there is only one channel.
+    `page` counts from 0. `t`, `z` and `channel` count from 1; they are None if the file does not state the axis, or
+    its length is 1. `time_h`: hours since the first time of the file. `channel_name`: "" if it is not known; it may
+    be known even if there is only one channel.
     """
 
     page: int
@@ -45,9 +45,9 @@ class PagePosition:
 
 
 def read_pages(file: BinaryIO) -> list[PagePosition]:
-    """Read the positions of all pages of a file, in its order, without previews and pyramid levels.
+    """Return the positions of all pages in the order of the file, without previews and pyramid levels.
 
-    OME-XML, ImageJ's hyperstacks and the axes that tifffile writes are understood. Pages of other files have no
+    It understands OME-XML, the hyperstacks of ImageJ and the axes that tifffile writes. Pages of other files have no
     position. Raise `BadImage` as `decode` does.
     """
     with translate_library_errors():
@@ -55,7 +55,7 @@ def read_pages(file: BinaryIO) -> list[PagePosition]:
             return [PagePosition(0)]
         tiff = Tiff(file)
         positions = _read_positions(tiff)
-        # The numbers in the file also count previews.
+        # Page numbers in the metadata also count previews, so the pages are numbered again.
         return [
             replace(positions.get(page.index, PagePosition(0)), page=number) for number, page in enumerate(tiff.pages)
         ]
@@ -65,7 +65,7 @@ def _read_positions(tiff: Tiff) -> dict[int, PagePosition]:
     try:
         return _read_ome_positions(tiff) or _read_imagej_positions(tiff) or _read_tifffile_positions(tiff)
     except Exception:
-        # The metadata may be nonsense. The pages exist all the same, and none of them may be lost.
+        # If the metadata cannot be understood, the pages are still images. None of them may be lost.
         return {}
 
 
@@ -85,7 +85,7 @@ def _read_pixels_positions(pixels: Pixels) -> dict[int, PagePosition]:
 
 
 def _choose_times(pixels: Pixels) -> dict[Plane, float]:
-    """Return hours since the first time, by plane: the measured ones, unless they are close to the planned ones."""
+    """Return the hours since the first time by plane: measured times, or planned ones if the two are close."""
     measured = _read_measured_times(pixels)
     planned: dict[Plane, float] = {}
     interval = _read_hours(pixels.attributes, "TimeIncrement")
@@ -107,7 +107,7 @@ def _read_measured_times(pixels: Pixels) -> dict[Plane, float]:
     measured = {}
     for (z, channel), hours_at in series.items():
         in_order = [hours_at[t] for t in sorted(hours_at)]
-        # Some programs write 0 everywhere. Others leave planes out, and then the first time is not known.
+        # Some programs write 0 for all planes. Others leave out planes, so that the first time is not known.
         if 0 in hours_at and all(before < after for before, after in pairwise(in_order)):
             measured.update({(t, z, channel): hours - hours_at[0] for t, hours in hours_at.items()})
     return measured
@@ -127,7 +127,7 @@ def _to_hours(value: str, unit: str, is_zero_allowed: bool = False) -> float | N
 
 
 def _round(hours: float) -> float:
-    return float(f"{hours:.9g}")  # 0.35 of 3 times 420 s, not 0.35000000000000003
+    return float(f"{hours:.9g}")  # 3 times 420 s is 0.35, not 0.35000000000000003
 
 
 def _read_imagej_positions(tiff: Tiff) -> dict[int, PagePosition]:
@@ -158,7 +158,7 @@ def _read_tifffile_positions(tiff: Tiff) -> dict[int, PagePosition]:
 def _number_regularly(
     axes: str, shape: Sequence[int], numbers: Iterable[int], interval_h: float | None
 ) -> dict[int, PagePosition]:
-    """Return the positions of pages in the order of `axes`, the last fastest; none if their number does not fit."""
+    """Return the positions of pages that count through `axes`, the last fastest; {} if their number does not fit."""
     numbers = list(numbers)
     if math.prod(shape) != len(numbers) or not any(axis in AXES for axis in axes):
         return {}

@@ -1,4 +1,4 @@
-"""TIFF files: their pages without previews, and what their metadata states."""
+"""Reads TIFF files: the pages without previews, and the metadata."""
 
 import struct
 from collections.abc import Iterator, Sequence
@@ -21,13 +21,13 @@ from spheroseg.segmentation.tiff_page import (
     without_previews,
 )
 
-# A page header takes 18 bytes in the file and thousands of bytes in memory.
+# A limit, because a page header takes only 18 bytes in the file, but thousands of bytes in memory.
 MAX_PAGES = 10_000
 IMAGE_DESCRIPTION = 270
 
 
 class Tiff:
-    """An open TIFF file. `pages` are in file order; previews and pyramid levels are not among them.
+    """An open TIFF file. `pages` are in file order, without previews and pyramid levels.
 
     Raise BadImage if the file is damaged.
     """
@@ -39,9 +39,9 @@ class Tiff:
         self._tiff = tifffile.TiffFile(file)
         if len(self._tiff.pages) > MAX_PAGES:
             raise BadImage(f"the TIFF holds more than {MAX_PAGES:,} pages: split it")
-        # As `useframes` is off, none of them is a TiffFrame.
+        # All are TiffPages and not TiffFrames, because `useframes` is off.
         pages = cast(list[TiffPage], list(self._tiff.pages))
-        # tifffile leaves out a page that it cannot read, and only logs it.
+        # tifffile leaves out a page that it cannot read and only logs the error, so check for a missing next page.
         if pages and self._next_page_offset(pages[-1]) not in {0, *(page.offset for page in pages)}:
             raise BadImage("the TIFF is truncated or damaged: it refers to a page that is not there")
         self.pages = without_previews(pages)
@@ -77,7 +77,7 @@ class Tiff:
 
     @property
     def descriptions(self) -> list[str]:
-        """The descriptions of the first page, which hold for the file. A page may have those of several programs."""
+        """The descriptions of the first page, which apply to the whole file. Several programs may have added one."""
         tags = self.pages[0].tags.getall(IMAGE_DESCRIPTION) or []
         return [tag.value for tag in tags if isinstance(tag.value, str)]
 
@@ -92,8 +92,8 @@ class Tiff:
         return len(self._tiff.pages)
 
     def shaped_series(self) -> Iterator[tuple[str, Sequence[int], list[int]]]:
-        """Yield the series that tifffile wrote: axes and shape above a single picture, and page numbers."""
-        # Only these, because for others tifffile parses XML and opens files that are named in it.
+        """Yield the series that tifffile wrote: axes and shape of the stack of pictures, and page numbers."""
+        # Only these series, because for others tifffile parses XML and opens the files that it names.
         if not self._tiff.is_shaped:
             return
         for series in self._tiff.series:
@@ -103,7 +103,7 @@ class Tiff:
                 yield series.axes[:above], series.shape[:above], numbers
 
     def pixel_sizes(self, index: int) -> list[StatedSize]:
-        """Return the pixel sizes that the file states for a page: that of OME-XML, then that of ImageJ's tags."""
+        """Return the pixel sizes that the file states for a page: first OME-XML, then ImageJ."""
         pixels = self.ome
         number = self.pages[index].index
         own = [element for element in pixels if number in element.planes] or pixels
@@ -114,7 +114,7 @@ class Tiff:
         return [size for size in stated if size is not None]
 
     def _next_page_offset(self, page: TiffPage) -> int:
-        """Return the offset of the page after `page`, as the file states it; 0 if there is none."""
+        """Return the offset of the page after `page` that the file states; 0 if `page` is the last."""
         file, layout = self._tiff.filehandle, self._tiff.tiff
         file.seek(page.offset)
         tags = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))[0]

@@ -1,4 +1,4 @@
-"""One page of a TIFF: whether it can be read, and its pixels."""
+"""Checks whether a page of a TIFF can be read, and reads its pixels."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -57,8 +57,8 @@ def check_layout(page: TiffPage, *, is_only_page: bool) -> None:
 
 
 def check_complete(page: TiffPage, file_size_bytes: int) -> None:
-    """Raise BadImage if part of the page was never written, or lies behind the end of the file."""
-    # A reader may fill what is missing with zeros. Half a picture must not pass for a whole one.
+    """Raise BadImage if part of the page was never written, or lies after the end of the file."""
+    # Readers may fill missing parts with zeros, so that half a picture would look complete.
     strips = list(zip(page.dataoffsets, page.databytecounts, strict=False))
     if not strips or any(count <= 0 or offset <= 0 for offset, count in strips):
         raise BadImage("the TIFF is incomplete: parts of the picture were never written")
@@ -85,7 +85,7 @@ def check_side(width: int, height: int, min_side: int) -> None:
 
 
 def without_previews(pages: Sequence[TiffPage]) -> list[TiffPage]:
-    """Leave out pages that are marked as reduced copies, and unmarked previews less than half as wide and high."""
+    """Return the pages without reduced copies: those marked as such, and those less than half as wide and high."""
     if not pages:
         raise BadImage("the TIFF holds no page")
     first = pages[0]
@@ -111,7 +111,7 @@ def _explain_missing_codec(page: TiffPage) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # Packed integers that are compressed have another size than tifffile passes to the decoder.
+        # For packed integers that are compressed, tifffile passes a wrong size to our decoder.
         is_packed = page.bitspersample % 8 and page.compression != 1
         is_missing = isinstance(error, ModuleNotFoundError) or "imagecodecs" in str(error)
         if is_installed("codecs") or not (is_packed or is_missing):

@@ -1,17 +1,18 @@
-"""Watershed of a height map: one basin for each peak that stands out from the passes to its neighbours."""
+"""Computes the watershed of a height map: one basin for each peak that is high enough above its passes."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-MIN_PEAK = 0.5  # a part that is never half as deep as an object is at its deepest belongs to a neighbour
-# By how much the lower of two peaks must rise above the pass between them. Two disks that touch have a pass near 0,
-# in a blurred map up to .5. The lobes of one object usually differ by less than .2, by more than .3 if a fibre runs
-# through it. The noise of a map is about .05.
+MIN_PEAK = 0.5  # a basin with a lower peak belongs to a neighbour; objects are 1 where they are deepest
+# The lower of two peaks must rise this much above the pass between them. Between two disks that touch, the pass is
+# near 0, in a blurred map up to .5. The lobes of one object rise by less than .2 as a rule, but by more than .3 if a
+# fibre runs through the object. The noise of a map is about .05.
 MIN_PERSISTENCE = 0.35
-# In a clump, several objects are likelier than one with lobes, and the map of a small object is flat.
-MIN_CROWD_SIZE = 4  # objects by the limits above
+# A region with this many objects by the limits above is a crowd, with the lower limits below: there, several objects
+# are more likely than one with lobes, and the maps of small objects are flat.
+MIN_CROWD_SIZE = 4
 MIN_PEAK_IN_CROWD = 0.3
 MIN_PERSISTENCE_IN_CROWD = 0.15
 
@@ -24,7 +25,7 @@ _NEIGHBOURS = (*_HALF, *((-down, -right) for down, right in _HALF))
 def basins(height: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_]) -> tuple[Labels, list[tuple[int, int]]]:
     """Divide the pixels of `inside` (height, width) into basins. Return their labels and their peaks.
 
-    Labels count from 1, 0 is outside. A peak is the row and column of the highest pixel of its basin.
+    Labels count from 1; 0 is outside. A peak is the row and column of the highest pixel of its basin.
 
     The method is the watershed of steepest ascent, with basins merged by topological persistence (Edelsbrunner,
     Letscher and Zomorodian 2002): from the highest pass to the lowest, a peak below `MIN_PEAK`, or less than
@@ -32,7 +33,7 @@ def basins(height: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_]) -> tu
     least one basin. Regions with `MIN_CROWD_SIZE` basins are divided again by the lower limits of a crowd. The time
     grows with the number of pixels inside, not with the size of the map or the number of objects.
     """
-    # A frame of background makes tests for the border unnecessary.
+    # With a frame of background, no pixel has to be tested for being at the border.
     framed = np.pad(np.where(inside, height, np.float32(-1)).astype(np.float32), 1, constant_values=-1)
     width = framed.shape[1]
     level = framed.ravel()
@@ -49,7 +50,7 @@ def basins(height: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_]) -> tu
 def _climb(
     level: npt.NDArray[np.float32], pixels: npt.NDArray[np.intp], width: int
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return the peak that each pixel runs up to, as an index, and the pixels of the peaks."""
+    """Return for each pixel the index of the peak at the end of its steepest ascent, and the pixels of the peaks."""
     own = level[pixels]
     steepest = np.zeros(len(pixels), np.float32)
     up = pixels.copy()
@@ -58,7 +59,7 @@ def _climb(
         gain = level[pixels + step] - own
         if down and right:
             gain *= np.float32(0.5**0.5)
-        # On a plateau always to the later pixel, so that no two point at each other.
+        # On a plateau, go to the later pixel, so that no two pixels point at each other.
         better = (gain > steepest) | ((gain == steepest) & (gain == 0) & (pixels + step > up) & (up >= pixels))
         steepest = np.where(better, gain, steepest)
         up = np.where(better, pixels + step, up)
@@ -74,7 +75,7 @@ def _climb(
 def _find_passes(
     level: npt.NDArray[np.float32], pixels: npt.NDArray[np.intp], peak_of: npt.NDArray[np.intp], width: int
 ) -> Iterator[tuple[int, int, float]]:
-    """Return the highest pass between each two basins that touch, as two peaks and a height; the highest first."""
+    """Return the highest pass between any two basins that touch, as two peaks and a height; the highest first."""
     basin = np.full(len(level), -1, np.intp)
     basin[pixels] = peak_of
     lower, upper, heights = [], [], []
@@ -98,7 +99,7 @@ def _find_passes(
 def _merge_by_limits(
     peaks: npt.NDArray[np.float32], passes: Sequence[tuple[int, int, float]]
 ) -> npt.NDArray[np.intp]:
-    """Return for each peak the one that it is merged into, by the limits for its region of the map."""
+    """Return for each peak the one that it is merged into, with the limits for its region of the map."""
     merged = _merge(peaks, passes, MIN_PEAK, MIN_PERSISTENCE)
     region = _merge(peaks, passes, np.inf, np.inf)
     is_crowded = np.bincount(region[np.unique(merged)], minlength=len(peaks)) >= MIN_CROWD_SIZE

@@ -15,7 +15,7 @@ from spheroseg.simulate.noise import Map, smooth_noise
 from spheroseg.simulate.outlines import PolarOutline, coverage
 
 BLUR_UM = 1.6  # standard deviation of the lens
-MIN_BLUR_PX = 0.5  # no camera is sharper
+MIN_BLUR_PX = 0.5  # the pixels of a camera alone blur this much
 RIM_WIDTH = 0.035  # of the radius, but at least four times the blur
 BACKGROUND_LEVEL = 0.72  # of full scale: brightness of the empty background
 MIN_GAP_PX = 6.0  # between the spheroid and a loose cell
@@ -24,10 +24,11 @@ NOISE_BLUR = 0.8  # grid points, see `smooth_noise`
 
 @dataclass(frozen=True, eq=False)
 class Appearance:
-    """What stays the same, or changes slowly, from picture to picture of a well.
+    """The properties of a well that are the same, or change slowly, in all its pictures.
 
-    `blur`: px. `background`, `clouds`, `grain`: float32 (size, size). `opacity`, `rim`: of the light, 0..1. `asymmetry`:
-    amplitude and direction (radians) of the rim. `specks`: loose cells, see `_draw_specks`.
+    `blur`: px. `background`, `clouds`, `grain`: float32 (size, size). `opacity`, `rim`: share of the light that is
+    absorbed, 0..1. `asymmetry`: amplitude and direction (radians) of the variation of the rim. `specks`: loose cells,
+    see `_draw_specks`.
     """
 
     blur: float
@@ -66,8 +67,8 @@ def render(
 ) -> Map:
     """Return the light at a time, float32 (size, size), 0..1 of full scale.
 
-    `outline`: None for a well without a spheroid. `noise`: standard deviation on the background, in units of 1/255 of
-    full scale; its variance is proportional to the light, as that of photons is.
+    `outline`: None for a well without a spheroid. `noise`: standard deviation on the background, in units of 1/255
+    of full scale. The variance is proportional to the light, as for photons.
     """
     turn = hours / 120
     background = (
@@ -123,7 +124,7 @@ def _draw_specks(rng: np.random.Generator, size: int, pixel_size_um: float, debr
     """
     beside = rng.poisson(0.6 * debris)
     count = beside + rng.poisson(0.4 * debris)
-    # Loose cells gather where the medium carried them.
+    # Loose cells gather on one side, as if the medium had carried them.
     direction = rng.normal(rng.uniform(0, 2 * math.pi), 0.7, count)
     gap = MIN_GAP_PX + rng.exponential(0.03 * size, count)
     near = np.arange(count) < beside
@@ -138,7 +139,7 @@ def _add_specks(appearance: Appearance, outline: PolarOutline | None, light: Map
     for near, first, second, radius, dark in appearance.specks:
         x, y = first, second
         if near:
-            # In an empty well, they lie around its middle.
+            # In a well without a spheroid, the cells lie around the middle of the picture.
             edge = float(outline.radii(np.array([first]))[0]) if outline else 0.0
             middle = (outline.x, outline.y) if outline else (size / 2, size / 2)
             distance = edge + second + radius
@@ -163,7 +164,7 @@ def _gap(outline: PolarOutline, x: float, y: float) -> float:
 
 
 def _draw_grain(rng: np.random.Generator, size: int, cell: float) -> Map:
-    """Draw the texture of cells and groups of cells: dark ones are few but darker, bright ones many."""
+    """Draw the texture of cells and groups of cells: few dark spots of high contrast, and many bright ones of low."""
     shape = size, size
     fine, coarse = smooth_noise(rng, shape, cell, NOISE_BLUR), smooth_noise(rng, shape, 3 * cell, NOISE_BLUR)
     mixed = 0.8 * fine + 0.6 * coarse

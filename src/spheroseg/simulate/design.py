@@ -1,4 +1,4 @@
-"""The design of a simulated plate: its wells, their conditions in blocks, and the growth law of each well."""
+"""Defines a simulated plate: its wells, their conditions in blocks, and the growth law of each well."""
 
 import math
 from dataclasses import dataclass, field
@@ -35,12 +35,12 @@ class Naming(StrEnum):
 class Design:
     """The design of a plate. Raise `BadParameters` for one that cannot be drawn.
 
-    wells: the number of wells, filled row by row on the smallest plate that has as many.
+    wells: the number of wells, filled row by row on the smallest plate that has enough.
     times, interval_h: the number of time points, and the hours between them.
     size: side of a picture, px.
     noise: standard deviation on the background, in grey values of 8 bit.
     debris: mean number of loose cells in a well.
-    doses: None for a series that suits the number of wells. A control is added.
+    doses: None for a default series that suits the number of wells. A control is always added.
     """
 
     wells: int = 96
@@ -127,7 +127,7 @@ class Design:
 
     @property
     def hours(self) -> list[float]:
-        """The time points, hours, as a file name in minutes can state them."""
+        """The time points in hours, rounded to minutes, as file names state them."""
         return [round(number * self.interval_h * 60) / 60 for number in range(self.times)]
 
     @cached_property
@@ -156,7 +156,7 @@ class Design:
         return WellPlan(well, Growth(self.law, start, rate, capacity), concentration, replicate)
 
     def rng(self, well: Well, purpose: int) -> np.random.Generator:
-        """Return the random numbers of a well for one purpose, independent of those of all other pairs."""
+        """Return a random generator for a well and a purpose, independent of those of all other pairs."""
         return np.random.default_rng([self.seed, well.row, well.column, purpose])
 
     def condition(self, concentration: float) -> str:
@@ -166,7 +166,7 @@ class Design:
 
 @dataclass(frozen=True)
 class WellPlan:
-    """What grows in a well. `replicate` counts from 1 within a condition."""
+    """The plan of a well. `replicate` counts from 1 within a condition."""
 
     well: Well
     growth: Growth

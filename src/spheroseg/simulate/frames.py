@@ -1,4 +1,4 @@
-"""The frames of a simulated plate: their file names, their true sizes, and their faults."""
+"""Lists the frames of a simulated plate, with their file names, true sizes and faults."""
 
 import math
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ class Fault(StrEnum):
 
 
 MEANINGS = {
-    Fault.TRUNCATED: "the file breaks off half-way",
-    Fault.TEXT: "a text under the name of an image",
-    Fault.ZERO_BYTES: "a file of no bytes",
+    Fault.TRUNCATED: "the second half of the file is missing",
+    Fault.TEXT: "a text file with the name of an image",
+    Fault.ZERO_BYTES: "an empty file",
     Fault.EMPTY_WELL: "no spheroid in the well, loose cells only",
     Fault.STACK: "all times of the well as pages of one TIFF of 16 bit",
 }
@@ -37,7 +37,8 @@ BROKEN = (Fault.TRUNCATED, Fault.TEXT, Fault.ZERO_BYTES)
 class Frame:
     """One well at one time.
 
-    `number`: of the time point, from 0. `page`: from 1, as in results.csv. `fault`: None if there is none.
+    `number`: number of the time point, from 0. `page`: page in the file, from 1, as in results.csv. `fault`: None if
+    there is none.
     """
 
     plan: WellPlan
@@ -78,7 +79,7 @@ def plan_frames(design: Design) -> list[Frame]:
 
 
 def _choose_faults(design: Design) -> dict[tuple[Well, int | None], Fault]:
-    """Return faults by well and number of the time point (None: all times). No well has two."""
+    """Return faults by well and number of the time point (None: all times). No well has two faults."""
     if not design.has_faults:
         return {}
     rng = np.random.default_rng([design.seed, 0xFA])
@@ -91,7 +92,7 @@ def _choose_faults(design: Design) -> dict[tuple[Well, int | None], Fault]:
 
 
 def file_name(design: Design, well: Well, number: int, hours: float) -> str:
-    """Return the file name that the microscope's software would choose, which counts times and sites from 1."""
+    """Return the file name that the software of the microscope would choose. It counts times and sites from 1."""
     whole, minutes = divmod(round(hours * 60), 60)
     if design.naming == Naming.IMAGEXPRESS:
         stem = f"TimePoint_{number + 1}/{PLATE}_{well}_s1_w1"
@@ -105,7 +106,7 @@ def file_name(design: Design, well: Well, number: int, hours: float) -> str:
 
 
 def stack_name(design: Design, well: Well) -> str:
-    """Return the name of a file with all times: without a time if the naming allows it."""
+    """Return the name of a file with all times. The name has no time if the naming allows that."""
     if design.naming == Naming.PLAIN:
         return f"{well}.{Format.TIF}"
     return file_name(design, well, 0, 0.0).rpartition(".")[0] + f".{Format.TIF}"

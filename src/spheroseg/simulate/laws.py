@@ -1,4 +1,4 @@
-"""Growth laws of the volume of a spheroid, and the effect of a drug on the rate."""
+"""Computes the growth of the volume of a spheroid, and the effect of a drug on the rate."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Law(StrEnum):
-    """Growth laws: dV/dt = rate V; logistic: rate V (1 − V / capacity); gompertz: rate V ln(capacity / V)."""
+    """Growth laws. dV/dt is rate V (exponential), rate V (1 − V / capacity) or rate V ln(capacity / V) (Gompertz)."""
 
     EXPONENTIAL = "exponential"
     LOGISTIC = "logistic"
@@ -17,7 +17,7 @@ class Law(StrEnum):
 class Growth:
     """The growth of one spheroid.
 
-    `start_um3`: volume at 0 h. `rate_per_h`: that of `Law`. `capacity_um3`: None for unlimited growth.
+    `start_um3`: volume at 0 h. `rate_per_h`: the rate in `Law`. `capacity_um3`: None for unlimited growth.
     """
 
     law: Law
@@ -26,7 +26,7 @@ class Growth:
     capacity_um3: float | None = None
 
     def volume_um3(self, hours: float) -> float:
-        """Return the volume at a time: the solution of the law."""
+        """Return the volume at a time, from the solution of the growth law."""
         start, rate = self.start_um3, self.rate_per_h
         if self.law == Law.EXPONENTIAL:
             return start * math.exp(rate * hours)
@@ -37,7 +37,7 @@ class Growth:
 
     @property
     def doubling_time_h(self) -> float | None:
-        """ln 2 / rate; for Gompertz ln 2 / the specific growth rate at 0 h. None if the spheroid does not grow."""
+        """ln 2 / rate, for Gompertz ln 2 / the specific growth rate at 0 h. None if the spheroid does not grow."""
         rate = self.rate_per_h
         if self.law == Law.GOMPERTZ:
             assert self.capacity_um3
@@ -55,7 +55,7 @@ def rate_of(law: Law, doubling_time_h: float, start_um3: float, capacity_um3: fl
 class DoseResponse:
     """The effect of a drug on the growth rate: the four-parameter logistic (Hill) curve with its top at 1.
 
-    `ic50`: in the unit of the doses. `bottom`: the share of the rate that the highest doses leave.
+    `ic50`: in the unit of the doses. `bottom`: the share of the rate that is left at the highest doses.
     """
 
     ic50: float
@@ -73,5 +73,5 @@ def sphere_um3(diameter_um: float) -> float:
 
 
 def disk_um2(volume_um3: float) -> float:
-    """Return the projected area, µm², of a sphere: that of its great circle, π (3V/4π)^(2/3)."""
+    """Return the projected area, µm², of a sphere of this volume: π (3V/4π)^(2/3)."""
     return math.pi * math.pow(3 * volume_um3 / (4 * math.pi), 2 / 3)

@@ -1,4 +1,4 @@
-"""Smooth random fields, from which textures and uneven light are made."""
+"""Makes smooth random fields for textures and uneven light."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Outlines of spheroids that are nearly round, change slowly, and enclose exactly a given area."""
+"""Makes outlines of spheroids that are nearly round, change slowly, and enclose exactly a given area."""
 
 import math
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ Waves = npt.NDArray[np.float64]
 ORDERS = np.arange(2, 25)  # of the Fourier series of the radius
 # Standard deviations of the amplitudes, in units of the radius:
 ROUGHNESS = 0.035  # of the second order; higher orders are smaller
-BUMPINESS = 0.0022  # of the orders that are as long as a few cells
-PULSATION = 0.35  # share of an amplitude that comes and goes
-DIRECTIONS = 8192  # in which the radius is computed
+BUMPINESS = 0.0022  # of the orders whose wavelength is a few cells
+PULSATION = 0.35  # share of an amplitude that varies over time
+DIRECTIONS = 8192  # number of directions in which the radius is computed
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from spheroseg.simulate.noise import Map
 from spheroseg.simulate.outlines import ShapeSeries
 
 TEXT = b"This is a text under the name of an image.\n"
-# Purposes of the random numbers of a well, see `Design.rng`. 0 is the growth.
+# Purposes of the random numbers of a well, see `Design.rng`. The growth uses 0.
 OUTLINE, APPEARANCE, NOISE = 1, 2, 3
 
 
@@ -63,7 +63,7 @@ def _encode(design: Design, pixels: npt.NDArray[np.uint8 | np.uint16]) -> bytes:
 
 
 def _encode_tiff(design: Design, pixels: npt.NDArray[np.uint8 | np.uint16]) -> bytes:
-    """Encode as ImageJ does, with the pixel size. The first of three dimensions is time, with the interval in s."""
+    """Encode as a TIFF of ImageJ with the pixel size. With three dimensions, the first is time, at intervals in s."""
     is_stack = pixels.ndim == 3
     time = {"finterval": design.interval_h * 3600, "tunit": "s"} if is_stack else {}
     file = io.BytesIO()

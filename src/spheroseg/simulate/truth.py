@@ -1,4 +1,4 @@
-"""The tables of the truth: the true size in every frame, the condition of every well, and the faulty files."""
+"""Makes the tables of the truth: the true size in each frame, the condition of each well, and the faulty files."""
 
 import csv
 import io
@@ -61,7 +61,7 @@ def make_tables(design: Design) -> dict[str, bytes]:
 
 
 def _truth_row(design: Design, frame: Frame) -> Row:
-    """Return a row of truth.csv. Without a spheroid its cells stay empty, because what is not there has no size."""
+    """Return a row of truth.csv. If there is no spheroid, the cells with its size are empty."""
     plan, growth = frame.plan, frame.plan.growth
     row: Row = {
         "plate": plate_name(design),

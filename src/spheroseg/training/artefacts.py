@@ -16,8 +16,8 @@ def add_debris(
 ) -> Map:
     """Return the picture with debris: single cells, clumps beside the objects, fibres, and specks out of focus.
 
-    `objects`: mask of the picture's shape. `radius`: of a typical object, px; debris is much smaller. `is_heavy`:
-    draw a lot of it.
+    `objects`: mask of the picture's shape. `radius`: radius of a typical object, px; debris is much smaller.
+    `is_heavy`: whether to draw a lot of debris.
     """
     shape = (pixels.shape[0], pixels.shape[1])
     light = np.zeros(shape, np.float32)
@@ -61,7 +61,7 @@ def add_debris(
             centre = (int(rng.uniform(0, shape[1])), int(rng.uniform(0, shape[0])))
             cv2.circle(soft, centre, max(1, round(size * rng.uniform(0.8, 2))), (float(rng.uniform(0.2, 0.6)),), -1)
         light = light + cv2.GaussianBlur(soft, (0, 0), 1.0 + size)
-    # A cell in front of an object is hardly visible.
+    # Debris in front of an object is hardly visible.
     light = light * np.where(objects, 0.3, 1.0)
     strength = rng.uniform(0.15, 0.7)
     if is_brightfield:
@@ -70,7 +70,7 @@ def add_debris(
 
 
 def add_wall(rng: np.random.Generator, pixels: Map, is_brightfield: bool) -> tuple[Map, Mask]:
-    """Return the picture with a wall, and the mask of what the wall hides.
+    """Return the picture with a wall, and the mask of the pixels behind it.
 
     It is the wall of a round well, the side of a channel, or a black margin, in a corner or along an edge.
     """

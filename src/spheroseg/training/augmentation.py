@@ -1,4 +1,4 @@
-"""Augmentation of grey values: the variation between microscopes and cameras that a network has to ignore."""
+"""Varies grey values at random, as microscopes and cameras differ, so that a network learns to ignore it."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Baselines for networks: thresholds, whose results are traced and measured as those of any model."""
+"""Models that only apply a threshold, as baselines for networks. Their maps are processed like those of any model."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -11,9 +11,9 @@ from scipy.ndimage import binary_fill_holes
 from spheroseg.segmentation.maps import Maps
 
 VERSION = "1"
-SMOOTHING_PX = 1.0  # standard deviation: of the picture before the threshold, and of the mask after it
+SMOOTHING_PX = 1.0  # standard deviation, for the picture before the threshold and for the mask after it
 STRETCH = (0.1, 99.9)  # percentiles that become 0 and 1
-SAUVOLA_WINDOW = 0.5  # of the shorter side: a window smaller than an object finds only its rim
+SAUVOLA_WINDOW = 0.5  # of the shorter side; with a window smaller than an object, only its rim is found
 SAUVOLA_K = 0.2
 SAUVOLA_R = 0.5  # the maximum standard deviation of grey values 0..1
 
@@ -22,7 +22,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Threshold:
-    """A model of two grey classes, dark and bright: the smaller one is the objects.
+    """A model that divides the pixels into dark and bright ones. The class with fewer pixels is the objects.
 
     Holes are filled. The mask is blurred by 1 px to a probability, so that outlines at 0.5 are sub-pixel.
     """
@@ -35,7 +35,7 @@ class Threshold:
         self._is_dark = is_dark
 
     def maps(self, pictures: Sequence[Grey]) -> list[Maps]:
-        """Compute the probabilities of pictures (float32, height, width), of their size; 0 if a picture is flat."""
+        """Compute the probabilities of pictures (float32, height, width) at full size; 0 if a picture is flat."""
         return [Maps(self._probability(pixels)) for pixels in pictures]
 
     def _probability(self, pixels: Grey) -> Grey:

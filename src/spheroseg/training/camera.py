@@ -1,4 +1,4 @@
-"""The camera of synthetic pictures: how light becomes grey values."""
+"""Turns the light of a synthetic picture into the grey values that a camera would record."""
 
 import math
 
@@ -9,13 +9,13 @@ from spheroseg.simulate.noise import Map
 
 
 def photograph(rng: np.random.Generator, pixels: Map, is_brightfield: bool, radius: float) -> Map:
-    """Return the grey values (0..255, float32) of light: defocus, noise, exposure, saturation, polarity, JPEG.
+    """Return grey values (0..255, float32) with defocus, noise, exposure, saturation, polarity and JPEG artefacts.
 
-    `radius`: of a typical object, px.
+    `pixels`: the light. `radius`: radius of a typical object, px.
     """
     blur = rng.choice([0.4, 0.8, 1.5, 0.08 * radius], p=[0.35, 0.35, 0.15, 0.15])
     pixels = np.asarray(cv2.GaussianBlur(pixels, (0, 0), float(np.clip(blur, 0.3, 8))), np.float32)
-    if rng.random() < 0.15:  # the sharpening of consumer cameras
+    if rng.random() < 0.15:  # sharpening, as by consumer cameras
         soft = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.8, 3))
         pixels = np.clip(pixels + rng.uniform(0.3, 1.2) * (pixels - soft), 0, None)
     pixels = pixels + rng.choice([0.002, 0.01, 0.03]) * rng.normal(0, 1, pixels.shape) * max(

@@ -1,8 +1,8 @@
-"""Composes pictures of photographed spheroids: fields of many, or one at another size. The truth is known exactly.
+"""Composes pictures from photographed spheroids: fields of many, or one at another size. Their truth is exact.
 
 A brightfield picture is light times transmission. The transmission of each photographed spheroid (its picture divided
-by the background) is rotated, mirrored, scaled and multiplied into drawn light. Everything follows from the seed and the
-spheroids.
+by the background) is rotated, mirrored, scaled and multiplied by drawn light. The same seed and spheroids give the
+same pictures.
 """
 
 import math
@@ -16,28 +16,28 @@ import numpy.typing as npt
 
 from spheroseg.simulate.noise import Map
 from spheroseg.training.camera import photograph
-from spheroseg.training.data import FIELDS, SIZES, TEST_SEED, Grey, Labels, Sample, Truth, get_made
+from spheroseg.training.data import FIELDS, SIZES, TEST_SEED, Grey, Labels, Sample, Truth, return_drawn
 from spheroseg.training.illumination import draw_brightfield_background
 
 TEST_FIELDS = 45
 TEST_SIZES = 48
 FIELD_SIDES_PX = 400, 600, 800, 1100  # the longer side of a field
-COVERAGE = 0.05, 0.3  # share of the field that is covered if no object is cut off
+COVERAGE = 0.05, 0.3  # share of the field that objects cover if none is cut off
 MIN_DIAMETER_PX = 10.0  # smaller objects cannot be distinguished from debris
-MIN_VISIBLE_SHARE = 0.3  # of an object that is cut off by the border
-UNEVEN = 0.15  # probability of very uneven light
-# What lies beside a spheroid, such as its halo and cells, is kept up to the first distance from the outline, and
-# fades out up to the second. px of the photograph.
+MIN_VISIBLE_SHARE = 0.3  # of an object that the border cuts off
+UNEVEN_PROBABILITY = 0.15  # of very uneven light
+# The surroundings of a spheroid, such as its halo and cells, are kept up to the first distance from the outline, and
+# fade out up to the second, both in px of the photograph.
 KEPT_PX = 6.0
 FADED_PX = 14.0
-MIN_BACKGROUND_PX2 = 200  # that a photograph must show
-MAX_BACKGROUND_DEVIATION = 2.5  # standard deviations beyond which a pixel is no background
-# Ratio of the shorter to the longer side. Longer spheroids are pierced by a fibre, which would be cut off.
+MIN_BACKGROUND_PX2 = 200  # background that a photograph must show
+MAX_BACKGROUND_DEVIATION = 2.5  # standard deviations beyond which a pixel is not background
+# Ratio of the shorter to the longer side. Longer spheroids have a fibre through them, which would be cut off.
 MIN_ASPECT = 0.6
-TRIES = 6  # per object
-# Diameters of the single spheroid of a picture, as a share of its side.
-SHARES = 0.05, 0.12, 0.25, 0.5, 0.75, 1.1
-SINGLE_SIDE_PX = 800  # of its picture
+MAX_TRIES = 6  # to find a place, per object
+# Diameters of the spheroid in a picture of a single one, as a share of the side of the picture.
+DIAMETER_SHARES = 0.05, 0.12, 0.25, 0.5, 0.75, 1.1
+SINGLE_SIDE_PX = 800  # side of such a picture
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,10 @@ LAYOUTS = {
 
 @dataclass(frozen=True, eq=False)
 class Cutout:
-    """A spheroid with its surroundings: `transmission` (1: that of the background) and `mask`, both (height, width)."""
+    """A spheroid with its surroundings.
+
+    `transmission` is 1 for the background. `mask` shows the spheroid. Both have the shape (height, width).
+    """
 
     transmission: Map
     mask: npt.NDArray[np.bool_]
@@ -65,7 +68,7 @@ class Cutout:
 
 @dataclass(frozen=True, eq=False)
 class ComposedPicture:
-    """`pixels`: grey values 0..255, float32 (height, width). `labels`: uint16 label image, 0 the background."""
+    """`pixels`: grey values 0..255, float32 (height, width). `labels`: uint16 label image; 0 is background."""
 
     pixels: Map
     labels: Labels
@@ -80,15 +83,15 @@ def can_be_cut(sample: Sample) -> bool:
 def field_samples(samples: Iterable[Sample], count: int = TEST_FIELDS, seed: int = TEST_SEED) -> Iterator[Sample]:
     """Compose `count` fields of the brightfield spheroids among `samples`, cycling through the layouts.
 
-    Without a spheroid there is none.
+    If there is no such spheroid, yield nothing.
     """
     return _samples(samples, FIELDS, lambda cutouts: compose_fields(cutouts, count, seed))
 
 
 def size_samples(samples: Iterable[Sample], count: int = TEST_SIZES, seed: int = TEST_SEED) -> Iterator[Sample]:
-    """Compose `count` pictures of one of the brightfield spheroids among `samples` each, cycling through SHARES.
+    """Compose `count` pictures, each of one brightfield spheroid among `samples`, cycling through DIAMETER_SHARES.
 
-    The kind of a picture is the size of its spheroid. Without a spheroid there is none.
+    The `kind` of a picture states the size of its spheroid. If there is no such spheroid, yield nothing.
     """
     return _samples(samples, SIZES, lambda cutouts: compose_sizes(cutouts, count, seed))
 
@@ -108,7 +111,7 @@ def _samples(
             source,
             licence,
             Truth.INSTANCES,
-            partial(get_made, picture.pixels, picture.labels),
+            partial(return_drawn, picture.pixels, picture.labels),
         )
 
 
@@ -126,25 +129,27 @@ def cut_spheroids(samples: Iterable[Sample]) -> list[Cutout]:
 
 
 def compose_fields(cutouts: Sequence[Cutout], count: int, seed: int) -> Iterator[ComposedPicture]:
-    """Compose `count` fields, cycling through the layouts. A field depends only on the seed and its position."""
+    """Compose `count` fields, cycling through the layouts. A field depends only on the seed and its number."""
     kinds = tuple(LAYOUTS)
     for number in range(count if cutouts else 0):
         yield _compose_field(np.random.default_rng([seed, number]), cutouts, kinds[number % len(kinds)])
 
 
 def compose_sizes(cutouts: Sequence[Cutout], count: int, seed: int) -> Iterator[ComposedPicture]:
-    """Compose `count` pictures of one spheroid each, cycling through SHARES.
+    """Compose `count` pictures of one spheroid each, cycling through DIAMETER_SHARES.
 
-    A picture depends only on the seed and its position.
+    A picture depends only on the seed and its number.
     """
     for number in range(count if cutouts else 0):
-        # Independent of the fields with the same seed.
+        # The 1 makes these pictures independent of the fields with the same seed.
         rng = np.random.default_rng([seed, number, 1])
-        yield _compose_single(rng, cutouts[int(rng.integers(len(cutouts)))], SHARES[number % len(SHARES)])
+        yield _compose_single(
+            rng, cutouts[int(rng.integers(len(cutouts)))], DIAMETER_SHARES[number % len(DIAMETER_SHARES)]
+        )
 
 
 def _cut(pixels: Grey, mask: npt.NDArray[np.bool_]) -> Cutout | None:
-    """Return the spheroid with its surroundings; None if it is too long or there is too little background."""
+    """Return the spheroid with its surroundings; None if it is too elongated or there is too little background."""
     _, (width, height), _ = cv2.minAreaRect(np.argwhere(mask).astype(np.float32))
     distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
     if min(width, height) < MIN_ASPECT * max(width, height) or (distance > KEPT_PX).sum() < MIN_BACKGROUND_PX2:
@@ -182,12 +187,12 @@ def _compose_field(rng: np.random.Generator, cutouts: Sequence[Cutout], kind: st
     area = rng.uniform(*COVERAGE) * shape[0] * shape[1] / count
     typical = float(np.clip(2 * math.sqrt(area / math.pi), 1.5 * MIN_DIAMETER_PX, 0.5 * min(shape)))
     transmission, labels = _place_objects(rng, cutouts, layout, count, typical, shape)
-    pixels = np.asarray(draw_brightfield_background(rng, shape, UNEVEN) * transmission, np.float32)
+    pixels = np.asarray(draw_brightfield_background(rng, shape, UNEVEN_PROBABILITY) * transmission, np.float32)
     return ComposedPicture(photograph(rng, pixels, True, typical / 2), labels, kind)
 
 
 def _compose_single(rng: np.random.Generator, cutout: Cutout, share: float) -> ComposedPicture:
-    """Compose a picture of one spheroid, anywhere if it fits in, or in the middle if it does not."""
+    """Compose a picture of one spheroid: at a random place if it fits in, else in the middle."""
     shape = SINGLE_SIDE_PX, SINGLE_SIDE_PX
     diameter = share * SINGLE_SIDE_PX
     rotated = _rotate(rng, cutout, diameter)
@@ -197,7 +202,7 @@ def _compose_single(rng: np.random.Generator, cutout: Cutout, share: float) -> C
     transmission, labels = np.ones(shape, np.float32), np.zeros(shape, np.uint16)
     transmission[window] = rotated.transmission[cutout_window]
     labels[window] = rotated.mask[cutout_window]
-    pixels = np.asarray(draw_brightfield_background(rng, shape, UNEVEN) * transmission, np.float32)
+    pixels = np.asarray(draw_brightfield_background(rng, shape, UNEVEN_PROBABILITY) * transmission, np.float32)
     return ComposedPicture(photograph(rng, pixels, True, diameter / 2), labels, f"{share:g} of the side")
 
 
@@ -211,12 +216,12 @@ def _place_objects(
 ) -> tuple[Map, Labels]:
     """Return transmission and labels of a field of `shape` (height, width).
 
-    `count`: the number of objects, if they find a place. `typical`: their diameter, px.
+    `count`: the maximum number of objects; those that fit nowhere are left out. `typical`: their diameter, px.
     """
     transmission, labels = np.ones(shape, np.float32), np.zeros(shape, np.uint16)
     spread = rng.choice([0.05, 0.2, 0.4])
     placed: list[tuple[float, float, float]] = []
-    for _ in range(TRIES * count):
+    for _ in range(MAX_TRIES * count):
         if len(placed) == count:
             break
         diameter = max(MIN_DIAMETER_PX, typical * math.exp(rng.normal(0, spread)))
@@ -242,7 +247,7 @@ def _place_objects(
 def _rotate(rng: np.random.Generator, cutout: Cutout, diameter: float) -> Cutout:
     """Return the spheroid rotated and mirrored at random, in a square around its middle.
 
-    `diameter`: px, of a disk of the area that it gets.
+    `diameter`: diameter, px, of a disk with the area of the result.
     """
     scale = diameter / (2 * math.sqrt(cutout.mask.sum() / math.pi))
     size = math.ceil(1.5 * scale * max(cutout.mask.shape))
@@ -266,7 +271,7 @@ def _find_touching(
     neighbour: tuple[float, float, float],
     radius: float,
 ) -> tuple[float, float] | None:
-    """Return where an object just touches others, in a random direction from a neighbour; None if there is no place.
+    """Return a position at which an object just touches others, in a random direction from a neighbour, or None.
 
     `neighbour`: x, y and radius, px.
     """
@@ -287,7 +292,7 @@ def _is_taken(labels: Labels, mask: npt.NDArray[np.bool_], centre: tuple[float, 
 def _overlap(
     shape: tuple[int, ...], piece_shape: tuple[int, ...], centre: tuple[float, float]
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Return the window of a field that a piece around `centre` (x, y) covers, and the same window of the piece."""
+    """Return the window of a field that a piece around `centre` (x, y) covers, and the window of the piece itself."""
     window, piece_window = [], []
     for length, piece_length, middle in zip(shape, piece_shape, centre[::-1], strict=True):
         begin = round(middle - piece_length / 2)

@@ -1,4 +1,4 @@
-"""Makes a model folder from the data: cross-validation, the network that is shipped, and their measured quality."""
+"""Makes a model folder from the data: trains the shipped network, cross-validates it and measures the quality."""
 
 import json
 import multiprocessing
@@ -29,26 +29,27 @@ WEIGHTS = "weights.pt"
 LOW, HIGH = 0.5, 99.5
 TRAINED_ON = ("spheroids", "nuclei")
 VALIDATED_ON = "spheroids"
-MARGIN_PX = 128  # the network reaches 92 px by its convolutions, and 30 px by pooling and upsampling
-# Of the typical object's area: smaller objects, a quarter of the diameter, are cells or specks beside it.
+MARGIN_PX = 128  # the output depends on pixels up to 92 px away by convolutions, and 30 px by pooling and upsampling
+# As a share of the area of the typical object. Smaller objects, of a quarter of its diameter, are cells or specks.
 DEBRIS = 0.06
-# No drawn object that was found had a smaller confident share of its area; half of the false ones had.
+# Minimum confident share of the area of an object. All drawn objects that were found have more, half of the false
+# objects have less.
 LEAST_SURE = 0.33
 SCALE = {"side": 256, "large_px": 64, "object_px": 32, "finest": 4096}
 
 T = TypeVar("T")
-Report = tuple[str, int, float]  # the name of the network, its step and the loss
+Report = tuple[str, int, float]  # the name of a network, its step and its loss
 Reports = Queue[Report]
 Progress = Callable[[str, int, float], None]  # called with a report
 
 
 @dataclass(frozen=True)
 class Course:
-    """How a model is made.
+    """How to make a model.
 
-    `data`: folder with the manifest. `test_scenes`: number of drawn scenes, and maximum number of fields, that each
-    network is evaluated on. `parts`: folder in which the base and the networks of the folds are kept, as models
-    `base/NAME`, `fold-1/NAME`, …
+    `data`: folder with the manifest. `test_scenes`: the number of drawn scenes, and the maximum number of fields, on
+    which each network is evaluated. `parts`: folder in which the base and the networks of the folds are kept, as
+    models `base/NAME`, `fold-1/NAME`, …
     """
 
     name: str
@@ -74,7 +75,7 @@ def make(course: Course, folder: Path, jobs: int, progress: Progress) -> dict[st
     samples = read_samples(course.data, TRAINED_ON)
     if (folder / NETWORK).exists():
         raise ModelUnusable(f"there is a model in {folder} already: name a folder that is new")
-    # Faults of a name or a folder are reported now and not after the training.
+    # Report faults of a name or a folder now and not after the training.
     if course.parts is not None:
         _make_empty(course.parts)
     _write(folder, _card(course, samples))
@@ -201,7 +202,7 @@ def _write(folder: Path, card: dict[str, Any]) -> None:
 
 
 def _wait_for(running: Sequence[Future[T]], reports: Reports, progress: Progress) -> list[T]:
-    """Return the results of the processes, and meanwhile pass on their reports."""
+    """Wait for the processes and return their results. Meanwhile, pass on their reports."""
     while any(not future.done() for future in running):
         wait(running, timeout=0.5)
         _pass_on(reports, progress)

@@ -1,4 +1,4 @@
-"""Crops for training: cut at random from synthetic scenes and from hand-labelled pictures, and augmented."""
+"""Cuts random crops for training from synthetic scenes and hand-labelled pictures, and augments them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,31 +13,31 @@ from spheroseg.training.augmentation import augment
 from spheroseg.training.data import Sample
 from spheroseg.training.scenes import draw_scenes, relative_depths
 
-SIDE = 256  # px of a crop
-# Sides, px, of the scenes that crops are cut from. A crop shows only a part of the larger ones, as a window of a
-# finer pass does.
+SIDE = 256  # side of a crop, px
+# Sides, px, of the scenes that crops are cut from. A crop shows only a part of the larger scenes, like a window of a
+# finer pass.
 SCENE_SIDES = 320, 320, 448, 640
-# So far from the seeds that people choose that training never sees a scene that models are evaluated on.
+# Much larger than the seeds that people choose, so that no scene for training is also one for evaluation.
 FIRST_SEED = 2**32
 PERCENTILES = 0.5, 99.5
-# Shares of the sets: in the first stage, which sees no spheroid, and in the second.
+# Shares of the sets among the crops: in the first stage, which uses no spheroids, and in the second.
 BASE_SHARES = {"scenes": 0.85, "nuclei": 0.15}
 TUNING_SHARES = {"scenes": 0.52, "spheroids": 0.35, "nuclei": 0.13}
 ZOOMS = {"scenes": (0.75, 1.1), "spheroids": (0.75, 3.3), "nuclei": (0.5, 2.2)}
-KEPT_EMPTY_SHARE = 0.6  # of the crops without an object
-# The share of a crop that objects may cover: without background beside it, the inside of an object cannot be
-# distinguished from background. Scenes may be crowded.
+KEPT_EMPTY_SHARE = 0.6  # of the crops without an object; the others are drawn again
+# The share of a crop that objects may cover. Without background beside it, the inside of an object cannot be
+# distinguished from background. The share is higher for scenes, because they may be crowded.
 MAX_COVERED = {"scenes": 0.85, "spheroids": 0.7, "nuclei": 0.7}
-# Weights of the distance as bytes: KNOWN_WEIGHT counts as 1, and it is higher where two objects meet. Their border is
-# only a few pixels of a crop, but nothing else distinguishes one object from two.
+# Weights of the distance as bytes. KNOWN_WEIGHT stands for 1. The weight is higher where two objects meet, because
+# the border is only a few pixels of a crop, but nothing else distinguishes one object from two.
 KNOWN_WEIGHT, BORDER_WEIGHT = 51, 255
 BORDER_WIDTH_PX = 5  # of the scene
-MIN_SOLIDITY = 0.92  # from which a component of a union of masks is taken for one object
+MIN_SOLIDITY = 0.92  # a component of a union of masks that has more is taken as one object
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A picture to cut from: uint8 (height, width) each.
+    """A picture to cut crops from. All arrays are uint8 (height, width).
 
     `pixels`: grey values. `mask`, `distance`: 0..255 for 0..1. `distance_weight`: 0 where the distance is not known,
     else KNOWN_WEIGHT to BORDER_WEIGHT.
@@ -51,7 +51,7 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """float32 (SIDE, SIDE) each: normalised grey values, probability, distance, and the weight of the distance.
+    """Normalised grey values, probability, distance, and weight of the distance, each float32 (SIDE, SIDE).
 
     The weight is 0 where the distance is not known, 1 where it is, and more where objects meet.
     """
@@ -63,7 +63,10 @@ class Crop:
 
 
 class Crops:
-    """An endless stream of crops. It depends on the seed alone. `shares`: of the crops, by name of the sources."""
+    """An endless stream of crops. The same seed gives the same crops.
+
+    `shares`: the share of each kind of source among the crops.
+    """
 
     def __init__(
         self, sources: Mapping[str, Sequence[Source]], seed: int, shares: Mapping[str, float] = TUNING_SHARES
@@ -91,7 +94,7 @@ class Crops:
 
 
 def sources_from_scenes(count: int, seed: int) -> list[Source]:
-    """Draw `count` scenes to cut from."""
+    """Draw `count` scenes to cut crops from."""
     shares = np.diff(count * np.arange(len(SCENE_SIDES) + 1) // len(SCENE_SIDES)).tolist()
     first = FIRST_SEED + len(SCENE_SIDES) * seed
     return [
@@ -107,7 +110,7 @@ def sources_from_scenes(count: int, seed: int) -> list[Source]:
 
 
 def sources_from_samples(samples: Iterable[Sample]) -> list[Source]:
-    """Return the samples with a mask to cut from.
+    """Return the samples that have a mask, to cut crops from.
 
     The distance is known for components that are convex enough to be one object.
     """
@@ -128,7 +131,7 @@ def sources_from_samples(samples: Iterable[Sample]) -> list[Source]:
 
 
 def normalise(grey: Map, low: float, high: float) -> Map:
-    """Normalise as the shipped model does: `low` becomes 0, `high` 1, clipped to -1 and 2."""
+    """Normalise like the shipped model: `low` becomes 0, `high` becomes 1; the result is clipped to -1..2."""
     return np.asarray(np.clip((grey - low) / max(high - low, 1e-6), -1, 2), np.float32)
 
 
@@ -163,17 +166,17 @@ def _cut(rng: np.random.Generator, source: Source, zooms: tuple[float, float]) -
     )
     if high - low < 1e-3:
         low, high = float(grey.min()), float(grey.max()) + 1e-3
-    # As in a window of a larger picture, whose range is wider.
+    # Sometimes take a wider range of grey values, as in a window of a larger picture.
     if rng.random() < (0.15 if reach > 0.3 * max(height, width) else 0.5):
         low, high = low - rng.uniform(0, 0.5) * (high - low), high + rng.uniform(0, 0.8) * (high - low)
     weight = warp(source.distance_weight) / np.float32(KNOWN_WEIGHT)
-    weight[weight < 1] = 0  # beside a region in which it is not known
+    weight[weight < 1] = 0  # interpolated at the border of a region in which the distance is not known
     scale = np.float32(1 / 255)
     return Crop(normalise(grey, low, high), warp(source.mask) * scale, warp(source.distance) * scale, weight)
 
 
 def _find_borders(labels: npt.NDArray[np.uint16]) -> npt.NDArray[np.bool_]:
-    """Return the mask of where two objects meet, or nearly."""
+    """Return the mask of the pixels at which two objects meet or nearly meet."""
     kernel = np.ones((BORDER_WIDTH_PX, BORDER_WIDTH_PX), np.uint8)
     highest = cv2.dilate(labels, kernel)
     lowest = cv2.erode(np.where(labels > 0, labels, np.iinfo(np.uint16).max), kernel)

@@ -1,8 +1,8 @@
-"""The pictures for training and evaluation: labelled ones in a folder with a manifest, and drawn scenes.
+"""Provides the pictures for training and evaluation: labelled ones from a folder with a manifest, and drawn scenes.
 
-`manifest.csv` has one row per pair: `image, mask, source, licence, mask_kind, modality, height, width, foreground`,
-paths relative to the folder. Masks are 0 where there is no object. The first folder of a path is the name of its
-set.
+`manifest.csv` has one row per pair of image and mask, with the columns `image, mask, source, licence, mask_kind,
+modality, height, width, foreground`. Paths are relative to the folder, and the first folder of a path is the name of
+the set. Masks are 0 where there is no object.
 """
 
 import csv
@@ -24,7 +24,7 @@ UNLABELLED = "unlabelled"
 SCENES = "scenes"
 FIELDS = "fields"
 SIZES = "sizes"
-# The seed of the scenes, fields and sizes for evaluation. Training must not use it.
+# The seed of the scenes, fields and single spheroids for evaluation. Training must not use it.
 TEST_SEED = 990_001
 TEST_SCENES = 60
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
@@ -39,9 +39,9 @@ Labels = npt.NDArray[np.uint16]
 
 
 class Truth(StrEnum):
-    """What the masks of a set state.
+    """The kind of the masks of a set.
 
-    single: there is one object. union: where objects are, but not where one ends and the next begins. instances: each
+    single: there is one object. union: the mask shows where objects are, but does not separate them. instances: each
     object has its own number. none: there is no mask.
     """
 
@@ -58,9 +58,9 @@ _SINGLE_OBJECT = frozenset({"spheroids"})
 class Sample:
     """One picture with its truth.
 
-    `name`: path inside the data folder. `kind`: modality, or what was drawn. `read` returns grey values (float32) and
-    labels (uint16; 0 background, i object i), both (height, width); None instead of labels if there is no mask. With
-    `union`, the labels are the connected components.
+    `name`: path inside the data folder. `kind`: modality, or kind of scene. `read` returns grey values (float32)
+    and labels (uint16; 0 background, i object i), both (height, width). It returns None instead of labels if there is
+    no mask. For a `union`, the labels are the connected components.
     """
 
     set: str
@@ -99,12 +99,12 @@ def scene_samples(count: int = TEST_SCENES, seed: int = TEST_SEED) -> Iterator[S
             "drawn by spheroseg",
             "MIT",
             Truth.INSTANCES,
-            partial(get_made, scene.pixels, scene.labels),
+            partial(return_drawn, scene.pixels, scene.labels),
         )
 
 
-def get_made(pixels: Grey, labels: Labels) -> tuple[Grey, Labels | None]:
-    """Read a sample that is in no file: return what was made."""
+def return_drawn(pixels: Grey, labels: Labels) -> tuple[Grey, Labels | None]:
+    """Return the arguments: the `read` of a sample that was drawn and is not in a file."""
     return pixels, labels
 
 
@@ -166,7 +166,7 @@ def _read(image: Path, mask: Path | None, truth: Truth) -> tuple[Grey, Labels | 
     inside = _decode(mask) > 0
     if inside.shape != pixels.shape:
         raise DataAway(f"{mask} is not as large as {image}: make the mask anew")
-    # In a set with one object, a stray pixel of the mask is no second spheroid.
+    # In a set of pictures with one object, a separate pixel of the mask is not a second spheroid.
     return pixels, inside.astype(np.uint16) if truth == Truth.SINGLE else components(inside)
 
 

@@ -24,9 +24,9 @@ from spheroseg.training.data import IMAGE_SUFFIXES, Grey, Labels, Sample, Truth,
 from spheroseg.training.scores import Score, Summary, count_matches, foreground_iou, summarise
 
 ALL, LARGEST = "all", "largest"
-_MAX_WAITING = 4  # pictures per process: scenes are drawn meanwhile, and must not fill the memory
+_MAX_WAITING = 4  # pictures per process; more drawn scenes would fill the memory
 
-# Each process makes the models itself, so the factories must be picklable.
+# Each process creates its own models, so the factories must be picklable.
 Factories = Mapping[str, Callable[[], Model]]
 
 
@@ -35,16 +35,16 @@ def evaluate(
 ) -> Iterator[list[Score]]:
     """Yield the scores of each sample by all models, in the order of the samples.
 
-    Sets with one object per picture are scored twice: with all objects, and with only the largest. Where masks are
-    unions, the objects of the model too are merged into connected components: that shows whether islands were found,
-    but not how touching objects were separated. `jobs`: number of processes. With `overlays`, a JPEG is written into
-    that folder for each sample and model, with the truth in blue below the outlines in amber.
+    Sets with one object per picture are scored twice: with all objects, and with only the largest. If masks are
+    unions, touching objects of the model are also merged into connected components. The score then shows whether
+    these were found, but not how touching objects were separated. `jobs`: number of processes. With `overlays`, a
+    JPEG for each sample and model is written into that folder, with the truth in blue below the outlines in amber.
     """
     if jobs == 1:
         evaluator = _Evaluator(models, overlays)
         yield from (evaluator.score(sample) for sample in samples)
         return
-    # Forking a process that has threads may hang it.
+    # A forked copy of a process that has threads may hang.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, _set_up, (models, overlays)) as pool:
         waiting: deque[Future[list[Score]]] = deque()
@@ -60,7 +60,7 @@ def evaluate(
 
 
 def summaries(scores: Iterable[Score]) -> list[Summary]:
-    """Return one summary per set, way to keep objects and model, sorted by these in order of appearance."""
+    """Return one summary per set, choice of objects (all or largest) and model, each in order of appearance."""
     groups: dict[tuple[str, str, str], list[Score]] = {}
     for score in scores:
         groups.setdefault((score.set, score.kept, score.model), []).append(score)
@@ -73,7 +73,7 @@ class _Evaluator:
     """The models of one process."""
 
     def __init__(self, models: Factories, overlays: Path | None) -> None:
-        # Several processes that each start a thread per core slow each other down.
+        # Several processes that each start a thread per core would slow each other down.
         cv2.setNumThreads(1)
         self.models = {name: make() for name, make in models.items()}
         self.overlays = overlays
@@ -83,7 +83,7 @@ class _Evaluator:
         pixels, truth = sample.read()
         scores = []
         for name, model in self.models.items():
-            # Processor time, because the time by the clock depends on the load of the machine.
+            # Measure processor time, because wall-clock time depends on the load of the machine.
             started = time.process_time()
             image = GreyImage(pixels, None)
             (maps,) = model.maps([pixels])
@@ -131,7 +131,7 @@ def _keep_largest(segmentation: Segmentation) -> Labels:
 
 
 def _trace_labels(labels: Labels) -> list[Outline]:
-    """Trace each object by itself: where two touch, each has its own border."""
+    """Trace each object separately, so that each has a closed outline of its own where two touch."""
     outlines = []
     for number, window in enumerate(find_objects(labels), start=1):
         if window is None:

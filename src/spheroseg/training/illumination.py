@@ -1,6 +1,6 @@
-"""Draws the background of synthetic pictures: the light of a brightfield, or the dark background of fluorescence.
+"""Draws the background of synthetic pictures, bright for brightfield and dark for fluorescence.
 
-1 is the light of an evenly lit brightfield.
+The value 1 stands for the light of an evenly lit brightfield.
 """
 
 import math
@@ -12,9 +12,9 @@ from spheroseg.simulate.noise import Map, smooth_noise
 
 
 def draw_brightfield_background(rng: np.random.Generator, shape: tuple[int, int], uneven: float = 0.2) -> Map:
-    """Draw the background of a brightfield picture of `shape` (height, width): uneven light, vignette, clouds, streaks.
+    """Draw the background of a brightfield picture: uneven light, vignette, clouds, streaks.
 
-    `uneven`: probability of very uneven light.
+    `shape`: height and width. `uneven`: probability of very uneven light.
     """
     y, x = np.mgrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j].astype(np.float32)
     tilt, bow = rng.normal(0, 0.1, 2), rng.normal(0, 0.05, 3)
@@ -46,7 +46,7 @@ def draw_fluorescence_background(rng: np.random.Generator, shape: tuple[int, int
 
 
 def _draw_lamp(rng: np.random.Generator, shape: tuple[int, int]) -> Map:
-    """Draw misaligned light, always without edges: from one side, as a spot, through a stop, or past a shadow."""
+    """Draw misaligned light: from one side, as a spot, through an aperture, or with a shadow. No edge is sharp."""
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
     longer = max(shape)
     light = np.ones(shape, np.float32)

@@ -1,8 +1,8 @@
 """Draws synthetic scenes with exact masks, of kinds that the labelled pictures lack.
 
 They have many or touching objects, debris, halos and dark rims, uneven light, walls of wells, defocus, fluorescence
-with saturation and scattered invading cells, small and large objects, and both polarities. Everything follows from
-the seed.
+with saturation and scattered invading cells, small and large objects, and both polarities. The same seed gives the
+same scenes.
 """
 
 import math
@@ -22,14 +22,15 @@ from spheroseg.training.shapes import Shape, draw_blob
 from spheroseg.training.specimens import render_brightfield, render_cysts, render_fluorescence
 
 MIN_DIAMETER_PX = 8.0  # smaller objects cannot be distinguished from debris
-# Invading cells belong to the spheroid where they cover at least this share of the area,
+# Invading cells belong to the spheroid where, after a Gaussian blur of this many cell radii, they cover at least this
+# share of the area.
+INVADED_BLUR = 2.0
 MIN_INVADED_SHARE = 0.5
-INVADED_BLUR = 2.0  # after a Gaussian blur of this many cell radii
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A drawn picture. `pixels`: grey values 0..255, float32 (height, width). `labels`: uint16, 0 the background."""
+    """A drawn picture. `pixels`: grey values 0..255, float32 (height, width). `labels`: uint16; 0 is background."""
 
     pixels: Map
     labels: npt.NDArray[np.uint16]
@@ -38,10 +39,11 @@ class Scene:
 
 @dataclass(frozen=True)
 class SceneKind:
-    """How a kind of scene is drawn.
+    """How to draw a kind of scene.
 
-    `smallest`, `largest`: diameter as a share of the shorter side. `count`: smallest and largest number of objects.
-    `touching`: share of objects that are placed beside another. `uneven`: probability of very uneven light.
+    `smallest`, `largest`: diameters of objects as a share of the shorter side. `count`: smallest and largest number
+    of objects. `touching`: share of objects that are placed beside another. `uneven`: probability of very uneven
+    light.
     """
 
     smallest: float
@@ -73,7 +75,7 @@ KINDS = {
 def draw_scenes(count: int, seed: int, shape: tuple[int, int] | None = None) -> Iterator[Scene]:
     """Draw `count` scenes, cycling through the kinds. `shape`: height and width, px; by default random.
 
-    A scene depends only on the seed and its position.
+    A scene depends only on the seed and its number.
     """
     kinds = tuple(KINDS)
     for number in range(count):
@@ -99,7 +101,7 @@ def draw_scene(rng: np.random.Generator, name: str, shape: tuple[int, int]) -> S
     radius = float(np.median([one.radius for one in objects])) if objects else rng.uniform(0.03, 0.2) * min(shape)
     if name.startswith("invasion"):
         pixels, labels = _add_invasion(rng, pixels, labels, objects, is_brightfield)
-    # Without an object, there is nothing compared to which debris is small.
+    # Without objects, there is nothing that debris could be compared with, so it is drawn smaller.
     debris_radius = radius if objects else 0.3 * radius
     pixels = add_debris(rng, pixels, labels > 0, debris_radius, is_brightfield, name == "debris")
     if rng.random() < 0.25:
@@ -111,7 +113,7 @@ def draw_scene(rng: np.random.Generator, name: str, shape: tuple[int, int]) -> S
 def relative_depths(labels: npt.NDArray[np.uint16]) -> Map:
     """Return the distance of each pixel to the outline of its object, divided by the object's inscribed radius.
 
-    float32 of the shape of `labels`: 0 outside, 1 where an object is deepest.
+    The result is float32 with the shape of `labels`: 0 outside, 1 where an object is deepest.
     """
     result = np.zeros(labels.shape, np.float32)
     for number, box in enumerate(find_objects(labels), start=1):
@@ -120,7 +122,7 @@ def relative_depths(labels: npt.NDArray[np.uint16]) -> Map:
         rows, columns = box
         window = np.s_[max(rows.start - 1, 0) : rows.stop + 1, max(columns.start - 1, 0) : columns.stop + 1]
         mask = (labels[window] == number).astype(np.uint8)
-        # An object continues beyond the border of the picture.
+        # Objects at the border of the picture are taken to continue beyond it.
         padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
         depth = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
         result[window] = np.where(mask > 0, depth / max(float(depth.max()), 1e-6), result[window])
@@ -135,7 +137,7 @@ def _draw_shape(rng: np.random.Generator) -> tuple[int, int]:
 def _place_objects(
     rng: np.random.Generator, kind: SceneKind, scene_shape: tuple[int, int]
 ) -> tuple[list[Shape], npt.NDArray[np.uint16]]:
-    """Return objects and their labels. Where two press on each other, the border is where both are equally deep."""
+    """Return objects and their labels. Where two overlap, the border runs where both are equally deep."""
     min_count, max_count = kind.count
     count = round(math.exp(rng.uniform(math.log(min_count), math.log(max_count)))) if max_count else 0
     shorter = min(scene_shape)
@@ -186,7 +188,7 @@ def _divide_overlaps(shapes: list[Shape], scene_shape: tuple[int, int]) -> tuple
         own = labels[shape.window] == number
         others = np.where(own, second[shape.window], np.maximum(best[shape.window], shape.depth))
         depth = np.minimum(shape.depth, (shape.depth - others) / 2)
-        # Outside the object only where there is no other one, so that halos do not fall on neighbours.
+        # Outside the object, keep the depth only where no other object is, so that halos do not cover neighbours.
         depth = np.where(own, np.maximum(depth, 0.01), np.where(labels[shape.window] > 0, -1e3, shape.depth))
         divided.append(Shape(shape.window, depth.astype(np.float32), shape.radius, shape.centre))
     return divided, labels
@@ -195,9 +197,9 @@ def _divide_overlaps(shapes: list[Shape], scene_shape: tuple[int, int]) -> tuple
 def _add_invasion(
     rng: np.random.Generator, pixels: Map, labels: npt.NDArray[np.uint16], shapes: list[Shape], is_brightfield: bool
 ) -> tuple[Map, npt.NDArray[np.uint16]]:
-    """Return the picture with cells around the core, fewer with distance, and the labels.
+    """Return the picture with cells around the core, fewer at greater distance, and the labels.
 
-    The spheroid is the core and the region around it where cells are dense.
+    The spheroid consists of the core and the region around it in which cells are dense.
     """
     scene_shape = (labels.shape[0], labels.shape[1])
     if not shapes:

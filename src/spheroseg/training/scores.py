@@ -1,4 +1,4 @@
-"""Scores of a segmentation against the truth: foreground IoU, matched objects, F1."""
+"""Scores a segmentation against the truth: foreground IoU, matched objects, F1."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-MIN_MATCH_IOU = 0.5  # from which an object counts as found
+MIN_MATCH_IOU = 0.5  # an object with this IoU or more counts as found
 
 Mask = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.uint16]
 
 
 def foreground_iou(found: Mask, truth: Mask) -> float:
-    """Return the intersection over union (Jaccard index) of two masks of one shape, 0..1.
+    """Return the intersection over union (Jaccard index) of two masks of the same shape, 0..1.
 
     It is 1 if both are empty, because there is no object and none was found. It is 0 if only one is.
     """
@@ -26,7 +26,7 @@ def foreground_iou(found: Mask, truth: Mask) -> float:
 
 @dataclass(frozen=True)
 class ObjectCounts:
-    """Numbers of objects in one or many pictures: found, in the truth, and pairs of the two that match."""
+    """Numbers of objects in one or many pictures: found ones, those in the truth, and matching pairs."""
 
     found: int
     expected: int
@@ -46,10 +46,10 @@ class ObjectCounts:
 
 
 def count_matches(found: Labels, truth: Labels) -> ObjectCounts:
-    """Count the objects of two label images of one shape, and the pairs with IoU >= 0.5.
+    """Count the objects of two label images of the same shape, and the pairs with IoU >= 0.5.
 
-    0 is the background. Each object is matched at most once, and as many as possible are matched (maximum bipartite
-    matching). Above an IoU of 0.5 an object has at most one partner, so there is a choice only at exactly 0.5.
+    0 is background. Each object is matched at most once, and as many as possible are matched (maximum bipartite
+    matching). Above an IoU of 0.5, an object has at most one partner, so there is a choice only at exactly 0.5.
     """
     found_ids, found_index, found_areas = _list_objects(found)
     truth_ids, truth_index, truth_areas = _list_objects(truth)
@@ -79,8 +79,8 @@ def _list_objects(labels: Labels) -> tuple[npt.NDArray[np.uint16], npt.NDArray[n
 class Score:
     """The score of one model on one picture, with `all` objects kept or only the `largest`.
 
-    `iou`: of the foreground. `counts`: of objects. Both are None without a mask. `objects`: the number that were
-    found and kept. `seconds`: processor time of model and outlines, without decoding.
+    `iou`: IoU of the foreground. `counts`: numbers of objects. Both are None if there is no mask. `objects`: the
+    number of objects that were found and kept. `seconds`: processor time of model and outlines, without decoding.
     """
 
     set: str
@@ -99,9 +99,9 @@ class Score:
 class Summary:
     """The scores of one model on one set.
 
-    `mean`, `median`, `worst`: of the foreground IoU. `worst_name`: the picture with the worst.     `f1`: of the
-    objects of all pictures together, so that a picture with many weighs more. `mean_f1`: mean of the F1 of the
-    pictures. `seconds`: mean per picture. What the masks of the set do not state is None.
+    `mean`, `median`, `worst`: of the foreground IoU. `worst_name`: the picture with the worst IoU. `f1`: F1 of the
+    objects of all pictures together, so that pictures with many objects have more weight. `mean_f1`: mean of the F1
+    of each picture. `seconds`: mean per picture. Values that the masks of the set do not allow are None.
     """
 
     set: str
@@ -119,9 +119,9 @@ class Summary:
 
 
 def summarise(scores: Sequence[Score]) -> Summary:
-    """Summarise the scores of one model on one set with one way to keep objects; at least one score.
+    """Summarise the scores (at least one) of one model on one set, all with the same choice of objects.
 
-    Of equally bad pictures, the first by name is the worst.
+    Of several pictures with the worst IoU, the first by name is named.
     """
     ious = [(score.iou, score.name) for score in scores if score.iou is not None]
     counts = [score.counts for score in scores if score.counts is not None]

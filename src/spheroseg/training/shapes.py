@@ -1,4 +1,4 @@
-"""Random shapes of synthetic objects, each given by the signed distance from its outline."""
+"""Draws random shapes of synthetic objects, each as the signed distance from its outline."""
 
 import math
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from spheroseg.simulate.noise import Map
 
 Polygon = npt.NDArray[np.float64]
 
-REACH = 0.8  # of the radius: how far around an object its light and its shadow are drawn
-OVERSAMPLING = 2  # an outline is drawn at this multiple of its size, and with a precision of 1/16 px
+REACH = 0.8  # of the radius; the light and shadow of an object are drawn up to this distance around it
+OVERSAMPLING = 2  # outlines are drawn at this multiple of their size, with a precision of 1/16 px
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ def _draw_star(rng: np.random.Generator, x: float, y: float, radius: float, stre
     distance = np.ones_like(angles)
     for order in range(2, 9):
         distance += rng.normal(0, 1) * 2 * rough / order**1.3 * np.cos(order * angles + rng.uniform(0, 2 * math.pi))
-    if rng.random() < 0.2:  # cells that stand out
+    if rng.random() < 0.2:  # protruding cells
         distance += rng.uniform(0.01, 0.03) * np.cos(int(rng.integers(12, 40)) * angles + 3 * np.sin(3 * angles))
     along, across = radius * math.sqrt(stretch), radius / math.sqrt(stretch)
     points = np.column_stack([along * distance * np.cos(angles), across * distance * np.sin(angles)])

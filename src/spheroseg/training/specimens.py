@@ -1,4 +1,4 @@
-"""Renders synthetic objects onto the background of a picture, as different kinds of specimens appear."""
+"""Renders synthetic objects onto the background of a picture, in the appearance of different specimens."""
 
 import math
 
@@ -10,7 +10,7 @@ from spheroseg.training.shapes import Shape
 
 
 def render_brightfield(rng: np.random.Generator, background: Map, shapes: list[Shape]) -> Map:
-    """Return the background with objects of one culture: dark, or grey with a dark rim, textured, often with a halo."""
+    """Return the background with similar objects: dark, or grey with a dark rim, textured, often with a halo."""
     pixels = background.copy()
     opacity = rng.uniform(0.06, 0.75) if rng.random() < 0.75 else 0.0
     rim = rng.uniform(0.2, 0.75) if opacity < 0.2 or rng.random() < 0.6 else 0.0
@@ -100,7 +100,7 @@ def render_fluorescence(rng: np.random.Generator, background: Map, shapes: list[
 
 
 def _angular_pattern(rng: np.random.Generator, shape: Shape) -> Map:
-    """Return -1..1 by the direction from the object's centre: a rim is darker on one side."""
+    """Return values -1..1 by the direction from the object's centre, so that a rim is darker on one side."""
     rows, columns = shape.window
     y, x = np.mgrid[rows, columns].astype(np.float32)
     angle = np.arctan2(y - shape.centre[1], x - shape.centre[0])
@@ -108,7 +108,7 @@ def _angular_pattern(rng: np.random.Generator, shape: Shape) -> Map:
 
 
 def _linear_pattern(rng: np.random.Generator, shape: Shape) -> Map:
-    """Return -1..1 from one side of the object to the other."""
+    """Return values that rise from -1 to 1 from one side of the object to the other."""
     rows, columns = shape.window
     y, x = np.mgrid[rows, columns].astype(np.float32)
     angle = rng.uniform(0, 2 * math.pi)

@@ -1,7 +1,7 @@
-"""Trains a network: the recipe of the shipped one, reproducible from its seed.
+"""Trains a network with the recipe of the shipped one. The result is reproducible from the seed.
 
-There are two stages: a long one without spheroids, and a short one that continues from there with them. So a
-cross-validation on the spheroids only repeats the short one.
+The first stage is long and uses no spheroids. The second is short and continues with spheroids. Therefore a
+cross-validation on the spheroids only repeats the second stage.
 """
 
 import copy
@@ -26,13 +26,13 @@ from spheroseg.training.data import SCENES, Sample
 from spheroseg.training.unet import CHANNELS, MULTIPLE, ProbabilityOutput, UNet
 
 OPSET = 18
-RATE = 3e-3
-TUNING_RATE = 1e-3
-DECAY = 0.995  # of the running mean of the weights, which is the network that is shipped
+RATE = 3e-3  # maximum learning rate of the first stage
+TUNING_RATE = 1e-3  # maximum learning rate of the second stage
+DECAY = 0.995  # of the running mean of the weights; the mean is the network that is shipped
 WEIGHT_DECAY = 1e-3
 DISTANCE_WEIGHT = 4.0
-SEEDS_PER_RECIPE = 64  # each process of a recipe draws scenes from its own seed
-MAX_WAIT = timedelta(minutes=20)  # of a process for the others, which may have more scenes to draw
+SEEDS_PER_RECIPE = 64  # each process of a recipe draws scenes with its own seed
+MAX_WAIT = timedelta(minutes=20)  # of a process for the others, which may still be drawing scenes
 
 # Called with the step and the loss.
 Progress = Callable[[int, float], None]
@@ -43,9 +43,9 @@ class Recipe:
     """The recipe of a network.
 
     steps, tuning: the number of batches of `batch` crops in the first and in the second stage.
-    processes: number of processes that share each batch of the first stage. Another number gives another network.
-    scenes: the number of scenes to cut from in the first stage; a third of it in the second.
-    device: of PyTorch; None for the best available.
+    processes: the number of processes that share each batch of the first stage. It changes the resulting network.
+    scenes: the number of scenes to cut crops from in the first stage. The second stage uses a third of it.
+    device: the PyTorch device; None for the best available.
     """
 
     steps: int = 3000
@@ -59,7 +59,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class _Stage:
-    """One stage in one process. `shares`: of the crops, by set; other sets are not used. `batch`: crops per step."""
+    """One stage in one process.
+
+    `shares`: the share of each set among the crops; other sets are not used. `batch`: crops per step.
+    """
 
     steps: int
     batch: int
@@ -72,7 +75,7 @@ class _Stage:
 def train(samples: Sequence[Sample], recipe: Recipe, progress: Progress) -> UNet:
     """Run the first stage: train a network from scratch, without spheroids.
 
-    It takes one core per process, or a GPU. `progress` is called with the step and the mean loss every 25 steps. The
+    It uses one core per process, or a GPU. `progress` is called with the step and the mean loss every 25 steps. The
     same samples and recipe give the same crops in the same order, and on the same machine the same network.
     """
     if recipe.processes == 1:
@@ -81,13 +84,13 @@ def train(samples: Sequence[Sample], recipe: Recipe, progress: Progress) -> UNet
     with tempfile.TemporaryDirectory() as folder:
         rendezvous = Path(folder) / "rendezvous"
         others = [
-            context.Process(target=_help, args=(samples, recipe, rank, rendezvous), daemon=True)
+            context.Process(target=_run_helper, args=(samples, recipe, rank, rendezvous), daemon=True)
             for rank in range(1, recipe.processes)
         ]
         for other in others:
             other.start()
         try:
-            # If one of them ends early, the next exchange fails here too.
+            # If another process ends early, the next exchange of gradients fails in this one too.
             return _join_first_stage(samples, recipe, 0, rendezvous, progress)
         finally:
             for other in others:
@@ -98,7 +101,7 @@ def train(samples: Sequence[Sample], recipe: Recipe, progress: Progress) -> UNet
 def tune(base: UNet, samples: Sequence[Sample], recipe: Recipe, progress: Progress, part: int = 0) -> UNet:
     """Run the second stage: train a copy of `base` further, with the spheroids among `samples`.
 
-    `part`: networks of different parts see different crops. For the rest see `train`.
+    `part`: networks with different parts see different crops. Everything else is as in `train`.
     """
     seed = recipe.seed + 1 + part
     torch.manual_seed(seed)
@@ -113,14 +116,14 @@ def tune(base: UNet, samples: Sequence[Sample], recipe: Recipe, progress: Progre
     return _run_stage(copy.deepcopy(base), samples, recipe, stage, progress)
 
 
-def _help(samples: Sequence[Sample], recipe: Recipe, rank: int, rendezvous: Path) -> None:
+def _run_helper(samples: Sequence[Sample], recipe: Recipe, rank: int, rendezvous: Path) -> None:
     _join_first_stage(samples, recipe, rank, rendezvous, lambda *_: None)
 
 
 def _join_first_stage(
     samples: Sequence[Sample], recipe: Recipe, rank: int, rendezvous: Path, progress: Progress
 ) -> UNet:
-    """Run the first stage as one of several processes, which find each other by the file `rendezvous`."""
+    """Run the first stage as one of several processes, which find each other through the file `rendezvous`."""
     distributed.init_process_group(
         "gloo", init_method=rendezvous.as_uri(), rank=rank, world_size=recipe.processes, timeout=MAX_WAIT
     )
@@ -146,8 +149,8 @@ def _run_first_stage(samples: Sequence[Sample], recipe: Recipe, rank: int, progr
 
 
 def _run_stage(start: UNet, samples: Sequence[Sample], recipe: Recipe, stage: _Stage, progress: Progress) -> UNet:
-    """Train `start` and return the running mean of its weights, on the processor."""
-    # Several networks are trained side by side: their threads would wait for each other most of the time.
+    """Train `start`. Return a network on the CPU with the running mean of its weights."""
+    # Several networks are trained at the same time. With more threads, they would mostly wait for each other.
     torch.set_num_threads(1)
     device = torch.device(recipe.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     network = start.train().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -158,7 +161,7 @@ def _run_stage(start: UNet, samples: Sequence[Sample], recipe: Recipe, stage: _S
     losses: list[float] = []
     for step in range(1, stage.steps + 1):
         grey, targets, distance_weight = (part.to(device) for part in _stack(stream.batch(stage.batch)))
-        # bfloat16 keeps the range of float32, so that no loss has to be scaled.
+        # bfloat16 has the range of float32, so the loss does not have to be scaled.
         with torch.autocast(device.type, dtype=torch.bfloat16):
             logits = network(grey.contiguous(memory_format=torch.channels_last))
         loss = _loss(logits.float(), targets, distance_weight)
@@ -181,7 +184,7 @@ def _run_stage(start: UNet, samples: Sequence[Sample], recipe: Recipe, stage: _S
 def export(network: UNet, folder: Path) -> None:
     """Write the network as `model.onnx` into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    # It logs at length which operators of other libraries it does not support.
+    # The exporter logs every operator of other libraries that it does not support.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     shipped = ProbabilityOutput(network).eval()
     dynamic_axes = {
@@ -248,7 +251,7 @@ def _average_gradients(gradients: Sequence[Tensor]) -> None:
 def _update_means(
     mean: tuple[Tensor, ...] | list[Tensor], current: tuple[Tensor, ...] | list[Tensor], count: Tensor | int
 ) -> None:
-    """Update running means of the weights. Early steps count less, so that a short training forgets its start."""
+    """Update the running means of the weights. The decay is lower at first, to forget the start quickly."""
     weight = 1 - min(DECAY, (1 + float(count)) / (10 + float(count)))
     for one, other in zip(mean, current, strict=True):
         if one.is_floating_point():
@@ -265,7 +268,7 @@ def _stack(batch: list[Crop]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _loss(logits: Tensor, targets: Tensor, distance_weight: Tensor) -> Tensor:
-    """Return the loss: cross-entropy and soft Dice (Milletari et al. 2016) of the probability, L1 of the distance."""
+    """Return cross-entropy and soft Dice (Milletari et al. 2016) of the probability, smooth L1 of the distance."""
     probability, truth = torch.sigmoid(logits[:, 0]), targets[:, 0]
     entropy = functional.binary_cross_entropy_with_logits(logits[:, 0], truth)
     both = (probability * truth).sum((1, 2))

@@ -1,4 +1,4 @@
-"""The network: a U-Net that computes for each pixel whether it belongs to an object, and how deep inside it is.
+"""Defines the network: a U-Net that computes for each pixel whether it belongs to an object, and how deep inside.
 
 Architecture after Ronneberger, Fischer and Brox 2015 (arXiv:1505.04597), with batch normalisation, padded
 convolutions and nearest-neighbour upsampling.
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Processors compute 16 channels at a time: 12 would cost as much.
+# Processors compute 16 channels at a time, so 12 channels would take as long.
 CHANNELS = (16, 32, 64, 96, 128)
 MULTIPLE = 2 ** (len(CHANNELS) - 1)  # height and width must be multiples of this
 
 
 class Block(nn.Sequential):
-    """Two convolutions of 3 × 3."""
+    """Two 3 × 3 convolutions, each with batch normalisation and ReLU."""
 
     def __init__(self, before: int, after: int) -> None:
         layers: list[nn.Module] = []
@@ -27,7 +27,7 @@ class Block(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """Grey values (n, 1, height, width), normalised, to logits (n, 2, height, width): probability and distance."""
+    """Maps normalised grey values (n, 1, height, width) to logits (n, 2, height, width): probability and distance."""
 
     def __init__(self, channels: Sequence[int] = CHANNELS) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class UNet(nn.Module):
 
 
 class ProbabilityOutput(nn.Module):
-    """The network as it is shipped: it returns probability and distance, 0..1, each (n, 1, height, width)."""
+    """The network as shipped. It returns probability and distance, 0..1, each (n, 1, height, width)."""
 
     def __init__(self, network: UNet) -> None:
         super().__init__()

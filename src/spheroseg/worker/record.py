@@ -21,7 +21,7 @@ def make_record(segmentation: Segmentation) -> Record:
     return {
         "width": segmentation.width,
         "height": segmentation.height,
-        "pixel_size": segmentation.pixel_size.record() if segmentation.pixel_size else None,
+        "pixel_size": segmentation.pixel_size.to_record() if segmentation.pixel_size else None,
         "flags": list(segmentation.flags),
         "objects": [
             {

@@ -1,6 +1,6 @@
-"""Models: they compute from grey values where the objects are.
+"""Models compute from grey values where the objects are.
 
-A model is a folder with `model.onnx` and `model.json`, or the built-in classical one, which has none. Only this
+A model is a folder with `model.onnx` and `model.json`. Only the built-in classical model has no folder. No other
 package uses ONNX Runtime.
 """
 

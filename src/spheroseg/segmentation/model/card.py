@@ -19,15 +19,15 @@ Side = Annotated[int, Field(ge=16, le=MAX_PASS_SIDE_PX)]
 
 
 class _Section(BaseModel):
-    # A misspelt field would otherwise be ignored in silence.
+    # Forbid extra fields, because a misspelt one would be ignored silently.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class NetworkInput(_Section):
     """The input of the network.
 
-    `low`, `high`: percentiles of the grey values that become 0 and 1. `multiple`: px, height and width must be
-    multiples of it. `margin`: px beside a cut in which the answer depends on the cut.
+    `low`, `high`: percentiles of the grey values that become 0 and 1. `multiple`: px; height and width must be
+    multiples of it. `margin`: distance in px from the edge of a window within which its output is unreliable.
     """
 
     name: Name = "image"
@@ -56,8 +56,8 @@ class NetworkOutput(_Section):
 class Scale(_Section):
     """The sizes of the passes, px.
 
-    `side`, `finest`: longer side of the first and the finest pass. `object_px`, `large_px`: diameters below
-    which a finer pass follows, and above which a coarser one does. None: no such pass.
+    `side`, `finest`: longer side of the first and of the finest pass. `object_px`: a finer pass follows if objects
+    have a smaller diameter. `large_px`: a coarser pass follows if they have a larger one. None: no such pass.
     """
 
     side: Side
@@ -77,10 +77,11 @@ class Scale(_Section):
 
 
 class Card(_Section):
-    """All of `model.json`. docs/model.md explains the fields.
+    """The content of `model.json`. docs/model.md explains the fields.
 
-    `debris`: area below which a region is removed, as a share of the typical object's. `least_sure`: share of a
-    region's area that must be confident. `training` and `quality` are free, and shown as they are.
+    `debris`: regions with less than this share of the area of a typical object are removed. `least_sure`: regions
+    with less than this share of confident area are removed. `training` and `quality` may have any fields, which are
+    displayed unchanged.
     """
 
     format: Literal[1]
@@ -98,12 +99,12 @@ class Card(_Section):
     quality: dict[str, Any] = {}
 
     def identity(self, network_sha256: str) -> str:
-        """Return the sha256 of the model. It covers exactly what changes a result.
+        """Return the SHA-256 of the model. It covers exactly what changes a result.
 
-        `network_sha256`: that of `model.onnx`.
+        `network_sha256`: the SHA-256 of `model.onnx`.
         """
         relevant = self.model_dump(include={"name", "version", "input", "output", "scale", "threshold", "debris"})
-        # Left out if they have no effect, so that models that are older than these fields keep their hash.
+        # Fields without an effect are left out, so that models that are older than these fields keep their hash.
         if self.least_sure:
             relevant["least_sure"] = self.least_sure
         if self.scale and self.scale.large_px is None:

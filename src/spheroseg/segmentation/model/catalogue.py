@@ -30,7 +30,7 @@ class Model(Protocol):
     def maps(self, pictures: Sequence[npt.NDArray[np.float32]]) -> list[Maps]:
         """Compute the maps of each picture: float32 grey values (height, width) of any size.
 
-        Pictures may be run together; the maps of one do not depend on the others.
+        Several pictures may share an inference; the maps of one do not depend on the others.
         """
         ...
 
@@ -55,7 +55,7 @@ class KnownModel:
 def known_models(dirs: Sequence[Path] = ()) -> list[KnownModel]:
     """Return all models: the built-in one, then the shipped ones, then those in `dirs`. Unusable ones are included.
 
-    Networks are hashed, not loaded, so a file that is no network is not noticed here.
+    Networks are hashed but not loaded, so this does not notice a file that is not a network.
     """
     built_in = classical.ClassicalModel()
     models = [KnownModel(built_in.name, built_in.version, built_in.sha256, "MIT")]
@@ -81,7 +81,7 @@ def _describe_folder(folder: Path) -> KnownModel:
 def _network_sha256(folder: Path) -> str:
     path = folder / NETWORK
     if not path.is_file():
-        read_network(folder)  # raises the error that says so
+        read_network(folder)  # raises ModelUnusable with the reason
     state = path.stat()
     return _hash_network(folder, state.st_mtime_ns, state.st_size, state.st_ino)
 

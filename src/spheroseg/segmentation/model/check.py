@@ -15,7 +15,7 @@ from spheroseg.segmentation.model.trials import CheckResult, failed, passed, try
 def check_model(folder: Path) -> Iterator[CheckResult]:
     """Check the model in `folder` and yield one result per check. It takes some seconds.
 
-    Checks that need what an earlier one failed on are left out.
+    Checks that cannot work after a failed one are left out.
     """
     try:
         card = read_card(folder)

@@ -1,4 +1,7 @@
-"""Measures what one picture costs: `python -m spheroseg.segmentation.model.cost FOLDER` prints seconds and bytes."""
+"""Measures the time and memory that one picture takes.
+
+`python -m spheroseg.segmentation.model.cost FOLDER` prints the seconds and bytes as JSON.
+"""
 
 import json
 import resource
@@ -13,11 +16,11 @@ from spheroseg.segmentation.model.network import Network
 
 
 def main() -> None:
-    # As in the child process of a worker.
+    # The child process of a worker also uses one thread.
     cv2.setNumThreads(1)
     network = Network(Path(sys.argv[1]))
     y, x = np.mgrid[0:1000, 0:1000]
-    # Small objects: they take the most passes.
+    # Small objects take the most passes.
     picture = np.where(np.hypot(x % 25 - 12, y % 25 - 12) < 5, 60, 200).astype(np.float32)
     picture += np.random.default_rng(1).normal(0, 3, picture.shape).astype(np.float32)
     network.maps([picture])
@@ -28,7 +31,7 @@ def main() -> None:
 
 
 def _peak_memory() -> int:
-    """Return the most memory, bytes, that this process ever had."""
+    """Return the peak memory of this process in bytes."""
     # Linux includes the parent's memory at the fork in ru_maxrss, but not in VmHWM.
     status = Path("/proc/self/status")
     if status.exists():

@@ -1,4 +1,4 @@
-"""A network in ONNX, which computes the maps of pictures of any size, several at once if their windows allow it."""
+"""Computes the maps of pictures with an ONNX network. Windows of several pictures share an inference if they fit."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -17,16 +17,16 @@ from spheroseg.segmentation.model.planner import PassPlanner
 from spheroseg.segmentation.model.session import describe, make_run_options, open_session
 from spheroseg.segmentation.model.windows import TILE_SIDE_PX, Grey, Window, round_up
 
-MAX_PIXELS_PER_INFERENCE = 1024 * 1024  # of all windows of one inference together: bounds the memory
-# After a larger inference its memory is given back, because the outlines of a large picture need it.
+MAX_PIXELS_PER_INFERENCE = 1024 * 1024  # of all windows of one inference together; it bounds the memory
+# After a larger inference, its memory is freed, because tracing the outlines of a large picture needs it.
 SHRINK_ABOVE_PIXELS = 8 * 256 * 256
-ROUNDING = 1e-3  # how far outside 0..1 an answer may be
+ROUNDING = 1e-3  # an answer may lie this far outside 0..1
 
 
 class Network:
     """A loaded model folder.
 
-    `sha256` identifies the model (see `Card.identity`), `network_sha256` is that of `model.onnx` alone.
+    `sha256` identifies the model (see `Card.identity`), `network_sha256` is the hash of `model.onnx` alone.
     """
 
     def __init__(self, folder: Path, tile: int = TILE_SIDE_PX) -> None:
@@ -38,14 +38,15 @@ class Network:
         self.name, self.version = self.card.name, self.card.version
         self.network_sha256 = hashlib.sha256(content).hexdigest()
         self.sha256 = self.card.identity(self.network_sha256)
-        # Loaded from the bytes that were hashed and not from the file, so that the hash covers all weights.
+        # Load the bytes that were hashed and not the file, so that the hash covers all weights.
         self.session = open_session(content, self._path)
         for mismatch in signature.find_mismatches(self.session, self.card):
             raise ModelUnusable(f"{self._path}: {mismatch.problem}; {mismatch.remedy}")
         self._largest_inference = 0
         side = round_up(64, self.card.input.multiple)
         self._small_input = np.zeros((1, side, side), np.float32)
-        # Small, because the memory of the first inference is never given back. What fails here always fails.
+        # Run once on a small input, because the memory of the first inference is never freed. If this fails, every
+        # inference fails.
         self.infer(self._small_input)
 
     def maps(self, pictures: Sequence[Grey]) -> list[Maps]:
@@ -66,7 +67,7 @@ class Network:
         return [planner.maps() for planner in planners]
 
     def _shrink_memory(self) -> None:
-        """Give back the memory of large inferences. It holds their answers, so these must be gone before."""
+        """Free the memory of large inferences. Their answers lie in it, so no reference to them may be left."""
         if self._largest_inference > SHRINK_ABOVE_PIXELS:
             self._largest_inference = 0
             self.infer(self._small_input, shrinks_memory=True)
@@ -89,7 +90,7 @@ class Network:
         try:
             answers = self.session.run(names, {self.card.input.name: grey[:, None]}, options)
         except Exception as error:
-            # Whatever it raises, memory apart, says that the network does not fit this input.
+            # Any error except for a lack of memory means that the network does not fit this input.
             if "alloc" in str(error).lower():
                 raise MemoryError from error
             raise ModelUnusable(

@@ -1,4 +1,4 @@
-"""A pass: a picture at one size, seen by the network window by window, and the maps that its answers fill in."""
+"""A pass: one picture at one size, which the network processes window by window, and the maps that it fills in."""
 
 import math
 from collections.abc import Iterator
@@ -16,15 +16,15 @@ from spheroseg.segmentation.model.windows import Grey, Window, split_picture
 
 Areas = npt.NDArray[np.float64]
 
-# Objects that touch have to be seen larger to be separated: they count as if they had this share of their diameter.
-# They touch if separating them lowers the typical diameter below this share of what it was.
+# Touching objects must be shown larger to be separated, so they count as if they had this share of their diameter.
+# Objects count as touching if separating them reduces the typical diameter below this share.
 TOUCHING_SHARE = 0.8
 
 
 class Pass:
-    """A picture at one size, and its maps, which are complete once every window was put.
+    """A picture at one size, and its maps, which are complete once `put` was called for every window.
 
-    `side`: longer side, px. `is_aimed`: whether the size was chosen so that objects get a chosen diameter.
+    `side`: longer side, px. `is_aimed`: whether the size was chosen to give the objects a certain diameter.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class Pass:
         self.distance = np.zeros(pixels.shape, np.float32) if card.output.distance is not None else None
 
     def windows(self) -> Iterator[Window]:
-        """Yield the windows that the network has to see: none if the picture has a single grey value."""
+        """Yield the windows to run the network on: none if the picture has a single grey value."""
         if self._low != self._high:
             yield from split_picture(self._pixels.shape, self._input.multiple, self._input.margin, self._tile)
 
     def cut(self, window: Window) -> Grey:
-        """Return the normalised grey values of a window; beyond the picture, its reflection."""
+        """Return the normalised grey values of a window. Beyond its border, the picture is reflected."""
         bottom, right = window.top + window.height, window.left + window.width
         part = self._pixels[window.top : bottom, window.left : right]
         grey = np.clip((part - self._low) / (self._high - self._low), -1, 2)
@@ -62,7 +62,7 @@ class Pass:
         return np.asarray(grey, np.float32)
 
     def put(self, window: Window, probability: Grey, distance: Grey | None) -> None:
-        """Store the part that is kept of the network's answer for a window."""
+        """Store the network's answer for a window, without the margins."""
         rows, columns = window.kept
         within = np.s_[
             rows.start - window.top : rows.stop - window.top,
@@ -72,8 +72,8 @@ class Pass:
         if self.distance is not None and distance is not None:
             self.distance[window.kept] = distance[within]
 
-    # Only confident pixels count in both: what a coarse pass doubts, the background between tiny objects for one, says
-    # nothing about the size of objects.
+    # The areas hold only confident pixels. Pixels that a coarse pass is unsure of, such as the background between
+    # tiny objects, say nothing about the size of the objects.
     @cached_property
     def clump_areas(self) -> Areas:
         """The areas, px², of all objects, where those that touch count as one. Needs a filled pass."""

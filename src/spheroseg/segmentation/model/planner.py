@@ -1,6 +1,6 @@
-"""Which passes over one picture are made: a coarse one over all of it, then finer ones while the objects are small.
+"""Chooses the passes over one picture: a coarse one first, then finer ones while the objects are small.
 
-Where the objects are large, a coarser pass is averaged with the first: seen too closely, their inside has no edge.
+If the objects are large, a coarser pass is averaged with the first one: inside a large object there is no edge.
 """
 
 import math
@@ -14,27 +14,29 @@ from spheroseg.segmentation.model.cleaning import remove_doubtful
 from spheroseg.segmentation.model.passes import Pass, typical_diameter
 from spheroseg.segmentation.model.windows import MAX_PASS_SIDE_PX, TILE_SIDE_PX, Grey
 
-RETRY_BELOW_SIDE_PX = 1024  # a pass of fewer px in which nothing was found is followed by a finer one
+RETRY_BELOW_SIDE_PX = 1024  # after a smaller pass in which no object was found, a finer one follows
 AIMED_DIAMETER = 1.5  # diameter that a finer pass aims at, in units of `object_px`
-MAX_ENLARGEMENT = 4.0  # of one pass over the one before
-# Diameter after a pass that aimed at AIMED_DIAMETER, in units of `object_px`, below which a still finer pass follows.
-# It would cost more than all before it, so it is worth while only if the aim was missed by far.
+MAX_ENLARGEMENT = 4.0  # of a pass, compared with the one before
+# If a pass aimed at AIMED_DIAMETER and the diameter is still below this, in units of `object_px`, a finer pass
+# follows. It costs more than all passes before it, so it is worth while only if the aim was missed by far.
 MIN_AIMED_DIAMETER = 0.5
 COARSER_DIAMETER = 0.75  # diameter that a coarser pass aims at, in units of `large_px`
-MAX_REDUCTION = 2.5  # of the coarser pass below the first
+MAX_REDUCTION = 2.5  # of the coarser pass, compared with the first
 # The coarser pass counts only if it shows the object at least this large, as a share of its diameter in the first:
 # from too far away, a cloud of cells around a spheroid looks like background.
 MIN_COARSER_SHARE = 0.8
-# What seems to be several objects that touch may be one that is too large to be seen as one. It is one if, together,
-# they would span this share of the picture, and a coarser pass has this share of all area in one object.
+# Several objects that touch may in fact be one object that is too large for the pass. They are one if together they
+# would span this share of the picture, and if in a coarser pass one object has this share of all area.
 MIN_SPAN_SHARE = 0.7
 MIN_LARGEST_AREA_SHARE = 0.9
-STEPS_PER_OCTAVE = 4  # factors are rounded to these, so that the pictures of one plate share their window sizes
-MAX_SAMPLED_PIXELS = 2**22  # that percentiles are computed from
+STEPS_PER_OCTAVE = (
+    4  # factors are rounded to these steps, so that pictures of one plate have windows of the same size
+)
+MAX_SAMPLED_PIXELS = 2**22  # for percentiles
 
 
 class PassPlanner:
-    """Chooses the passes over one picture, each after the answers to the one before.
+    """Chooses the passes over one picture, each from the answers to the one before.
 
     Fill `current` (`windows`, `cut`, `put`) and call `next_pass` until it returns None. Then `maps` is the result.
     """
@@ -47,9 +49,9 @@ class PassPlanner:
         self._own_side = max(picture.shape)
         side = card.scale.side if card.scale else min(self._own_side, MAX_PASS_SIDE_PX)
         pixels = _resize(picture, side)
-        # That of the first pass holds for all of them.
+        # All passes use the grey range of the first one.
         self._grey_range = _find_grey_range(pixels, card.input.low, card.input.high)
-        self._waiting_first: Pass | None = None  # while a coarser pass is running
+        self._waiting_first: Pass | None = None  # the first pass, while a coarser one is running
         self.current = Pass(pixels, self._grey_range, card, tile)
 
     def _make_pass(self, side: int, *, is_aimed: bool = False) -> Pass:
@@ -87,7 +89,7 @@ class PassPlanner:
         return average
 
     def maps(self) -> Maps:
-        """Return the maps of the current pass, without debris and doubtful regions as far as the card asks for it."""
+        """Return the maps of the current pass, without the debris and doubtful regions that the card excludes."""
         card, final = self._card, self.current
         diameter = (typical_diameter(final.areas) if card.debris else None) or 0.0
         min_area = card.debris * math.pi / 4 * diameter**2
@@ -154,12 +156,12 @@ def _resize(picture: Grey, side: int) -> Grey:
 
 
 def _find_grey_range(grey: Grey, low: float, high: float) -> tuple[np.float32, np.float32]:
-    """Return the grey values that become 0 and 1: two percentiles. They are equal if the picture is flat."""
-    # Sampled, because percentiles copy what they are computed from: half of the memory that we may take.
+    """Return the two percentiles that become 0 and 1. They are equal if the picture is flat."""
+    # Use a sample of the pixels, because computing percentiles copies them, which would take half of our memory.
     step = math.ceil(math.sqrt(grey.size / MAX_SAMPLED_PIXELS))
     ends = np.percentile(grey[::step, ::step], (low, high))
     if _is_flat(*ends):
-        # A dark picture with a little light in it: nearly all of it is one grey, and yet it shows something.
+        # Nearly all pixels have the same grey, but the others may show an object: one bright spot in a dark picture.
         ends = np.array([grey.min(), grey.max()])
     if _is_flat(*ends):
         ends[1] = ends[0]

@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime, the one module that imports it."""
+"""Sessions of ONNX Runtime. No other module imports it."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -41,12 +41,12 @@ class Session(Protocol):
 
 
 def open_session(content: bytes, path: Path) -> Session:
-    """Load the network in `content` on one thread. `path` is named in errors. Raise ModelUnusable if it fails."""
-    # Imported only when a network is used: it takes a fifth of a second.
+    """Load the network in `content`, to run on one thread. Raise ModelUnusable, which names `path`, if it fails."""
+    # Imported only when a network is used, because it takes a fifth of a second.
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    # A worker slot is one core: several slots that each start a thread per core slow each other down.
+    # A worker slot uses one core. Several slots that each start a thread per core would slow each other down.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
@@ -57,7 +57,7 @@ def open_session(content: bytes, path: Path) -> Session:
 
 
 def make_run_options(*, shrinks_memory: bool) -> RunOptions:
-    """Return options for one inference. With `shrinks_memory`, unused memory is given back after it."""
+    """Return options for one inference. With `shrinks_memory`, unused memory is freed after it."""
     import onnxruntime
 
     options: RunOptions = onnxruntime.RunOptions()

@@ -1,4 +1,4 @@
-"""Checks of a network's inputs and outputs against `model.json`, without running it."""
+"""Checks the inputs and outputs of a network against `model.json`, without running it."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -11,14 +11,14 @@ FLOAT = "tensor(float)"
 
 
 class Mismatch(NamedTuple):
-    """What does not match between a network and its card, and how to fix it."""
+    """A difference between a network and its card, and how to fix it."""
 
     problem: str
     remedy: str
 
 
 def find_mismatches(session: Session, card: Card) -> Iterator[Mismatch]:
-    """Yield what does not match the card in the inputs and outputs of a session."""
+    """Yield the inputs and outputs of a session that do not match the card."""
     inputs = {entry.name: entry for entry in session.get_inputs()}
     outputs = {entry.name: entry for entry in session.get_outputs()}
     if set(inputs) != {card.input.name}:
@@ -59,7 +59,7 @@ def _find_tensor_mismatches(kind: str, entry: TensorInfo) -> Iterator[Mismatch]:
         )
     sizes = (("n", n), ("height", height), ("width", width))
     fixed = [f"{dimension} {size}" for dimension, size in sizes if isinstance(size, int)]
-    # A fixed output that is declared as dynamic, or not declared, shows when the network runs.
+    # Outputs are not checked here: their declared size may be wrong or missing. The trials run the network.
     if fixed and kind == "input":
         yield Mismatch(
             f"the input {entry.name} has a fixed size ({', '.join(fixed)})",
@@ -72,7 +72,7 @@ def _join(names: Iterable[str]) -> str:
 
 
 def read_opset(content: bytes) -> int | None:
-    """Return the version of ONNX's own operators that a network is written in; None if the bytes are no network.
+    """Return the version of ONNX's own operators that a network is written in; None if the bytes are not a network.
 
     It is read from the protobuf itself (`ModelProto.opset_import`), because ONNX Runtime does not report it.
     """

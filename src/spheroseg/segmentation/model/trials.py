@@ -1,4 +1,4 @@
-"""Tries on pictures what `model.json` promises of a network: values, sizes, batches, the margin, time and memory."""
+"""Runs a network on pictures to test what `model.json` states: values, sizes, batches, margin, time and memory."""
 
 import json
 import subprocess
@@ -14,8 +14,8 @@ from spheroseg.errors import ModelUnusable
 from spheroseg.segmentation.model.network import Network
 from spheroseg.segmentation.model.windows import TILE_SIDE_PX, Grey, round_up
 
-MAX_DIFFERENCE = 1e-3  # between two answers that ought to be equal: rounding
-MAX_SECONDS = 60.0  # for a picture of 1000 × 1000 px
+MAX_DIFFERENCE = 1e-3  # by rounding, between two answers that should be equal
+MAX_SECONDS = 60.0  # for a picture of 1000 × 1000 px, as MAX_BYTES
 MAX_BYTES = 2 * 1000**3
 
 
@@ -115,13 +115,13 @@ def _try_batch(network: Network) -> CheckResult:
 
 
 def _try_margin(network: Network) -> CheckResult:
-    """Compare the margin with the distance from a cut at which the answer still depends on the cut."""
+    """Compare the margin of the card with the distance from a cut within which the answer depends on the cut."""
     settings = network.card.input
     half = TILE_SIDE_PX // 2 // settings.multiple * settings.multiple
     across = round_up(128, settings.multiple)
     needed = 0
     for seed in range(2):
-        # Strong contrast at all scales makes far pixels matter most.
+        # With strong contrast at all scales, distant pixels have the largest effect.
         noise = _noise((across, 2 * half), 4 + seed)
         for turned in (False, True):
             needed = max(needed, _measure_reach(network, noise.T.copy() if turned else noise, half, turned))
@@ -139,7 +139,7 @@ def _try_margin(network: Network) -> CheckResult:
 
 
 def _measure_reach(network: Network, picture: Grey, half: int, turned: bool) -> int:
-    """Return the distance, px, from a cut in the middle within which the answer differs from that without the cut."""
+    """Cut the picture in the middle. Return the distance, px, from the cut within which the answer changes."""
     whole = network.infer(picture[None])
     reach = 0
     for part in (slice(0, half), slice(half, None)):
@@ -156,7 +156,7 @@ def _measure_reach(network: Network, picture: Grey, half: int, turned: bool) -> 
 
 
 def _measure_cost(folder: Path) -> CheckResult:
-    """Measure time and memory in a process of its own, as the child of a worker is."""
+    """Measure time and memory in a separate process, like the child process of a worker."""
     command = [sys.executable, "-m", "spheroseg.segmentation.model.cost", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (our own program)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""Windows: the tiles in which a network sees a picture, with margins that are thrown away.
+"""Divides a picture into windows that the network processes one by one. The margins of its answers are discarded.
 
 Overlapping tiles of bounded size leave no seams (Ronneberger, Fischer and Brox 2015, "overlap-tile strategy") and
 bound the memory, however large the picture is.
@@ -14,11 +14,11 @@ import numpy.typing as npt
 Grey = npt.NDArray[np.float32]
 
 TILE_SIDE_PX = 1024  # the longest side of a window
-MAX_PASS_SIDE_PX = 4096  # the longer side of any pass: bounds the memory
+MAX_PASS_SIDE_PX = 4096  # the longer side of any pass; it bounds the memory
 
 
 class Span(NamedTuple):
-    """A window along one side, px: its begin, its length, and the part of the side for which its answer is kept."""
+    """A window along one side, px: its start, its length, and the part of the side for which its answer is kept."""
 
     begin: int
     length: int
@@ -27,7 +27,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Window:
-    """A tile of a picture, px: what the network sees at once, and the part of its answer that is kept."""
+    """A window of a picture, px. `kept`: the rows and columns of the picture for which its answer is kept."""
 
     top: int
     left: int
@@ -44,8 +44,8 @@ def round_up(length: int, multiple: int) -> int:
 def split_side(length: int, multiple: int, margin: int, tile: int = TILE_SIDE_PX) -> list[Span]:
     """Divide a side of `length` px into spans of one length, at most `tile` px and a multiple of `multiple`.
 
-    The kept parts cover 0..length once. Each lies at least `margin` px from where its window is cut; the last window
-    may reach beyond `length`, up to the next multiple.
+    The kept parts cover 0..length once. Each is at least `margin` px away from the cuts of its window. The last
+    window may reach beyond `length`, up to the next multiple.
     """
     padded = round_up(length, multiple)
     size = min(padded, tile // multiple * multiple)
