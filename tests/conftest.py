@@ -261,14 +261,19 @@ def shipped_rabbit() -> Iterator[RabbitNode]:
 async def eventually(
     is_true: Callable[[], Awaitable[bool]] | Callable[[], bool], within: float = 10.0, what: str = ""
 ) -> None:
-    """Wait until `is_true` returns True, and fail after `within` seconds with the message `what`."""
+    """Wait until `is_true` returns True, and fail after `within` seconds with the message `what`.
+
+    The longer it takes, the less often it is asked: the processes that are waited for need the processor.
+    """
     deadline = asyncio.get_running_loop().time() + within
+    pause = 0.02
     while True:
         answer = is_true()
         if answer if isinstance(answer, bool) else await answer:
             return
         assert asyncio.get_running_loop().time() < deadline, what or f"not true within {within} s"
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(pause)
+        pause = min(0.25, 1.2 * pause)
 
 
 async def execute(engine: AsyncEngine, sql: str) -> None:

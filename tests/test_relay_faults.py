@@ -23,10 +23,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-async def own(own_rabbit: RabbitNode, postgres: Any) -> AsyncIterator[Lab]:
+async def own(restored_rabbit: RabbitNode, postgres: Any) -> AsyncIterator[Lab]:
     """A laboratory with a node that the test may break."""
-    async with empty_database(postgres.url) as engine:
-        yield Lab(engine, own_rabbit, "spheroseg")
+    with restored_rabbit.fresh_vhost() as vhost:
+        async with empty_database(postgres.url) as engine:
+            yield Lab(engine, restored_rabbit, vhost)
 
 
 async def test_without_rabbitmq_workers_take_tasks_from_the_database(own: Lab) -> None:
@@ -41,7 +42,7 @@ async def test_without_rabbitmq_workers_take_tasks_from_the_database(own: Lab) -
         await own.all_completed(third.task_ids)
 
         async def is_back() -> bool:
-            return bool(own.node.api("GET", "/api/queues/spheroseg")[0].get("consumers", 0))
+            return bool(own.node.api("GET", f"/api/queues/{own.vhost}")[0].get("consumers", 0))
 
         await eventually(is_back, within=30)
 

@@ -34,8 +34,8 @@ OFF = {**SETTINGS, "ENABLE_MESSAGE_QUEUE": "false"}
 
 
 @pytest.fixture
-async def site(own_rabbit: RabbitNode, postgres: Postgres, tmp_path: Path) -> AsyncIterator[Site]:
-    async with open_site(own_rabbit, postgres.url, tmp_path) as opened:
+async def site(restored_rabbit: RabbitNode, postgres: Postgres, tmp_path: Path) -> AsyncIterator[Site]:
+    async with open_site(restored_rabbit, postgres.url, tmp_path) as opened:
         yield opened
 
 

@@ -30,7 +30,7 @@ from .rabbitmq import RabbitNode
 
 COMMAND = [sys.executable, "-m", "tests.support.children"]
 POLICY = RetryPolicy(max_retries=1, max_losses=3, backoff=0.05, silence=20.0)
-# `missing`: on a busy machine it takes a worker a second to report that it has started.
+# lost_after: on a busy machine it takes a worker a second to report that it has started.
 QUICK = RelayOptions(poll=0.05, give_up_after=2.0, lost_after=3.0, backoff_max=0.5)
 
 
