@@ -259,6 +259,8 @@ async def test_alarms_are_reported_with_their_consequences(node: RabbitNode, vho
 
 
 async def test_memory_and_disk_near_their_limits_are_reported(node: RabbitNode, vhost: str) -> None:
+    # A node that has just started has not measured them yet.
+    await eventually(lambda: "mem_used" in node.api("GET", "/api/nodes")[0])
     (figures,) = node.api("GET", "/api/nodes")
     memory, disk = int(1.15 * figures["mem_used"]), figures["disk_free"] - 100_000_000
     node.evaluate(f"vm_memory_monitor:set_vm_memory_high_watermark({{absolute, {memory}}})")

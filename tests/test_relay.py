@@ -180,7 +180,7 @@ async def test_a_full_queue_refuses_and_nothing_is_lost(lab: Lab) -> None:
     lab.policy(Queue.TASKS, **{"max-length": 5, "overflow": "reject-publish-dlx"})
     submitted = await submit_images(lab.engine, 60)
     async with lab.everything(with_database=False) as relay:
-        await lab.all_completed(submitted.task_ids)
+        await lab.all_completed(submitted.task_ids, within=60)
         assert relay.rabbit.counts.nacked > 0
     assert {(await read_task(lab.engine, task_id)).attempt for task_id in submitted.task_ids} == {1}
 
