@@ -44,7 +44,8 @@ async def send_file(
 ) -> Response:
     """Send the file under `key` in chunks. `name` is the file name that the client is offered.
 
-    sha256: of the file, for its ETag; empty if nobody knows it. media_type: None to detect it from the content.
+    sha256: the checksum of the file, which becomes its ETag; empty if it is unknown, and then there is no ETag.
+    media_type: None to detect it from the content.
     Raise UnreadableInput or OSError if the file cannot be read.
     """
     headers = {
