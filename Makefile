@@ -13,8 +13,8 @@ run: .venv/run ## set up, then turn the images of the example plate into growth 
 
 extras: .venv/extras ## install the rest of the program: HTTP backend, RabbitMQ, PostgreSQL, Parquet
 
-test: .venv/dev servers ## set up, servers included, then run every test, in four processes, most of which wait
-	$(BIN)/python -m pytest -n 4 --dist loadgroup --no-loadscope-reorder --durations=25
+test: .venv/dev servers ## set up, servers included, then run every test, in three processes, as many of them wait
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder --durations=25
 
 test-fast: .venv/dev ## run the tests that need no server and no seconds: for use while you edit
 	$(BIN)/python -m pytest -n 2 -m "not servers and not slow"
